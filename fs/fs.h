@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * One filesystem: an unlocked volume, the table of inodes and the counters.
+ *
+ * The operations (op_*.h) work on it without knowing FUSE; `verify` uses it
+ * without a mount.
+ */
+
+#include "fs/stats.h"
+#include "fs/volume.h"
+
+struct tk_fs; /* fs.c; fields in fs_internal.h for fs/ itself */
+
+struct tk_fs_options {
+        bool read_only;
+};
+
+/* @volume is borrowed and must be unlocked (tk_volume_unlock). */
+TK_MUST_USE int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options,
+                          struct tk_fs **ret_fs, struct tk_fault *fault);
+struct tk_fs *tk_fs_free(struct tk_fs *fs);
+TK_DEFINE_CLEANUP(struct tk_fs *, tk_fs_free)
+
+const struct tk_stats *tk_fs_stats(const struct tk_fs *fs);

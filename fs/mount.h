@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Mounting: FUSE session set-up, signals, the loop, and the order of teardown.
+ */
+
+#include "fs/fs.h"
+
+struct tk_mount_options {
+        const char *mountpoint;
+        const char *fuse_options; /* comma-separated, passed to the kernel's mount; NULL: none */
+        bool allow_other;
+        bool read_only;
+        unsigned threads;             /* 0: by CPU count */
+        void (*ready)(void *context); /* called once when the kernel has accepted the mount */
+        void *ready_context;
+};
+
+/*
+ * Mount @fs and serve it until it is unmounted or SIGTERM, SIGINT or SIGHUP
+ * arrives. Returns when all open files are flushed and the mount is gone.
+ */
+TK_MUST_USE int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options,
+                             struct tk_fault *fault);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The volume: its directory, its file (turnkeyfs.volume) and its lock.
+ *
+ * The order of use is open (parse), lock, unlock the keys (authenticate), then
+ * mount_begin and mount_end. Text layout: docs/format.md, "Volume file". Calls
+ * on one volume come from one thread at a time, but for the accessors.
+ */
+
+#include "fs/keyring.h"
+#include "kms/kms.h"
+#include <sys/types.h>
+
+enum { TK_FINGERPRINT_LEN = 64 }; /* hexadecimal digits */
+
+struct tk_volume; /* opaque: volume.c */
+
+/* One KEK version and who protects it, as status shows it. */
+struct tk_volume_kek {
+        uint16_t version;
+        bool active;     /* false: retired */
+        int64_t created; /* Unix seconds */
+        unsigned protectors;
+};
+
+/* One wrap of a KEK version. */
+struct tk_volume_wrap {
+        uint16_t kek_version;
+        unsigned protector;
+        char provider[16];
+        struct tk_kms_wrap wrap;
+};
+
+/*
+ * Where a lock holder says who it is, for the message to the next one.
+ */
+struct tk_volume_holder {
+        long pid;
+        char doing[512]; /* such as "mounted at /mnt" */
+};
+
+/*
+ * Make a volume in the directory @path: made if missing, otherwise it must be
+ * empty. The volume file is written last, so that a failure leaves no volume.
+ * Nothing stays open.
+ */
+TK_MUST_USE int tk_volume_create(const char *path, const uint8_t volume_id[TK_VOLUME_ID_LEN],
+                                 struct tk_kms *kms, char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
+                                 struct tk_fault *fault);
+
+/* Read and parse the volume file of @path. Nothing in it is trusted yet. */
+TK_MUST_USE int tk_volume_open(const char *path, struct tk_volume **ret_volume,
+                               struct tk_fault *fault);
+
+/* Lets go of the lock, too. */
+struct tk_volume *tk_volume_free(struct tk_volume *volume);
+TK_DEFINE_CLEANUP(struct tk_volume *, tk_volume_free)
+
+/*
+ * Take the volume lock for as long as the volume is open; @doing names the use.
+ * -EBUSY with a fault that names the holder. The volume file is read again
+ * under the lock.
+ */
+TK_MUST_USE int tk_volume_lock(struct tk_volume *volume, const char *doing, struct tk_fault *fault);
+
+/* Who holds the lock now: 1 and the holder, 0 if nobody does, or a negative errno. */
+TK_MUST_USE int tk_volume_holder(const struct tk_volume *volume,
+                                 struct tk_volume_holder *ret_holder);
+
+/*
+ * Unwrap the KEK versions through @kms and authenticate the volume file.
+ * @fingerprint pins the volume key; NULL: not pinned.
+ */
+TK_MUST_USE int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
+                                 const char *fingerprint, struct tk_fault *fault);
+
+/* Take a mount number, durably, before the first write; it counts as unclean until mount_end. */
+TK_MUST_USE int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault);
+TK_MUST_USE int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault);
+
+/* The number that mount_begin took; 0 before. */
+uint16_t tk_volume_mount_number(const struct tk_volume *volume);
+
+/* Borrowed until the volume is freed. */
+const uint8_t *tk_volume_id(const struct tk_volume *volume);
+int64_t tk_volume_created(const struct tk_volume *volume);            /* Unix seconds */
+const char *tk_volume_path(const struct tk_volume *volume);           /* absolute */
+int tk_volume_dirfd(const struct tk_volume *volume);                  /* CIPHERDIR */
+struct tk_keyring *tk_volume_keyring(const struct tk_volume *volume); /* NULL before unlock */
+const char *tk_volume_fingerprint(const struct tk_volume *volume);    /* NULL before unlock */
+size_t tk_volume_kek_count(const struct tk_volume *volume);
+struct tk_volume_kek tk_volume_kek_at(const struct tk_volume *volume, size_t i);
+size_t tk_volume_wrap_count(const struct tk_volume *volume);
+const struct tk_volume_wrap *tk_volume_wrap_at(const struct tk_volume *volume, size_t i);
+size_t tk_volume_unclean_count(const struct tk_volume *volume);
