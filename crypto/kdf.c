@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <openssl/core_names.h>
 #include <openssl/kdf.h>
+#include <openssl/params.h>
 #include <string.h>
 
 enum { INFO_MAX = 256 };
