@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The seam to the backing directory.
+ *
+ * Calls that the kernel does not offer for O_PATH descriptors go through
+ * /proc/self/fd, whose links lead to the open file itself, not to a path.
+ */
+
+#include "fs/backing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include "base/fdio.h"
+
+struct fd_path {
+        char text[32];
+};
+
+static struct fd_path path_of(int fd)
+{
+        struct fd_path path;
+
+        snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", fd);
+        return path;
+}
+
+static int outcome(int rc)
+{
+        return rc < 0 ? -errno : 0;
+}
+
+int tk_backing_pwritev(int fd, struct iovec *iov, int count, uint64_t off)
+{
+        return tk_fdio_pwritev(fd, iov, count, (off_t)off);
+}
+
+int tk_backing_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+        return tk_fdio_pwrite(fd, buf, len, (off_t)off);
+}
+
+int tk_backing_truncate(int fd, uint64_t size)
+{
+        int rc;
+
+        do {
+                rc = ftruncate(fd, (off_t)size);
+        } while (rc < 0 && errno == EINTR);
+        return outcome(rc);
+}
+
+int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+        int rc;
+
+        do {
+                rc = fallocate(fd, mode, (off_t)off, (off_t)len);
+        } while (rc < 0 && errno == EINTR);
+        return outcome(rc);
+}
+
+int tk_backing_sync(int fd, bool data_only)
+{
+        return outcome(data_only ? fdatasync(fd) : fsync(fd));
+}
+
+int tk_backing_create(int dirfd, const char *name, mode_t mode)
+{
+        int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+
+        return fd < 0 ? -errno : fd;
+}
+
+int tk_backing_mkdir(int dirfd, const char *name, mode_t mode)
+{
+        return outcome(mkdirat(dirfd, name, mode));
+}
+
+int tk_backing_mknod(int dirfd, const char *name, mode_t mode, dev_t dev)
+{
+        return outcome(mknodat(dirfd, name, mode, dev));
+}
+
+int tk_backing_symlink(const char *target, int dirfd, const char *name)
+{
+        return outcome(symlinkat(target, dirfd, name));
+}
+
+int tk_backing_link(int fd, int dirfd, const char *name)
+{
+        return outcome(linkat(AT_FDCWD, path_of(fd).text, dirfd, name, AT_SYMLINK_FOLLOW));
+}
+
+int tk_backing_unlink(int dirfd, const char *name, bool directory)
+{
+        return outcome(unlinkat(dirfd, name, directory ? AT_REMOVEDIR : 0));
+}
+
+int tk_backing_rename(int dirfd, const char *name, int new_dirfd, const char *new_name,
+                      unsigned flags)
+{
+        return outcome(renameat2(dirfd, name, new_dirfd, new_name, flags));
+}
+
+int tk_backing_chmod(int fd, mode_t mode)
+{
+        return outcome(chmod(path_of(fd).text, mode));
+}
+
+int tk_backing_chown(int fd, uid_t uid, gid_t gid)
+{
+        return outcome(fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+}
+
+int tk_backing_utimens(int fd, const struct timespec times[2])
+{
+        return outcome(utimensat(AT_FDCWD, path_of(fd).text, times, 0));
+}
+
+int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags)
+{
+        return outcome(setxattr(path_of(fd).text, name, value, len, flags));
+}
+
+int tk_backing_removexattr(int fd, const char *name)
+{
+        return outcome(removexattr(path_of(fd).text, name));
+}
+
+ssize_t tk_backing_getxattr(int fd, const char *name, void *value, size_t max)
+{
+        ssize_t n = getxattr(path_of(fd).text, name, value, max);
+
+        return n < 0 ? -errno : n;
+}
+
+ssize_t tk_backing_listxattr(int fd, char *list, size_t max)
+{
+        ssize_t n = listxattr(path_of(fd).text, list, max);
+
+        return n < 0 ? -errno : n;
+}
+
+int tk_backing_reopen(int fd, int flags)
+{
+        int opened = open(path_of(fd).text, flags | O_CLOEXEC);
+
+        return opened < 0 ? -errno : opened;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Range lock: readers and writers of ranges of groups within one file, so that
+ * several threads work on one file at once.
+ *
+ * The holder's struct lies on its stack for as long as it holds the range.
+ */
+
+#include <stdint.h>
+#include "base/cleanup.h"
+
+#define TK_RANGE_END UINT64_MAX
+
+struct tk_rangelock {
+        pthread_mutex_t lock;
+        pthread_cond_t released;
+        struct tk_range *held; /* under lock */
+};
+
+struct tk_range {
+        struct tk_rangelock *owner;
+        struct tk_range *next;
+        uint64_t first; /* groups, both ends included */
+        uint64_t last;
+        bool exclusive;
+};
+
+void tk_rangelock_init(struct tk_rangelock *rangelock);
+void tk_rangelock_done(struct tk_rangelock *rangelock);
+
+/* Wait until no other holder conflicts, then hold the range. */
+void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
+                   uint64_t last, bool exclusive);
+
+/* Let go; nothing happens if it is not held. */
+void tk_range_release(struct tk_range *range);
+
+/* A range that is released with its scope; hold it with tk_range_hold. */
+#define TK_RANGE_SCOPE(name) TK_CLEANUP(tk_range_release) struct tk_range name = {0}

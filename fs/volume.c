@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The volume: directory, file and lock.
+ *
+ * The lock is an flock on a file that is never replaced; the holder writes into
+ * it who it is. The volume file is replaced atomically and only under the lock.
+ */
+
+#include "fs/volume.h"
+
+#include "base/bytes.h"
+#include "base/fdio.h"
+#include "crypto/kdf.h"
+#include "crypto/random.h"
+#include "fs/volume_text.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+static const char volume_file[] = "turnkeyfs.volume";
+static const char lock_file[] = "turnkeyfs.lock";
+static const char volume_key_label[] = "turnkeyfs volume key";
+
+struct tk_volume {
+        char *path;
+        int dirfd;
+        int lockfd; /* -1: not locked by us */
+        char *raw;  /* the text as read, for the MAC */
+        struct tk_volume_text text;
+        struct tk_secret *mac_key;  /* NULL before unlock */
+        struct tk_keyring *keyring; /* NULL before unlock */
+        char fingerprint[TK_FINGERPRINT_LEN + 1];
+        uint16_t mount_number;
+};
+
+/* The AAD of a volume key sealed under a KEK version. */
+struct volume_key_aad {
+        uint8_t bytes[sizeof(volume_key_label) - 1 + TK_VOLUME_ID_LEN + 2];
+};
+
+static void make_volume_key_aad(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                                struct volume_key_aad *ret_aad)
+{
+        size_t label_len = sizeof(volume_key_label) - 1;
+
+        memcpy(ret_aad->bytes, volume_key_label, label_len);
+        memcpy(ret_aad->bytes + label_len, id, TK_VOLUME_ID_LEN);
+        tk_put_be16(ret_aad->bytes + label_len + TK_VOLUME_ID_LEN, version);
+}
+
+static int seal_volume_key(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                           const struct tk_secret *kek, const struct tk_secret *volume_key,
+                           uint8_t ret_sealed[TK_SEALED_KEY_LEN])
+{
+        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
+        struct volume_key_aad aad;
+        int r;
+
+        make_volume_key_aad(id, version, &aad);
+        r = tk_random_bytes(ret_sealed, TK_AEAD_IV_LEN);
+        if (r < 0)
+                return r;
+        r = tk_aead_new(&aead);
+        if (r < 0)
+                return r;
+        r = tk_aead_set_key(aead, kek);
+        if (r < 0)
+                return r;
+        return tk_aead_seal(aead,
+                            &(struct tk_aead_msg){.iv = ret_sealed,
+                                                  .aad = aad.bytes,
+                                                  .aad_len = sizeof(aad.bytes),
+                                                  .in = tk_secret_bytes(volume_key),
+                                                  .out = ret_sealed + TK_AEAD_IV_LEN,
+                                                  .len = TK_KEY_LEN},
+                            ret_sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
+}
+
+static int unseal_volume_key(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                             const struct tk_secret *kek, const uint8_t sealed[TK_SEALED_KEY_LEN],
+                             struct tk_secret **ret_volume_key)
+{
+        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        struct volume_key_aad aad;
+        int r;
+
+        make_volume_key_aad(id, version, &aad);
+        r = tk_secret_new(TK_KEY_LEN, &volume_key);
+        if (r < 0)
+                return r;
+        r = tk_aead_new(&aead);
+        if (r < 0)
+                return r;
+        r = tk_aead_set_key(aead, kek);
+        if (r < 0)
+                return r;
+        r = tk_aead_open(aead,
+                         &(struct tk_aead_msg){.iv = sealed,
+                                               .aad = aad.bytes,
+                                               .aad_len = sizeof(aad.bytes),
+                                               .in = sealed + TK_AEAD_IV_LEN,
+                                               .out = tk_secret_bytes_mutable(volume_key),
+                                               .len = TK_KEY_LEN},
+                         sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
+        if (r < 0)
+                return r;
+        *ret_volume_key = TK_TAKE(volume_key);
+        return 0;
+}
+
+static int derive_mac_key(const struct tk_secret *volume_key, struct tk_secret **ret_mac_key)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        int r;
+
+        r = tk_secret_new(TK_KEY_LEN, &mac_key);
+        if (r < 0)
+                return r;
+        r = tk_kdf_expand(volume_key, "turnkeyfs volume file", NULL, 0, mac_key);
+        if (r < 0)
+                return r;
+        *ret_mac_key = TK_TAKE(mac_key);
+        return 0;
+}
+
+/* The fingerprint is public, but is derived in a secret as every key is. */
+static int derive_fingerprint(const struct tk_secret *volume_key,
+                              char ret_fingerprint[TK_FINGERPRINT_LEN + 1])
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *bytes = NULL;
+        int r;
+
+        r = tk_secret_new(TK_KEY_LEN, &bytes);
+        if (r < 0)
+                return r;
+        r = tk_kdf_expand(volume_key, "turnkeyfs fingerprint", NULL, 0, bytes);
+        if (r < 0)
+                return r;
+        tk_hex_encode(tk_secret_bytes(bytes), TK_KEY_LEN, ret_fingerprint);
+        return 0;
+}
+
+/* Write @text with its MAC as the volume file. */
+static int store(int dirfd, const struct tk_volume_text *text, const struct tk_secret *mac_key)
+{
+        TK_CLEANUP(tk_freep) char *signed_text = NULL;
+        TK_CLEANUP(tk_freep) char *whole = NULL;
+        uint8_t mac[TK_MAC_LEN];
+        int r;
+
+        r = tk_volume_text_format(text, &signed_text);
+        if (r < 0)
+                return r;
+        r = tk_mac_hmac(mac_key, signed_text, strlen(signed_text), mac);
+        if (r < 0)
+                return r;
+        r = tk_volume_text_append_mac(signed_text, mac, &whole);
+        if (r < 0)
+                return r;
+        return tk_fdio_replace(dirfd, volume_file, whole, strlen(whole), 0600);
+}
+
+/* Create and open -------------------------------------------------------- */
+
+static int check_empty(const char *path, int dirfd, struct tk_fault *fault)
+{
+        int fd = dup(dirfd);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        const struct dirent *entry;
+        int r = 0;
+
+        if (!dir) {
+                r = -errno;
+                if (fd >= 0)
+                        close(fd);
+                return r;
+        }
+        while (r == 0 && (entry = readdir(dir))) {
+                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                        continue;
+                if (strcmp(entry->d_name, volume_file) == 0)
+                        r = tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -EEXIST,
+                                         "%s is an encrypted directory already; mount it, or "
+                                         "choose another directory",
+                                         path);
+                else if (strcmp(entry->d_name, "lost+found") != 0)
+                        r = tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -ENOTEMPTY,
+                                         "%s is not empty (it holds '%s'); choose an empty or a "
+                                         "new directory",
+                                         path, entry->d_name);
+        }
+        closedir(dir);
+        return r;
+}
+
+/* The directory of a new volume, open, with its sub-directories and its lock file. */
+static int make_directory(const char *path, int *ret_dirfd, struct tk_fault *fault)
+{
+        TK_AUTOCLOSE int dirfd = -1;
+        TK_AUTOCLOSE int lockfd = -1;
+        int r;
+
+        if (mkdir(path, 0700) < 0 && errno != EEXIST)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno,
+                                    "cannot make the directory %s: %s", path, strerror(errno));
+        dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dirfd < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno,
+                                    "cannot open the directory %s: %s", path, strerror(errno));
+        r = check_empty(path, dirfd, fault);
+        if (r < 0)
+                return r;
+
+        if (fchmod(dirfd, 0700) < 0 || mkdirat(dirfd, "root", 0755) < 0 ||
+            mkdirat(dirfd, "journal", 0700) < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write into %s: %s",
+                                    path, strerror(errno));
+        lockfd = openat(dirfd, lock_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (lockfd < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write into %s: %s",
+                                    path, strerror(errno));
+        *ret_dirfd = TK_TAKE_FD(dirfd);
+        return 0;
+}
+
+/* KEK version 1, wrapped by the root key and unwrapped again as a test. */
+static int make_first_kek(struct tk_volume_text *text, struct tk_kms *kms,
+                          const struct tk_secret *volume_key, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *again = NULL;
+        struct tk_volume_text_kek entry = {
+                .kek = {.version = 1, .active = true, .created = text->created},
+                .volume_key_len = TK_SEALED_KEY_LEN};
+        struct tk_volume_wrap wrap = {.kek_version = 1, .protector = 1};
+        char root_version[TK_KMS_VERSION_MAX];
+        int r;
+
+        r = tk_random_secret(TK_KEY_LEN, &kek);
+        if (r < 0)
+                return r;
+        r = tk_kms_current(kms, root_version, fault);
+        if (r < 0)
+                return r;
+        r = tk_kms_wrap(kms, root_version, kek, &wrap.wrap, fault);
+        if (r < 0)
+                return r;
+        r = tk_kms_unwrap(kms, &wrap.wrap, &again, fault);
+        if (r < 0)
+                return r;
+        if (!tk_secret_equal(kek, again))
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, -EIO,
+                                    "the key that the %s provider wrapped did not come back the "
+                                    "same; nothing was made",
+                                    tk_kms_provider_name(kms));
+
+        snprintf(wrap.provider, sizeof(wrap.provider), "%s", tk_kms_provider_name(kms));
+        r = seal_volume_key(text->id, 1, kek, volume_key, entry.volume_key);
+        if (r < 0)
+                return r;
+        r = tk_volume_text_add_kek(text, &entry);
+        if (r < 0)
+                return r;
+        return tk_volume_text_add_wrap(text, &wrap);
+}
+
+static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
+                    char ret_fingerprint[TK_FINGERPRINT_LEN + 1], struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        int r;
+
+        r = tk_random_secret(TK_KEY_LEN, &volume_key);
+        if (r < 0)
+                return r;
+        r = derive_mac_key(volume_key, &mac_key);
+        if (r < 0)
+                return r;
+        r = derive_fingerprint(volume_key, ret_fingerprint);
+        if (r < 0)
+                return r;
+        r = make_first_kek(text, kms, volume_key, fault);
+        if (r < 0)
+                return r;
+        return store(dirfd, text, mac_key);
+}
+
+int tk_volume_create(const char *path, const uint8_t volume_id[TK_VOLUME_ID_LEN],
+                     struct tk_kms *kms, char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
+                     struct tk_fault *fault)
+{
+        TK_AUTOCLOSE int dirfd = -1;
+        struct tk_volume_text text = {.created = (int64_t)time(NULL)};
+        int r;
+
+        r = make_directory(path, &dirfd, fault);
+        if (r < 0)
+                return r;
+        memcpy(text.id, volume_id, TK_VOLUME_ID_LEN);
+        r = fill_new(dirfd, &text, kms, ret_fingerprint, fault);
+        tk_volume_text_done(&text);
+        if (r < 0) {
+                unlinkat(dirfd, lock_file, 0);
+                unlinkat(dirfd, "journal", AT_REMOVEDIR);
+                unlinkat(dirfd, "root", AT_REMOVEDIR);
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "cannot make the volume file in %s: %s", path, strerror(-r));
+        }
+        return 0;
+}
+
+static int read_text(struct tk_volume *volume, struct tk_fault *fault)
+{
+        char path[PATH_MAX + sizeof(volume_file) + 1];
+        size_t len;
+        int r;
+
+        snprintf(path, sizeof(path), "%s/%s", volume->path, volume_file);
+        free(volume->raw);
+        volume->raw = NULL;
+        tk_volume_text_done(&volume->text);
+        r = tk_fdio_read_file(volume->dirfd, volume_file, TK_VOLUME_TEXT_MAX, &volume->raw, &len);
+        if (r == -ENOENT)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r,
+                                    "%s is not an encrypted directory: it has no %s; make one with "
+                                    "'turnkeyfs init'",
+                                    volume->path, volume_file);
+        if (r == -EFBIG)
+                return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, r,
+                                    "%s is damaged: it is larger than any volume file; restore it "
+                                    "from a backup",
+                                    path);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot read %s: %s", path,
+                                    strerror(-r));
+        if (strlen(volume->raw) != len)
+                return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -EINVAL,
+                                    "%s is damaged: it holds NUL bytes; restore it from a backup",
+                                    path);
+        return tk_volume_text_parse(volume->raw, path, &volume->text, fault);
+}
+
+int tk_volume_open(const char *path, struct tk_volume **ret_volume, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
+        int r;
+
+        volume = calloc(1, sizeof(*volume));
+        if (!volume)
+                return -ENOMEM;
+        volume->dirfd = -1;
+        volume->lockfd = -1;
+        volume->path = realpath(path, NULL);
+        if (!volume->path)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -errno,
+                                    "cannot find the encrypted directory %s: %s", path,
+                                    strerror(errno));
+        volume->dirfd = open(volume->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (volume->dirfd < 0)
+                return tk_fault_set(
+                        fault, errno == ENOTDIR ? TK_FAULT_NOT_A_VOLUME : TK_FAULT_PERMISSION,
+                        -errno, "cannot open the directory %s: %s", volume->path, strerror(errno));
+        r = read_text(volume, fault);
+        if (r < 0)
+                return r;
+        *ret_volume = TK_TAKE(volume);
+        return 0;
+}
+
+struct tk_volume *tk_volume_free(struct tk_volume *volume)
+{
+        if (!volume)
+                return NULL;
+        tk_keyring_free(volume->keyring);
+        tk_secret_free(volume->mac_key);
+        tk_volume_text_done(&volume->text);
+        free(volume->raw);
+        free(volume->path);
+        if (volume->lockfd >= 0) {
+                (void)!ftruncate(volume->lockfd, 0);
+                close(volume->lockfd);
+        }
+        if (volume->dirfd >= 0)
+                close(volume->dirfd);
+        free(volume);
+        return NULL;
+}
+
+/* The lock ----------------------------------------------------------------- */
+
+static void read_holder(int fd, struct tk_volume_holder *holder)
+{
+        char text[600] = "";
+        char *newline;
+
+        memset(holder, 0, sizeof(*holder));
+        if (tk_fdio_pread(fd, text, sizeof(text) - 1, 0) <= 0)
+                return;
+        holder->pid = strtol(text, &newline, 10);
+        if (*newline != '\n')
+                return;
+        snprintf(holder->doing, sizeof(holder->doing), "%.*s", (int)strcspn(newline + 1, "\n"),
+                 newline + 1);
+}
+
+/* Whoever only asks for the holder (tk_volume_holder) has the lock for an instant: wait that out. */
+static int flock_patiently(int fd)
+{
+        const struct timespec pause = {.tv_nsec = 20L * 1000 * 1000};
+
+        for (int tries = 0; tries < 10; tries++) {
+                if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+                        return 0;
+                if (errno != EWOULDBLOCK)
+                        return -1;
+                nanosleep(&pause, NULL);
+        }
+        errno = EWOULDBLOCK;
+        return -1;
+}
+
+int tk_volume_lock(struct tk_volume *volume, const char *doing, struct tk_fault *fault)
+{
+        TK_AUTOCLOSE int fd = -1;
+        struct tk_volume_holder holder;
+        char text[600];
+        int len;
+        int r;
+
+        fd = openat(volume->dirfd, lock_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot open %s/%s: %s",
+                                    volume->path, lock_file, strerror(errno));
+        if (flock_patiently(fd) < 0) {
+                if (errno != EWOULDBLOCK)
+                        return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno,
+                                            "cannot lock %s/%s: %s", volume->path, lock_file,
+                                            strerror(errno));
+                read_holder(fd, &holder);
+                return tk_fault_set(fault, TK_FAULT_IN_USE, -EBUSY,
+                                    "%s is in use: %s by process %ld; unmount or end that first",
+                                    volume->path, holder.doing[0] ? holder.doing : "held",
+                                    holder.pid);
+        }
+
+        len = snprintf(text, sizeof(text), "%ld\n%.511s\n", (long)getpid(), doing);
+        if (ftruncate(fd, 0) < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write %s/%s: %s",
+                                    volume->path, lock_file, strerror(errno));
+        r = tk_fdio_pwrite(fd, text, (size_t)len, 0);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot write %s/%s: %s",
+                                    volume->path, lock_file, strerror(-r));
+        volume->lockfd = TK_TAKE_FD(fd);
+        return read_text(volume, fault);
+}
+
+int tk_volume_holder(const struct tk_volume *volume, struct tk_volume_holder *ret_holder)
+{
+        TK_AUTOCLOSE int fd = -1;
+
+        fd = openat(volume->dirfd, lock_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+                return 0;
+        if (errno != EWOULDBLOCK)
+                return -errno;
+        read_holder(fd, ret_holder);
+        return 1;
+}
+
+/* Keys ------------------------------------------------------------------- */
+
+/* The KEK of @version through the first of its wraps that @kms opens. */
+static int unwrap_kek(struct tk_volume *volume, struct tk_kms *kms, uint16_t version,
+                      struct tk_secret **ret_kek, struct tk_fault *fault)
+{
+        for (size_t i = 0; i < volume->text.wrap_count; i++) {
+                const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
+
+                if (wrap->kek_version != version ||
+                    strcmp(wrap->provider, tk_kms_provider_name(kms)) != 0)
+                        continue;
+                return tk_kms_unwrap(kms, &wrap->wrap, ret_kek, fault);
+        }
+        return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
+                            "%s: KEK version %u is not protected by a key of provider '%s'; "
+                            "configure the provider that the volume was made with",
+                            volume->path, version, tk_kms_provider_name(kms));
+}
+
+static int damaged(const struct tk_volume *volume, const char *what, struct tk_fault *fault)
+{
+        return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -EBADMSG,
+                            "%s/%s is damaged or was tampered with: %s; restore it from a backup",
+                            volume->path, volume_file, what);
+}
+
+static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
+                      const struct tk_volume_text_kek *entry, struct tk_keyring *keyring,
+                      struct tk_secret **volume_key, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *unsealed = NULL;
+        int r;
+
+        r = unwrap_kek(volume, kms, entry->kek.version, &kek, fault);
+        if (r < 0)
+                return r;
+        if (tk_secret_len(kek) != TK_KEY_LEN)
+                return damaged(volume, "a KEK has the wrong size", fault);
+        r = unseal_volume_key(volume->text.id, entry->kek.version, kek, entry->volume_key,
+                              &unsealed);
+        if (r == -EBADMSG)
+                return damaged(volume, "the volume key does not authenticate", fault);
+        if (r < 0)
+                return r;
+        if (*volume_key && !tk_secret_equal(*volume_key, unsealed))
+                return damaged(volume, "two KEK versions hold different volume keys", fault);
+        if (!*volume_key)
+                *volume_key = TK_TAKE(unsealed);
+        return tk_keyring_add(keyring, entry->kek.version, TK_TAKE(kek));
+}
+
+static int check_mac(struct tk_volume *volume, const struct tk_secret *mac_key,
+                     struct tk_fault *fault)
+{
+        uint8_t mac[TK_MAC_LEN];
+        int r;
+
+        r = tk_mac_hmac(mac_key, volume->raw, volume->text.signed_len, mac);
+        if (r < 0)
+                return r;
+        if (!tk_bytes_equal_ct(mac, volume->text.mac, TK_MAC_LEN))
+                return damaged(volume, "its MAC does not hold", fault);
+        return 0;
+}
+
+int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms, const char *fingerprint,
+                     struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *keyring = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        int r;
+
+        r = tk_keyring_new(volume->text.id, &keyring);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < volume->text.kek_count; i++) {
+                if (!volume->text.keks[i].kek.active)
+                        continue;
+                r = unlock_kek(volume, kms, &volume->text.keks[i], keyring, &volume_key, fault);
+                if (r < 0)
+                        return r;
+        }
+        if (!volume_key)
+                return damaged(volume, "no KEK version is active", fault);
+
+        r = derive_fingerprint(volume_key, volume->fingerprint);
+        if (r < 0)
+                return r;
+        if (fingerprint && strcasecmp(fingerprint, volume->fingerprint) != 0)
+                return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -EKEYREJECTED,
+                                    "%s is not the volume that the configuration names: its "
+                                    "fingerprint is %s; if it was replaced, find out by whom",
+                                    volume->path, volume->fingerprint);
+        r = derive_mac_key(volume_key, &mac_key);
+        if (r < 0)
+                return r;
+        r = check_mac(volume, mac_key, fault);
+        if (r < 0)
+                return r;
+        volume->keyring = TK_TAKE(keyring);
+        volume->mac_key = TK_TAKE(mac_key);
+        return 0;
+}
+
+/* Mount numbers ---------------------------------------------------------- */
+
+static int store_mounts(struct tk_volume *volume, struct tk_fault *fault)
+{
+        int r;
+
+        r = store(volume->dirfd, &volume->text, volume->mac_key);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot write %s/%s: %s",
+                                    volume->path, volume_file, strerror(-r));
+        return 0;
+}
+
+int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+        uint16_t *unclean;
+        uint16_t number = text->last_mount == UINT16_MAX ? 1 : (uint16_t)(text->last_mount + 1);
+
+        unclean = reallocarray(text->unclean, text->unclean_count + 1, sizeof(*unclean));
+        if (!unclean)
+                return -ENOMEM;
+        text->unclean = unclean;
+        unclean[text->unclean_count++] = number;
+        text->last_mount = number;
+        volume->mount_number = number;
+        return store_mounts(volume, fault);
+}
+
+int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+        size_t kept = 0;
+
+        for (size_t i = 0; i < text->unclean_count; i++)
+                if (text->unclean[i] != volume->mount_number)
+                        text->unclean[kept++] = text->unclean[i];
+        text->unclean_count = kept;
+        return store_mounts(volume, fault);
+}
+
+/* Accessors -------------------------------------------------------------- */
+
+uint16_t tk_volume_mount_number(const struct tk_volume *volume)
+{
+        return volume->mount_number;
+}
+
+const uint8_t *tk_volume_id(const struct tk_volume *volume)
+{
+        return volume->text.id;
+}
+
+int64_t tk_volume_created(const struct tk_volume *volume)
+{
+        return volume->text.created;
+}
+
+const char *tk_volume_path(const struct tk_volume *volume)
+{
+        return volume->path;
+}
+
+int tk_volume_dirfd(const struct tk_volume *volume)
+{
+        return volume->dirfd;
+}
+
+struct tk_keyring *tk_volume_keyring(const struct tk_volume *volume)
+{
+        return volume->keyring;
+}
+
+const char *tk_volume_fingerprint(const struct tk_volume *volume)
+{
+        return volume->keyring ? volume->fingerprint : NULL;
+}
+
+size_t tk_volume_kek_count(const struct tk_volume *volume)
+{
+        return volume->text.kek_count;
+}
+
+struct tk_volume_kek tk_volume_kek_at(const struct tk_volume *volume, size_t i)
+{
+        struct tk_volume_kek kek = volume->text.keks[i].kek;
+
+        kek.protectors = 0;
+        for (size_t w = 0; w < volume->text.wrap_count; w++)
+                kek.protectors += volume->text.wraps[w].kek_version == kek.version;
+        return kek;
+}
+
+size_t tk_volume_wrap_count(const struct tk_volume *volume)
+{
+        return volume->text.wrap_count;
+}
+
+const struct tk_volume_wrap *tk_volume_wrap_at(const struct tk_volume *volume, size_t i)
+{
+        return &volume->text.wraps[i];
+}
+
+size_t tk_volume_unclean_count(const struct tk_volume *volume)
+{
+        return volume->text.unclean_count;
+}
