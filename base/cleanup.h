@@ -23,7 +23,7 @@
                 taken_;                                                                            \
         })
 #define TK_DEFINE_CLEANUP(type, fn)                                                                \
-        static inline void fn##p(type *p)                                                          \
+        static inline void fn##p(type *p) /* NOLINT(bugprone-macro-parentheses): a type */         \
         {                                                                                          \
                 (void)fn(*p);                                                                      \
         }

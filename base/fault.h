@@ -42,7 +42,17 @@ struct tk_fault {
 
 /*
  * Describe a failure: @fault gets @kind and the formatted sentence, the first
- * description wins. Returns @r, so that callers can `return tk_fault_set(...)`.
+ * description wins. @fault may be NULL.
  */
-TK_PRINTF(4, 5)
-int tk_fault_set(struct tk_fault *fault, enum tk_fault_kind kind, int r, const char *fmt, ...);
+TK_PRINTF(3, 4)
+void tk_fault_describe(struct tk_fault *fault, enum tk_fault_kind kind, const char *fmt, ...);
+
+/*
+ * Describe it and return @r, so that callers can `return tk_fault_set(...)`. A macro, so
+ * that static analysis sees which value comes back.
+ */
+#define tk_fault_set(fault, kind, r, ...)                                                          \
+        __extension__({                                                                            \
+                tk_fault_describe(fault, kind, __VA_ARGS__);                                       \
+                (r);                                                                               \
+        })

@@ -342,7 +342,7 @@ static int check_checksum(struct parse *parse, const char *text)
         r = tk_mac_sha256(text, len, digest);
         if (r < 0)
                 return r;
-        if (memcmp(digest, parse->checksum, sizeof(digest)) != 0)
+        if (!tk_bytes_equal_ct(digest, parse->checksum, sizeof(digest)))
                 return bad(parse,
                            "its checksum does not match: it was changed after it was written");
         return 0;
@@ -373,14 +373,9 @@ __attribute__((noinline)) static void scrub_stack(void)
 }
 
 /* @ret_line stays 0 for what no line stands for. */
-static int parse_text(struct parse *parse, const char *text, size_t len, int *ret_line)
+static int parse_text(struct parse *parse, const char *text, int *ret_line)
 {
         int r;
-
-        if (len == 0)
-                return bad(parse, "it is empty");
-        if (strlen(text) != len)
-                return bad(parse, "it holds bytes that are no text");
 
         r = tk_ini_parse(text, on_entry, parse, ret_line);
         scrub_stack();
@@ -417,12 +412,16 @@ int tk_keystore_parse(const char *text, size_t len, const char *path,
         int line = 0;
         int r;
 
+        if (len == 0)
+                return say_damaged(path, "it is empty", 0, fault);
+        if (strlen(text) != len)
+                return say_damaged(path, "it holds bytes that are no text", 0, fault);
         keystore = calloc(1, sizeof(*keystore));
         if (!keystore)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -ENOMEM,
                                     "can't read the keystore %s: out of memory", path);
         parse.keystore = keystore;
-        r = parse_text(&parse, text, len, &line);
+        r = parse_text(&parse, text, &line);
         if (r == -ENOTSUP)
                 return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, r,
                                     "the keystore %s has format %" PRIu64 ", this release reads "

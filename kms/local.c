@@ -40,9 +40,9 @@ static const uint64_t scrypt_memory_max = 1024UL * 1024 * 1024;
 static const uint64_t scrypt_work_max = 32UL * 131072 * 8;
 
 struct local {
-        char *path;
-        char id[ID_TEXT_LEN + 1];
         struct tk_keystore *keystore; /* unlocked: every version has its key */
+        char id[ID_TEXT_LEN + 1];
+        char path[]; /* NUL-terminated */
 };
 
 struct aad {
@@ -50,7 +50,7 @@ struct aad {
         size_t len;
 };
 
-static int fail_crypto(const char *path, int r, struct tk_fault *fault)
+static int fail_internal(const char *path, int r, struct tk_fault *fault)
 {
         const char *why = strerror(-r);
 
@@ -215,13 +215,13 @@ static int load(const char *path, struct tk_keystore **ret_keystore, struct tk_f
         if (r < 0)
                 return r;
         if (fstat(fd, &st) < 0)
-                return fail_crypto(path, -errno, fault);
+                return fail_internal(path, -EIO, fault);
         r = check_file(path, &st, fault);
         if (r < 0)
                 return r;
         r = read_text(fd, (size_t)st.st_size, &text, &len);
         if (r < 0)
-                return fail_crypto(path, r, fault);
+                return fail_internal(path, r, fault);
         return tk_keystore_parse((const char *)tk_secret_bytes(text), len, path, ret_keystore,
                                  fault);
 }
@@ -257,7 +257,7 @@ static int derive_lock(const struct tk_keystore *keystore, const char *path,
                 r = tk_kdf_scrypt(passphrase, keystore->salt, sizeof(keystore->salt),
                                   &keystore->cost, lock);
         if (r == -EPERM)
-                return fail_crypto(path, r, fault);
+                return fail_internal(path, r, fault);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
                                     "can't derive the key of the keystore %s from the passphrase: "
@@ -298,7 +298,7 @@ static int open_versions(struct tk_keystore *keystore, const char *path,
                 else if (r == 0)
                         opened++;
                 else if (r != -EBADMSG)
-                        return fail_crypto(path, r, fault);
+                        return fail_internal(path, r, fault);
         }
         return failed == 0 ? 0 : say_locked(path, failed, opened > 0, fault);
 }
@@ -311,7 +311,7 @@ static int unlock_plain(struct tk_keystore *keystore, const char *path, struct t
                                             &version->key);
 
                 if (r < 0)
-                        return fail_crypto(path, r, fault);
+                        return fail_internal(path, r, fault);
         }
         return 0;
 }
@@ -436,7 +436,7 @@ static int local_wrap(void *impl, const char *version_text, const struct tk_secr
         aad = make_aad(wrap_label, local->keystore, version->number);
         r = seal_key(version->key, &aad, key, wrap.blob);
         if (r < 0)
-                return fail_crypto(local->path, r, fault);
+                return fail_internal(local->path, r, fault);
         memcpy(wrap.key_id, local->id, sizeof(local->id));
         memcpy(wrap.algorithm, algorithm, sizeof(algorithm));
         snprintf(wrap.version, sizeof(wrap.version), "%" PRIu32, version->number);
@@ -463,7 +463,7 @@ static int local_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_se
                                     "keystore %s: the volume file is damaged; restore it from a "
                                     "backup",
                                     version->number, local->path);
-        return r < 0 ? fail_crypto(local->path, r, fault) : 0;
+        return r < 0 ? fail_internal(local->path, r, fault) : 0;
 }
 
 static int local_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
@@ -477,16 +477,8 @@ static void local_free(void *impl)
 {
         struct local *local = impl;
 
-        if (!local)
-                return;
         tk_keystore_free(local->keystore);
-        free(local->path);
         free(local);
-}
-
-static void local_freep(struct local **local)
-{
-        local_free(*local);
 }
 
 static const struct tk_kms_provider local_provider = {
@@ -501,24 +493,26 @@ static const struct tk_kms_provider local_provider = {
 int tk_kms_local_open(const struct tk_kms_local_options *options, struct tk_kms **ret_kms,
                       struct tk_fault *fault)
 {
-        TK_CLEANUP(local_freep) struct local *local = NULL;
+        TK_CLEANUP(tk_keystore_freep) struct tk_keystore *keystore = NULL;
+        size_t path_len = strlen(options->keystore);
+        struct local *local;
         int r;
 
-        local = calloc(1, sizeof(*local));
+        r = load(options->keystore, &keystore, fault);
+        if (r < 0)
+                return r;
+        r = unlock(keystore, options->keystore, options->passphrase, fault);
+        if (r < 0)
+                return r;
+
+        local = calloc(1, sizeof(*local) + path_len + 1);
         if (!local)
-                return fail_crypto(options->keystore, -ENOMEM, fault);
-        local->path = strdup(options->keystore);
-        if (!local->path)
-                return fail_crypto(options->keystore, -ENOMEM, fault);
-        r = load(options->keystore, &local->keystore, fault);
-        if (r < 0)
-                return r;
-        r = unlock(local->keystore, local->path, options->passphrase, fault);
-        if (r < 0)
-                return r;
-        tk_hex_encode(local->keystore->id, TK_KEYSTORE_ID_LEN, local->id);
-        r = tk_kms_new(&local_provider, TK_TAKE(local), ret_kms);
-        return r < 0 ? fail_crypto(options->keystore, r, fault) : 0;
+                return fail_internal(options->keystore, -ENOMEM, fault);
+        memcpy(local->path, options->keystore, path_len);
+        tk_hex_encode(keystore->id, TK_KEYSTORE_ID_LEN, local->id);
+        local->keystore = TK_TAKE(keystore);
+        r = tk_kms_new(&local_provider, local, ret_kms);
+        return r < 0 ? fail_internal(options->keystore, r, fault) : 0;
 }
 
 int tk_kms_local_wants_passphrase(const char *path, struct tk_fault *fault)
@@ -578,14 +572,14 @@ static int make_text(const struct tk_kms_local_options *options, struct tk_secre
 
         keystore = calloc(1, sizeof(*keystore));
         if (!keystore)
-                return fail_crypto(options->keystore, -ENOMEM, fault);
+                return fail_internal(options->keystore, -ENOMEM, fault);
         keystore->cost = new_cost;
         keystore->protected = options->passphrase != NULL;
         r = tk_random_bytes(keystore->id, sizeof(keystore->id));
         if (r == 0)
                 r = tk_random_bytes(keystore->salt, sizeof(keystore->salt));
         if (r < 0)
-                return fail_crypto(options->keystore, r, fault);
+                return fail_internal(options->keystore, r, fault);
         if (keystore->protected) {
                 r = derive_lock(keystore, options->keystore, options->passphrase, &lock, fault);
                 if (r < 0)
@@ -594,7 +588,7 @@ static int make_text(const struct tk_kms_local_options *options, struct tk_secre
         r = add_version(keystore, lock);
         if (r == 0)
                 r = tk_keystore_format(keystore, ret_text);
-        return r < 0 ? fail_crypto(options->keystore, r, fault) : 0;
+        return r < 0 ? fail_internal(options->keystore, r, fault) : 0;
 }
 
 static int sync_dir(const char *path)
@@ -622,23 +616,19 @@ static int make_dir(const char *path)
         return sync_dir(parent);
 }
 
-/* Cut @path at its last slash, make the directories before it, and open the last one. */
-static int open_parent(const char *path, int *ret_fd, const char **ret_name)
+/* Make the directories in the first @len bytes of @path, and open the last one. */
+static int open_parent(const char *path, size_t len, int *ret_fd)
 {
         char dir[PATH_LEN_MAX];
-        const char *name = strrchr(path, '/');
         int fd;
         int r;
 
-        name = name ? name + 1 : path;
-        if (name[0] == '\0')
-                return -EISDIR;
-        if ((size_t)(name - path) >= sizeof(dir))
+        if (len >= sizeof(dir))
                 return -ENAMETOOLONG;
-        memcpy(dir, path, (size_t)(name - path));
-        dir[name - path] = '\0';
+        memcpy(dir, path, len);
+        dir[len] = '\0';
 
-        for (size_t i = 1; i < (size_t)(name - path); i++) {
+        for (size_t i = 1; i < len; i++) {
                 if (dir[i] != '/')
                         continue;
                 dir[i] = '\0';
@@ -647,11 +637,10 @@ static int open_parent(const char *path, int *ret_fd, const char **ret_name)
                 if (r < 0)
                         return r;
         }
-        fd = open(dir[0] ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        fd = open(len > 0 ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
         *ret_fd = fd;
-        *ret_name = name;
         return 0;
 }
 
@@ -693,10 +682,13 @@ static int publish(const char *path, const struct tk_secret *text)
         char sibling[NAME_MAX + 1];
         char digits[17];
         uint8_t random[8];
-        const char *name;
+        const char *slash = strrchr(path, '/');
+        const char *name = slash ? slash + 1 : path;
         int r;
 
-        r = open_parent(path, &dirfd, &name);
+        if (name[0] == '\0')
+                return -EISDIR;
+        r = open_parent(path, (size_t)(name - path), &dirfd);
         if (r < 0)
                 return r;
         r = tk_random_bytes(random, sizeof(random));
