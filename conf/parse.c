@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Configuration text into the struct: every complaint carries file and line. */
+
+#include "base/fdio.h"
+#include "base/ini.h"
+#include "conf/schema.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CONF_TEXT_MAX = 64 * 1024, KNOWN_MAX = 512 };
+
+struct parser {
+        struct tk_conf *conf;
+        const char *path;
+        struct tk_fault *fault;
+        int given[TK_CONF_OPTIONS_MAX]; /* by option: the line that gave it, 0 for none */
+};
+
+int tk_conf_new(struct tk_conf **ret_conf)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
+
+        conf = calloc(1, sizeof(*conf));
+        if (!conf)
+                return -ENOMEM;
+        conf->kms.provider = strdup("local");
+        if (!conf->kms.provider)
+                return -ENOMEM;
+        conf->mount.allow_other = geteuid() == 0;
+        conf->log.level = TK_CONF_LOG_INFO;
+        *ret_conf = TK_TAKE(conf);
+        return 0;
+}
+
+struct tk_conf *tk_conf_free(struct tk_conf *conf)
+{
+        if (!conf)
+                return NULL;
+        free(conf->path);
+        free(conf->volume.fingerprint);
+        free(conf->kms.provider);
+        free(conf->local.keystore);
+        free(conf->local.passphrase_arg);
+        free(conf);
+        return NULL;
+}
+
+static void append_word(char known[KNOWN_MAX], const char *word)
+{
+        size_t len = strlen(known);
+
+        snprintf(known + len, KNOWN_MAX - len, "%s%s", len ? ", " : "", word);
+}
+
+/* The keys of @section; or, for NULL, all sections. Empty if there is no such section. */
+static void list_known(const char *section, char known[KNOWN_MAX])
+{
+        const struct tk_conf_option *option;
+        const char *last = "";
+
+        known[0] = '\0';
+        for (size_t i = 0; (option = tk_conf_option_at(i)); i++) {
+                if (section && strcmp(option->section, section) == 0)
+                        append_word(known, option->name);
+                if (!section && strcmp(option->section, last) != 0)
+                        append_word(known, option->section);
+                last = option->section;
+        }
+}
+
+static int fail_unknown(const struct parser *parser, const struct tk_ini_entry *entry)
+{
+        char known[KNOWN_MAX];
+
+        list_known(entry->section, known);
+        if (known[0])
+                return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s:%d: unknown key '%s' in [%s]; known keys are: %s",
+                                    parser->path, entry->line, entry->name, entry->section, known);
+        list_known(NULL, known);
+        if (entry->section[0] == '\0')
+                return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s:%d: '%s' stands before the first [section]; known "
+                                    "sections are: %s",
+                                    parser->path, entry->line, entry->name, known);
+        return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                            "%s:%d: unknown section [%s]; known sections are: %s", parser->path,
+                            entry->line, entry->section, known);
+}
+
+static int fail_value(const struct parser *parser, const struct tk_ini_entry *entry,
+                      const struct tk_conf_option *option)
+{
+        return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                            "%s:%d: bad value '%s' for '%s' in [%s]; expected: %s", parser->path,
+                            entry->line, option->hide ? "..." : entry->value, entry->name,
+                            entry->section, option->type);
+}
+
+static int handle(void *context, const struct tk_ini_entry *entry)
+{
+        struct parser *parser = context;
+        const struct tk_conf_option *option;
+        int i = tk_conf_option_find(entry->section, entry->name);
+        int r;
+
+        if (i < 0)
+                return fail_unknown(parser, entry);
+        if (parser->given[i])
+                return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s:%d: '%s' in [%s] is given twice, first in line %d (an "
+                                    "indented line continues the value above it)",
+                                    parser->path, entry->line, entry->name, entry->section,
+                                    parser->given[i]);
+        parser->given[i] = entry->line;
+
+        option = tk_conf_option_at((size_t)i);
+        r = option->set(entry->value, (char *)parser->conf + option->offset);
+        return r == -EINVAL ? fail_value(parser, entry, option) : r;
+}
+
+int tk_conf_parse(const char *text, const char *path, struct tk_conf **ret_conf,
+                  struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
+        struct parser parser = {.path = path, .fault = fault};
+        int line = 0;
+        int r;
+
+        r = tk_conf_new(&conf);
+        if (r < 0)
+                return r;
+        conf->path = strdup(path);
+        if (!conf->path)
+                return -ENOMEM;
+
+        parser.conf = conf;
+        r = tk_ini_parse(text, handle, &parser, &line);
+        if (r == -EMSGSIZE)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, r,
+                                    "%s:%d: the line is longer than 198 characters", path, line);
+        if (r == -EINVAL)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, r,
+                                    "%s:%d: neither a [section] nor 'key = value' nor a comment",
+                                    path, line);
+        if (r < 0)
+                return r;
+        *ret_conf = TK_TAKE(conf);
+        return 0;
+}
+
+int tk_conf_load(const char *path, struct tk_conf **ret_conf, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        size_t len;
+        int r;
+
+        r = tk_fdio_read_file(AT_FDCWD, path, CONF_TEXT_MAX, &text, &len);
+        if (r == -EFBIG)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, r,
+                                    "%s: a configuration is at most %d KiB long; is this the "
+                                    "right file?",
+                                    path, CONF_TEXT_MAX / 1024);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, r,
+                                    "cannot read the configuration %s: %s", path, strerror(-r));
+        if (strlen(text) != len)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s: this is no text: it holds NUL bytes", path);
+        return tk_conf_parse(text, path, ret_conf, fault);
+}
