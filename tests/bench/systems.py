@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is compared: each system mounts one backing directory at one mountpoint.
+
+Daemons run in the foreground as children, so that their CPU time and memory are
+read from /proc/PID, and log to a file of their own.
+"""
+
+import gzip
+import os
+import resource
+import shutil
+import subprocess
+import time
+
+EXAMPLES = 'usr/share/doc/libfuse3-dev/examples'
+PASSTHROUGH_SOURCES = ('passthrough_ll.c', 'passthrough_helpers.h')
+
+
+class Unavailable(Exception):
+    """This system can't run here; the text says why."""
+
+
+class System:
+    """One system on one backing directory. `name` is for the command line, `title` for the table."""
+
+    def __init__(self, context):
+        self.context = context
+        self.backing = os.path.join(context.backing, self.name)
+        self.mountpoint = os.path.join(context.work, 'mnt-' + self.name)
+        self.log = os.path.join(context.work, self.name + '.log')
+        self.daemon = None
+        self.peak_kib = 0
+
+    # What differs between systems.
+    def available(self):
+        """Raise Unavailable if it can't run."""
+
+    def init(self):
+        """Make what a mount needs in the empty backing directory."""
+
+    def command(self):
+        """The daemon, in the foreground."""
+        raise NotImplementedError
+
+    def umount_command(self):
+        return ['umount', self.mountpoint]
+
+    # What is the same.
+    @property
+    def root(self):
+        """Where workloads work."""
+        return self.mountpoint
+
+    def create(self):
+        os.makedirs(self.backing)
+        os.makedirs(self.mountpoint, exist_ok=True)
+        self.init()
+
+    def mount(self):
+        with open(self.log, 'ab') as log:
+            self.daemon = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                           preexec_fn=_raise_file_limit)
+        deadline = time.monotonic() + 30
+        while not os.path.ismount(self.mountpoint):
+            if self.daemon.poll() is not None:
+                raise RuntimeError(f'{self.name}: the daemon ended with {self.daemon.returncode}: {self._log_end()}')
+            if time.monotonic() > deadline:
+                raise RuntimeError(f'{self.name}: not mounted after 30 s: {self._log_end()}')
+            time.sleep(0.01)
+        self.peak_kib = 0
+
+    def unmount(self):
+        if not self.daemon:
+            return
+        self.peak_rss_mib()
+        for _ in range(20):
+            done = subprocess.run(self.umount_command(), stdin=subprocess.DEVNULL, capture_output=True)
+            if done.returncode == 0 or not os.path.ismount(self.mountpoint):
+                break
+            time.sleep(0.25)
+        else:
+            subprocess.run(['umount', '-l', self.mountpoint], check=False)
+        try:
+            self.daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            self.daemon.wait()
+            raise RuntimeError(f'{self.name}: the daemon was still there 60 s after the unmount') from None
+        finally:
+            self.daemon = None
+
+    def cold(self):
+        """Unmount, drop what the kernel caches, mount."""
+        self.unmount()
+        drop_caches()
+        self.mount()
+
+    def destroy(self):
+        self.unmount()
+        shutil.rmtree(self.backing, ignore_errors=True)
+
+    def cpu_seconds(self):
+        """The daemon's CPU time so far; None without a daemon."""
+        if not self.daemon:
+            return None
+        with open(f'/proc/{self.daemon.pid}/stat', encoding='ascii') as stat:
+            fields = stat.read().rsplit(')', 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+    def peak_rss_mib(self):
+        """The daemon's peak memory since it was mounted; None without a daemon."""
+        if not self.daemon:
+            return None
+        try:
+            with open(f'/proc/{self.daemon.pid}/status', encoding='ascii') as status:
+                peak = [int(line.split()[1]) for line in status if line.startswith('VmHWM')]
+        except OSError:
+            peak = []
+        self.peak_kib = max([self.peak_kib] + peak)
+        return self.peak_kib / 1024
+
+    def _log_end(self):
+        with open(self.log, encoding='utf-8', errors='replace') as log:
+            return log.read()[-500:].strip()
+
+
+class Plain(System):
+    name = 'plain'
+    title = 'plain'
+
+    @property
+    def root(self):
+        return self.backing
+
+    def mount(self):
+        pass
+
+    def unmount(self):
+        pass
+
+
+class Turnkeyfs(System):
+    name = 'turnkeyfs'
+    title = 'turnkeyfs'
+
+    def available(self):
+        if not shutil.which(self.context.turnkeyfs):
+            raise Unavailable(f'{self.context.turnkeyfs} is not there: build it, or name it with --turnkeyfs')
+
+    def _configuration(self):
+        return os.path.join(self.context.work, 'turnkeyfs.conf')
+
+    def init(self):
+        keystore = os.path.join(self.context.work, 'turnkeyfs.keystore')
+        if os.path.exists(keystore):
+            os.unlink(keystore)
+        with open(self._configuration(), 'w', encoding='utf-8') as conf:
+            conf.write(f'[local]\nkeystore = {keystore}\n')
+        subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
+                       check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def command(self):
+        return [self.context.turnkeyfs, 'mount', '-f', '-c', self._configuration(), self.backing, self.mountpoint]
+
+    def umount_command(self):
+        return [self.context.turnkeyfs, 'umount', self.mountpoint]
+
+
+class Passthrough(System):
+    """libfuse's own example, without encryption: what FUSE costs by itself."""
+    name = 'ptll'
+    title = 'ptll'
+    options = ''
+
+    def available(self):
+        build_passthrough(self.context.cache)
+
+    def command(self):
+        return [build_passthrough(self.context.cache), '-f', '-o', f'source={self.backing}{self.options}',
+                self.mountpoint]
+
+
+class PassthroughWriteback(Passthrough):
+    name = 'ptll-wb'
+    title = 'ptll-wb'
+    options = ',writeback,cache=always'
+
+
+class Gocryptfs(System):
+    name = 'gocryptfs'
+    title = 'gocryptfs'
+
+    def available(self):
+        if not shutil.which('gocryptfs'):
+            raise Unavailable('gocryptfs is not installed')
+
+    def init(self):
+        subprocess.run(['gocryptfs', '-init', '-q', '-scryptn', '10', '-extpass', 'echo bench', self.backing],
+                       check=True, stdin=subprocess.DEVNULL)
+
+    def command(self):
+        return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
+
+
+ALL = (Plain, Turnkeyfs, Passthrough, PassthroughWriteback, Gocryptfs)
+
+
+def drop_caches():
+    os.sync()
+    with open('/proc/sys/vm/drop_caches', 'w', encoding='ascii') as drop:
+        drop.write('3\n')
+
+
+def build_passthrough(cache):
+    """The passthrough_ll of Debian's libfuse3-dev, built once into the cache directory."""
+    program = os.path.join(cache, 'passthrough_ll')
+    if os.path.exists(program):
+        return program
+    os.makedirs(cache, exist_ok=True)
+    source = _passthrough_sources(cache)
+    flags = subprocess.run(['pkg-config', '--cflags', '--libs', 'fuse3'], check=True, capture_output=True,
+                           text=True).stdout.split()
+    built = subprocess.run(['gcc', '-O2', '-D_FILE_OFFSET_BITS=64', os.path.join(source, 'passthrough_ll.c'),
+                            '-o', program, *flags], capture_output=True, text=True)
+    if built.returncode:
+        raise Unavailable(f'passthrough_ll does not build: {built.stderr[-500:]}')
+    return program
+
+
+def _passthrough_sources(cache):
+    """Small images leave /usr/share/doc out of packages: then the package is unpacked again."""
+    installed = os.path.join('/', EXAMPLES)
+    unpacked = os.path.join(cache, 'libfuse3-dev')
+    if not _have_sources(installed):
+        os.makedirs(unpacked, exist_ok=True)
+        subprocess.run(['apt-get', 'download', '-qq', 'libfuse3-dev'], cwd=unpacked, check=True)
+        for package in os.listdir(unpacked):
+            if package.endswith('.deb'):
+                subprocess.run(['dpkg-deb', '-x', package, '.'], cwd=unpacked, check=True)
+        installed = os.path.join(unpacked, EXAMPLES)
+    if not _have_sources(installed):
+        raise Unavailable('libfuse3-dev has no passthrough_ll.c among its examples')
+    copied = os.path.join(cache, 'passthrough')
+    os.makedirs(copied, exist_ok=True)
+    for name in PASSTHROUGH_SOURCES:
+        path = os.path.join(installed, name)
+        opened = open(path, 'rb') if os.path.exists(path) else gzip.open(path + '.gz', 'rb')
+        with opened as source, open(os.path.join(copied, name), 'wb') as copy:
+            shutil.copyfileobj(source, copy)
+    return copied
+
+
+def _have_sources(folder):
+    return all(os.path.exists(os.path.join(folder, name)) or os.path.exists(os.path.join(folder, name + '.gz'))
+               for name in PASSTHROUGH_SOURCES)
+
+
+def _raise_file_limit():
+    """passthrough_ll keeps a descriptor for every inode it knows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
