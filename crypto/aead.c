@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 struct tk_aead {
@@ -108,4 +109,9 @@ int tk_aead_open(struct tk_aead *aead, const struct tk_aead_msg *msg,
         if (r < 0)
                 tk_wipe(msg->out, msg->len);
         return r;
+}
+
+const char *tk_aead_library(void)
+{
+        return OpenSSL_version(OPENSSL_VERSION);
 }

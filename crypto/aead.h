@@ -43,3 +43,6 @@ TK_MUST_USE int tk_aead_seal(struct tk_aead *aead, const struct tk_aead_msg *msg
 /* Decrypt and check the tag. -EBADMSG, and the output wiped, if it does not hold. */
 TK_MUST_USE int tk_aead_open(struct tk_aead *aead, const struct tk_aead_msg *msg,
                              const uint8_t tag[TK_AEAD_TAG_LEN]);
+
+/* Name and version of the library behind it, such as "OpenSSL 3.0.15 3 Sep 2024". */
+const char *tk_aead_library(void);

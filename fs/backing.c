@@ -9,12 +9,12 @@
 
 #include "fs/backing.h"
 
+#include "base/fdio.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
-#include "base/fdio.h"
 
 struct fd_path {
         char text[32];

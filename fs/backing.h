@@ -9,11 +9,11 @@
  * symlink. Tests count, record and fail calls here.
  */
 
+#include "base/cleanup.h"
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
-#include "base/cleanup.h"
 
 /* Content. @iov is changed. */
 TK_MUST_USE int tk_backing_pwritev(int fd, struct iovec *iov, int count, uint64_t off);
@@ -29,8 +29,8 @@ TK_MUST_USE int tk_backing_mknod(int dirfd, const char *name, mode_t mode, dev_t
 TK_MUST_USE int tk_backing_symlink(const char *target, int dirfd, const char *name);
 TK_MUST_USE int tk_backing_link(int fd, int dirfd, const char *name);
 TK_MUST_USE int tk_backing_unlink(int dirfd, const char *name, bool directory);
-TK_MUST_USE int tk_backing_rename(int dirfd, const char *name, int new_dirfd,
-                                  const char *new_name, unsigned flags);
+TK_MUST_USE int tk_backing_rename(int dirfd, const char *name, int new_dirfd, const char *new_name,
+                                  unsigned flags);
 
 /* Attributes, of descriptors of any kind, O_PATH too. */
 TK_MUST_USE int tk_backing_chmod(int fd, mode_t mode);

@@ -4,10 +4,10 @@
 
 #include "fs/block.h"
 
-#include <errno.h>
-#include <string.h>
 #include "base/bytes.h"
 #include "crypto/kdf.h"
+#include <errno.h>
+#include <string.h>
 
 enum {
         OFF_IV = 0,

@@ -17,7 +17,7 @@ enum {
         TK_CELL_LEN = 32,
         TK_HEADER_CELLS = 4,
         TK_HEADER_LEN = TK_HEADER_CELLS * TK_CELL_LEN,
-        TK_GROUP_LEN = TK_GROUP_BLOCKS * TK_BLOCK_LEN,           /* plaintext bytes */
+        TK_GROUP_LEN = TK_GROUP_BLOCKS * TK_BLOCK_LEN,          /* plaintext bytes */
         TK_GROUP_STRIDE = (TK_GROUP_BLOCKS + 1) * TK_BLOCK_LEN, /* backing bytes */
 };
 _Static_assert((TK_HEADER_CELLS + TK_GROUP_BLOCKS) * TK_CELL_LEN == TK_BLOCK_LEN,

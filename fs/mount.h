@@ -8,6 +8,7 @@
 #include "fs/fs.h"
 
 struct tk_mount_options {
+        const char *source; /* shown as the mounted device: the CIPHERDIR, absolute */
         const char *mountpoint;
         const char *fuse_options; /* comma-separated, passed to the kernel's mount; NULL: none */
         bool allow_other;
@@ -23,3 +24,6 @@ struct tk_mount_options {
  */
 TK_MUST_USE int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options,
                              struct tk_fault *fault);
+
+/* Version of the libfuse that is in use, such as "3.14.0". */
+const char *tk_mount_library(void);

@@ -8,8 +8,8 @@
  * The holder's struct lies on its stack for as long as it holds the range.
  */
 
-#include <stdint.h>
 #include "base/cleanup.h"
+#include <stdint.h>
 
 #define TK_RANGE_END UINT64_MAX
 

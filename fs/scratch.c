@@ -59,8 +59,8 @@ static int scratch_new(struct tk_scratch **ret_scratch)
         r = tk_secret_new(TK_KEY_LEN, &scratch->subkey);
         if (r < 0)
                 return r;
-        buffers = mmap(NULL, BUFFERS_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                       0);
+        buffers =
+                mmap(NULL, BUFFERS_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (buffers == MAP_FAILED)
                 return -ENOMEM;
         (void)madvise(buffers, BUFFERS_LEN, MADV_DONTDUMP);

@@ -413,7 +413,8 @@ static void read_holder(int fd, struct tk_volume_holder *holder)
                  newline + 1);
 }
 
-/* Whoever only asks for the holder (tk_volume_holder) has the lock for an instant: wait that out. */
+/* Whoever only asks for the holder (tk_volume_holder) has the lock for an instant: wait that out.
+ */
 static int flock_patiently(int fd)
 {
         const struct timespec pause = {.tv_nsec = 20L * 1000 * 1000};

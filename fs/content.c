@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Content: read and write.
+ *
+ * A request is cut into pieces, one for each group it touches. The cells and the
+ * data pages of all pieces are collected into one batch, so that a request of
+ * whole groups is one call to the backing file. Tag pages are not cached: the
+ * kernel's page cache has them.
+ */
+
+#include "fs/content.h"
+
+#include "base/log.h"
+#include "crypto/random.h"
+#include "fs/backing.h"
+#include "fs/block.h"
+#include "fs/content_internal.h"
+#include "fs/creds.h"
+#include "fs/fs_internal.h"
+#include "fs/iobatch.h"
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The part of a request that lies in one group. */
+struct piece {
+        uint64_t group;
+        uint64_t first; /* blocks, both ends included */
+        uint64_t last;
+        uint8_t *tag_page; /* in the scratch */
+};
+
+/* The piece that begins at block @first of a request that ends with block @last; @index from 0. */
+static struct piece piece_at(struct tk_scratch *scratch, uint64_t first, uint64_t last, int index)
+{
+        struct piece piece = {.group = tk_group_of_block(first), .first = first};
+        uint64_t group_last = piece.group * TK_GROUP_BLOCKS + TK_GROUP_BLOCKS - 1;
+
+        assert(index < TK_REQUEST_GROUPS);
+        piece.last = last < group_last ? last : group_last;
+        piece.tag_page = scratch->tag_pages + (size_t)index * TK_BLOCK_LEN;
+        return piece;
+}
+
+static uint8_t *cell_in(const struct piece *piece, uint64_t block)
+{
+        return piece->tag_page + TK_HEADER_LEN + tk_slot_of_block(block) * TK_CELL_LEN;
+}
+
+/* Failures ------------------------------------------------------------------ */
+
+static void note_bad_block(struct tk_fs *fs, const struct tk_openfile *file, uint64_t block)
+{
+        char link[32];
+        char path[PATH_MAX];
+        ssize_t n;
+
+        fs->stats.block_failures++;
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", file->fd);
+        n = readlink(link, path, sizeof(path) - 1);
+        path[n < 0 ? 0 : n] = '\0';
+        tk_log_limited(TK_LOG_ERROR,
+                       "%s: block %llu (bytes %llu to %llu) does not authenticate: damaged or "
+                       "tampered with; restore the file from a backup",
+                       path, (unsigned long long)block, (unsigned long long)block * TK_BLOCK_LEN,
+                       (unsigned long long)(block + 1) * TK_BLOCK_LEN - 1);
+}
+
+/* Read ---------------------------------------------------------------------- */
+
+/*
+ * Cells and data of a piece. From a group's start, the whole tag page is read: it
+ * joins the data pages before and behind it into one span.
+ */
+static void plan_read(struct tk_iobatch *batch, const struct piece *piece, uint8_t *data)
+{
+        size_t count = piece->last - piece->first + 1;
+
+        if (tk_slot_of_block(piece->first) == 0)
+                tk_iobatch_add(batch, tk_tag_page_off(piece->group), piece->tag_page, TK_BLOCK_LEN);
+        else
+                tk_iobatch_add(batch, tk_cell_off(piece->first), cell_in(piece, piece->first),
+                               count * TK_CELL_LEN);
+        tk_iobatch_add(batch, tk_data_off(piece->first), data, count * TK_BLOCK_LEN);
+}
+
+static int open_piece(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                      const struct piece *piece, uint64_t size, uint8_t *data)
+{
+        int first_error = 0;
+        int r;
+
+        r = tk_block_use_group(scratch, file->dek, piece->group);
+        if (r < 0)
+                return r;
+        for (uint64_t block = piece->first; block <= piece->last; block++, data += TK_BLOCK_LEN) {
+                r = tk_block_open(scratch, block, cell_in(piece, block), data,
+                                  tk_block_valid(block, size));
+                if (r < 0)
+                        note_bad_block(fs, file, block);
+                if (r < 0 && first_error == 0)
+                        first_error = r;
+        }
+        return first_error;
+}
+
+/* Blocks @first to @last, decrypted, into @data. */
+static int read_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                       uint64_t first, uint64_t last, uint64_t size, uint8_t *data)
+{
+        struct piece pieces[TK_REQUEST_GROUPS];
+        struct tk_iobatch batch = {.count = 0};
+        int count = 0;
+        int r;
+
+        for (uint64_t block = first; block <= last; block = pieces[count++].last + 1) {
+                pieces[count] = piece_at(scratch, block, last, count);
+                plan_read(&batch, &pieces[count], data + (block - first) * TK_BLOCK_LEN);
+        }
+        r = tk_iobatch_read(&batch, file->fd);
+        if (r < 0)
+                return r;
+        for (int i = 0; i < count; i++) {
+                r = open_piece(fs, file, scratch, &pieces[i], size,
+                               data + (pieces[i].first - first) * TK_BLOCK_LEN);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, size_t len,
+                        const uint8_t **ret_data)
+{
+        TK_RANGE_SCOPE(range);
+        struct tk_scratch *scratch;
+        uint64_t first = tk_block_of(off);
+        uint64_t size;
+        int r;
+
+        r = tk_scratch_get(&scratch);
+        if (r < 0)
+                return r;
+        *ret_data = scratch->data + off % TK_BLOCK_LEN;
+        if (len > TK_REQUEST_MAX)
+                len = TK_REQUEST_MAX;
+        if (off >= TK_SIZE_MAX || len == 0)
+                return 0;
+
+        tk_range_hold(&file->ranges, &range, tk_group_of(off), tk_content_last_group(off, len),
+                      false);
+        size = file->size;
+        if (off >= size)
+                return 0;
+        if (len > size - off)
+                len = size - off;
+        r = read_blocks(fs, file, scratch, first, tk_block_of(off + len - 1), size, scratch->data);
+        if (r < 0)
+                return r;
+        fs->stats.read_bytes += len;
+        return (ssize_t)len;
+}
+
+int tk_content_load_block(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                          uint64_t block, uint64_t size, uint8_t *dst)
+{
+        uint32_t valid = tk_block_valid(block, size);
+        int r;
+
+        if (valid > 0) {
+                r = read_blocks(fs, file, scratch, block, block, size, dst);
+                if (r < 0)
+                        return r;
+        }
+        memset(dst + valid, 0, TK_BLOCK_LEN - valid);
+        return 0;
+}
+
+/* Write --------------------------------------------------------------------- */
+
+/* A write in hand. */
+struct write {
+        struct tk_fs *fs;
+        struct tk_openfile *file;
+        struct tk_scratch *scratch;
+        uint64_t off;
+        uint8_t *data;
+        size_t len;
+        uint64_t first; /* blocks, both ends included */
+        uint64_t last;
+        uint64_t old_size;
+        uint64_t new_size;
+        bool head; /* the first block lies in scratch->head */
+        bool tail; /* the last block lies in scratch->tail */
+};
+
+/* Plaintext of a block of the write: in the caller's buffer, or merged in the scratch. */
+static uint8_t *write_block_data(const struct write *write, uint64_t block)
+{
+        if (block == write->first && write->head)
+                return write->scratch->head;
+        if (block == write->last && write->tail)
+                return write->scratch->tail;
+        return write->data + (block * TK_BLOCK_LEN - write->off);
+}
+
+/* Load a block that is written in part and lay the new bytes over it. */
+static int merge_block(const struct write *write, uint64_t block, uint8_t *dst)
+{
+        uint64_t start = block * TK_BLOCK_LEN;
+        uint64_t from = write->off > start ? write->off : start;
+        uint64_t end = write->off + write->len;
+        uint64_t to = end < start + TK_BLOCK_LEN ? end : start + TK_BLOCK_LEN;
+        int r;
+
+        r = tk_content_load_block(write->fs, write->file, write->scratch, block, write->old_size,
+                                  dst);
+        if (r < 0)
+                return r;
+        memcpy(dst + (from - start), write->data + (from - write->off), to - from);
+        return 0;
+}
+
+/* The blocks at either end of the write that keep old bytes. */
+static int merge_ends(struct write *write)
+{
+        uint64_t end = write->off + write->len;
+        int r;
+
+        if (write->off % TK_BLOCK_LEN != 0) {
+                r = merge_block(write, write->first, write->scratch->head);
+                if (r < 0)
+                        return r;
+                write->head = true;
+                if (write->first == write->last)
+                        return 0;
+        }
+        if (end % TK_BLOCK_LEN != 0 && end < write->old_size) {
+                r = merge_block(write, write->last, write->scratch->tail);
+                if (r < 0)
+                        return r;
+                write->tail = true;
+        }
+        return 0;
+}
+
+static int seal_piece(const struct write *write, const struct piece *piece, const uint8_t *ivs)
+{
+        int r;
+
+        r = tk_block_use_group(write->scratch, write->file->dek, piece->group);
+        if (r < 0)
+                return r;
+        for (uint64_t block = piece->first; block <= piece->last; block++) {
+                r = tk_block_seal(write->scratch, block, write->fs->mount_number,
+                                  ivs + (block - write->first) * TK_AEAD_IV_LEN,
+                                  write_block_data(write, block),
+                                  tk_block_valid(block, write->new_size), cell_in(piece, block));
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/*
+ * Whether the piece may write its group's whole tag page: it starts the group, and
+ * no block behind it has a cell. That makes sequential writes one call.
+ */
+static bool owns_tag_page(const struct write *write, const struct piece *piece)
+{
+        return tk_slot_of_block(piece->first) == 0 &&
+               (tk_slot_of_block(piece->last) == TK_GROUP_BLOCKS - 1 ||
+                write->old_size <= (piece->last + 1) * TK_BLOCK_LEN);
+}
+
+static void plan_tags(struct tk_iobatch *batch, const struct write *write,
+                      const struct piece *piece)
+{
+        size_t count = piece->last - piece->first + 1;
+        uint8_t *page = piece->tag_page;
+
+        if (!owns_tag_page(write, piece)) {
+                tk_iobatch_add(batch, tk_cell_off(piece->first), cell_in(piece, piece->first),
+                               count * TK_CELL_LEN);
+                return;
+        }
+        memset(page, 0, TK_HEADER_LEN);
+        if (piece->group == 0)
+                memcpy(page, write->file->record.bytes, TK_RECORD_LEN);
+        memset(page + TK_HEADER_LEN + count * TK_CELL_LEN, 0,
+               TK_BLOCK_LEN - TK_HEADER_LEN - count * TK_CELL_LEN);
+        tk_iobatch_add(batch, tk_tag_page_off(piece->group), page, TK_BLOCK_LEN);
+}
+
+static void plan_data(struct tk_iobatch *batch, const struct write *write,
+                      const struct piece *piece)
+{
+        for (uint64_t block = piece->first; block <= piece->last;) {
+                uint8_t *data = write_block_data(write, block);
+                uint64_t end = block + 1;
+
+                /* Blocks in the caller's buffer follow each other; merged ones stand alone. */
+                if (data != write->scratch->head && data != write->scratch->tail)
+                        end = piece->last + 1 - (piece->last == write->last && write->tail);
+                tk_iobatch_add(batch, tk_data_off(block), data,
+                               (end - block - 1) * TK_BLOCK_LEN +
+                                       tk_block_valid(end - 1, write->new_size));
+                block = end;
+        }
+}
+
+/* Encrypt and write all blocks of the write. */
+static int write_blocks(const struct write *write)
+{
+        struct tk_scratch *scratch = write->scratch;
+        struct tk_iobatch batch = {.count = 0};
+        struct tk_iobatch cells = {.count = 0};
+        int index = 0;
+        int r;
+
+        r = tk_random_bytes(scratch->ivs, (write->last - write->first + 1) * TK_AEAD_IV_LEN);
+        if (r < 0)
+                return r;
+        for (uint64_t block = write->first; block <= write->last; index++) {
+                struct piece piece = piece_at(scratch, block, write->last, index);
+
+                r = seal_piece(write, &piece, scratch->ivs);
+                if (r < 0)
+                        return r;
+                plan_tags(owns_tag_page(write, &piece) ? &batch : &cells, write, &piece);
+                plan_data(&batch, write, &piece);
+                block = piece.last + 1;
+        }
+        /* Data first: if we are killed in between, a fresh block is a hole and not a ruin. */
+        r = tk_iobatch_write(&batch, write->file->fd);
+        if (r < 0)
+                return r;
+        return tk_iobatch_write(&cells, write->file->fd);
+}
+
+int tk_content_ensure_header(struct tk_openfile *file)
+{
+        int r;
+
+        if (file->has_header)
+                return 0;
+        r = tk_backing_pwrite(file->fd, file->record.bytes, TK_RECORD_LEN, 0);
+        if (r < 0)
+                return r;
+        file->has_header = true;
+        return 0;
+}
+
+static void raise_size(struct tk_openfile *file, uint64_t size)
+{
+        uint64_t old = file->size;
+
+        while (old < size && !atomic_compare_exchange_weak(&file->size, &old, size))
+                ;
+}
+
+/* After a failed write: give back what was taken beyond the end of the file. */
+static void undo_growth(struct tk_openfile *file)
+{
+        TK_RANGE_SCOPE(range);
+
+        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        (void)!tk_content_cut(file, file->size);
+}
+
+static int write_held(struct write *write)
+{
+        struct tk_openfile *file = write->file;
+        bool first_group = tk_group_of_block(write->first) == 0;
+        int r;
+
+        write->old_size = file->size;
+        write->new_size = write->off + write->len > write->old_size ? write->off + write->len
+                                                                    : write->old_size;
+        r = merge_ends(write);
+        if (r < 0)
+                return r;
+        if (!first_group || tk_slot_of_block(write->first) != 0) {
+                r = tk_content_ensure_header(file);
+                if (r < 0)
+                        return r;
+        }
+        r = write_blocks(write);
+        if (r < 0)
+                return r;
+        if (first_group)
+                file->has_header = true;
+        raise_size(file, write->off + write->len);
+        return 0;
+}
+
+int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, uint8_t *data,
+                     size_t len)
+{
+        struct write write = {.fs = fs, .file = file, .off = off, .data = data, .len = len};
+        uint64_t first_group = tk_group_of(off);
+        uint64_t last_group = tk_content_last_group(off, len);
+        int r;
+
+        if (len == 0)
+                return 0;
+        if (len > TK_REQUEST_MAX)
+                return -EINVAL;
+        if (off > TK_SIZE_MAX - len)
+                return -EFBIG;
+        r = tk_scratch_get(&write.scratch);
+        if (r < 0)
+                return r;
+        write.first = tk_block_of(off);
+        write.last = tk_block_of(off + len - 1);
+
+        tk_creds_charge(file->owner);
+        {
+                TK_RANGE_SCOPE(range);
+
+                tk_range_hold(&file->ranges, &range, first_group, last_group, true);
+                if (!file->has_header && first_group > 0) {
+                        /* The first bytes of a file bring its header: that is group 0's. */
+                        tk_range_release(&range);
+                        tk_range_hold(&file->ranges, &range, 0, last_group, true);
+                }
+                r = write_held(&write);
+        }
+        if (r < 0) {
+                undo_growth(file);
+                return r;
+        }
+        fs->stats.written_bytes += len;
+        return 0;
+}
+
+int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                           uint64_t block, uint8_t *data, uint32_t len)
+{
+        uint8_t cell[TK_CELL_LEN];
+        int r;
+
+        r = tk_random_bytes(scratch->ivs, TK_AEAD_IV_LEN);
+        if (r < 0)
+                return r;
+        r = tk_block_use_group(scratch, file->dek, tk_group_of_block(block));
+        if (r < 0)
+                return r;
+        r = tk_block_seal(scratch, block, fs->mount_number, scratch->ivs, data, len, cell);
+        if (r < 0)
+                return r;
+        if (len > 0) {
+                r = tk_backing_pwrite(file->fd, data, len, tk_data_off(block));
+                if (r < 0)
+                        return r;
+        }
+        return tk_backing_pwrite(file->fd, cell, TK_CELL_LEN, tk_cell_off(block));
+}
+
+ssize_t tk_content_copy(struct tk_fs *fs, struct tk_openfile *from, uint64_t from_off,
+                        struct tk_openfile *to, uint64_t to_off, uint64_t len)
+{
+        uint64_t done = 0;
+
+        while (done < len) {
+                uint64_t left = len - done;
+                const uint8_t *data;
+                ssize_t n;
+                int r;
+
+                n = tk_content_read(fs, from, from_off + done,
+                                    left < TK_REQUEST_MAX ? left : TK_REQUEST_MAX, &data);
+                if (n <= 0)
+                        return done > 0 ? (ssize_t)done : n;
+                /* The data lies in our own scratch: it may be encrypted where it is. */
+                r = tk_content_write(fs, to, to_off + done, (uint8_t *)(uintptr_t)data, (size_t)n);
+                if (r < 0)
+                        return done > 0 ? (ssize_t)done : r;
+                done += (uint64_t)n;
+        }
+        return (ssize_t)done;
+}

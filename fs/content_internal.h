@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What content.c (read, write) and content_space.c (size, holes) share. Every
+ * function here wants the range of groups it touches held by the caller.
+ */
+
+#include "fs/content.h"
+
+/*
+ * One block's plaintext, with zeros behind its end, into @dst (4096 bytes). @size
+ * is the file's size that the caller goes by.
+ */
+TK_MUST_USE int tk_content_load_block(struct tk_fs *fs, struct tk_openfile *file,
+                                      struct tk_scratch *scratch, uint64_t block, uint64_t size,
+                                      uint8_t *dst);
+
+/* Encrypt the first @len bytes of @data in place and write it as @block. */
+TK_MUST_USE int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *file,
+                                       struct tk_scratch *scratch, uint64_t block, uint8_t *data,
+                                       uint32_t len);
+
+/* Make group 0 present, with the copy of the key record. Wants group 0 held exclusively. */
+TK_MUST_USE int tk_content_ensure_header(struct tk_openfile *file);
+
+/*
+ * Cut the backing file to what @size bytes need, and clear the cells above. Wants
+ * all groups from @size on held exclusively.
+ */
+TK_MUST_USE int tk_content_cut(struct tk_openfile *file, uint64_t size);
+
+/* The last group, for a range that reaches over @len bytes from @off. */
+static inline uint64_t tk_content_last_group(uint64_t off, uint64_t len)
+{
+        return tk_group_of(len > 0 ? off + len - 1 : off);
+}

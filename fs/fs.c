@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* One filesystem: put together and taken apart. */
+
+#include "fs/fs.h"
+
+#include "fs/fs_internal.h"
+#include "fs/openfile.h"
+#include "fs/scratch.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, struct tk_fs **ret_fs,
+              struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
+        int r;
+
+        fs = calloc(1, sizeof(*fs));
+        if (!fs)
+                return -ENOMEM;
+        pthread_mutex_init(&fs->openfiles_lock, NULL);
+        pthread_cond_init(&fs->openfiles_loaded, NULL);
+        fs->volume = volume;
+        fs->keyring = tk_volume_keyring(volume);
+        fs->read_only = options->read_only;
+        fs->mount_number = tk_volume_mount_number(volume);
+        fs->rootfd = openat(tk_volume_dirfd(volume), "root",
+                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fs->rootfd < 0)
+                return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -errno,
+                                    "cannot open %s/root: %s; restore it from a backup",
+                                    tk_volume_path(volume), strerror(errno));
+        r = tk_inode_table_new(fs->rootfd, &fs->stats, &fs->inodes);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot read %s/root: %s",
+                                    tk_volume_path(volume), strerror(-r));
+        *ret_fs = TK_TAKE(fs);
+        return 0;
+}
+
+struct tk_fs *tk_fs_free(struct tk_fs *fs)
+{
+        if (!fs)
+                return NULL;
+        tk_openfile_put_all(fs);
+        tk_inode_table_free(fs->inodes);
+        if (fs->rootfd >= 0)
+                close(fs->rootfd);
+        pthread_cond_destroy(&fs->openfiles_loaded);
+        pthread_mutex_destroy(&fs->openfiles_lock);
+        free(fs);
+        tk_scratch_drop();
+        return NULL;
+}
+
+const struct tk_stats *tk_fs_stats(const struct tk_fs *fs)
+{
+        return &fs->stats;
+}

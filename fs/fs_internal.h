@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The fields of struct tk_fs, for fs/ only. */
+
+#include "fs/fs.h"
+#include "fs/inode.h"
+
+struct tk_fs {
+        struct tk_volume *volume;   /* borrowed */
+        struct tk_keyring *keyring; /* the volume's */
+        int rootfd;                 /* CIPHERDIR/root */
+        bool read_only;
+        uint16_t mount_number; /* written into every cell */
+        struct tk_stats stats;
+        struct tk_inode_table *inodes;
+
+        pthread_mutex_t openfiles_lock; /* guards inode -> open file and the counts in it */
+        pthread_cond_t openfiles_loaded;
+        struct tk_openfile *openfiles; /* under openfiles_lock: all of them */
+};

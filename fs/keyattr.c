@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The key record of a file.
+ *
+ * Programs that copy files without their attributes leave the copy; programs
+ * that write new content into an old file leave the attribute. So when the two
+ * hold different DEKs, the file's own blocks decide whose it is.
+ */
+
+#include "fs/keyattr.h"
+
+#include "base/bytes.h"
+#include "base/fdio.h"
+#include "crypto/random.h"
+#include "fs/backing.h"
+#include "fs/block.h"
+#include "fs/fs_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* One of the two places of a record, and what is in it. */
+struct candidate {
+        struct tk_record record;
+        struct tk_secret *dek; /* NULL: not usable */
+        bool present;
+};
+
+static void candidate_done(struct candidate *candidate)
+{
+        candidate->dek = tk_secret_free(candidate->dek);
+}
+
+static int candidate_unwrap(struct tk_fs *fs, struct candidate *candidate)
+{
+        int r;
+
+        r = tk_keyring_unwrap(fs->keyring, &candidate->record, &candidate->dek);
+        if (r == -EBADMSG || r == -ENOTSUP)
+                return 0; /* not usable: the other place may be */
+        return r;
+}
+
+static int read_attribute(struct tk_fs *fs, int fd, struct candidate *ret_candidate)
+{
+        ssize_t n;
+
+        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_LEN);
+        if (n == -ENODATA || n == -ERANGE || n == -ENOTSUP)
+                return 0;
+        if (n < 0)
+                return (int)n;
+        ret_candidate->present = true;
+        if (n != TK_RECORD_LEN)
+                return 0;
+        return candidate_unwrap(fs, ret_candidate);
+}
+
+static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute,
+                     struct candidate *ret_candidate)
+{
+        ssize_t n;
+
+        n = tk_fdio_pread(fd, ret_candidate->record.bytes, TK_RECORD_LEN, 0);
+        if (n < 0)
+                return (int)n;
+        ret_candidate->present = n == TK_RECORD_LEN &&
+                                 !tk_bytes_are_zero(ret_candidate->record.bytes, TK_RECORD_LEN);
+        if (!ret_candidate->present)
+                return 0;
+        /* Nearly always the two are the same bytes: one unwrap serves both. */
+        if (attribute->dek &&
+            memcmp(ret_candidate->record.bytes, attribute->record.bytes, TK_RECORD_LEN) == 0)
+                return tk_secret_dup_bytes(tk_secret_bytes(attribute->dek), TK_KEY_LEN,
+                                           &ret_candidate->dek);
+        return candidate_unwrap(fs, ret_candidate);
+}
+
+/*
+ * Whether @dek opens the first block of the file that can be told by: 1 yes, 0
+ * no, -ENODATA if no block of the first groups can tell.
+ */
+static int opens_a_block(int fd, uint64_t backing_size, const struct tk_secret *dek)
+{
+        struct tk_scratch *scratch;
+        uint64_t size = tk_plain_size(backing_size);
+        uint64_t groups = (size + TK_GROUP_LEN - 1) / TK_GROUP_LEN;
+        int r;
+
+        r = tk_scratch_get(&scratch);
+        if (r < 0)
+                return r;
+        for (uint64_t group = 0; group < groups && group < 64; group++) {
+                ssize_t n = tk_fdio_pread(fd, scratch->tag_pages, TK_BLOCK_LEN,
+                                          (off_t)tk_tag_page_off(group));
+
+                if (n < 0)
+                        return (int)n;
+                memset(scratch->tag_pages + n, 0, (size_t)(TK_BLOCK_LEN - n));
+                for (unsigned slot = 0; slot < TK_GROUP_BLOCKS; slot++) {
+                        const uint8_t *cell =
+                                scratch->tag_pages + TK_HEADER_LEN + slot * TK_CELL_LEN;
+                        uint64_t block = group * TK_GROUP_BLOCKS + slot;
+
+                        if (tk_bytes_are_zero(cell, TK_CELL_LEN))
+                                continue;
+                        n = tk_fdio_pread(fd, scratch->head, TK_BLOCK_LEN,
+                                          (off_t)tk_data_off(block));
+                        if (n < 0)
+                                return (int)n;
+                        r = tk_block_use_group(scratch, dek, group);
+                        if (r < 0)
+                                return r;
+                        r = tk_block_open(scratch, block, cell, scratch->head, TK_BLOCK_LEN);
+                        tk_wipe(scratch->head, TK_BLOCK_LEN);
+                        return r == 0 ? 1 : r == -EBADMSG ? 0 : r;
+                }
+        }
+        return -ENODATA;
+}
+
+/* Both places hold a DEK, and not the same: 1 if the copy's is the file's, 0 if the attribute's. */
+static int copy_wins(int fd, uint64_t backing_size, const struct candidate *attribute,
+                     const struct candidate *copy)
+{
+        int by_attribute = opens_a_block(fd, backing_size, attribute->dek);
+        int by_copy;
+
+        if (by_attribute != 0)
+                return by_attribute == -ENODATA || by_attribute > 0 ? 0 : by_attribute;
+        by_copy = opens_a_block(fd, backing_size, copy->dek);
+        return by_copy < 0 ? by_copy : by_copy;
+}
+
+static int choose(int fd, uint64_t backing_size, struct candidate *attribute,
+                  struct candidate *copy, struct tk_keyattr *ret_keyattr)
+{
+        struct candidate *winner = attribute;
+        bool same = attribute->dek && copy->dek && tk_secret_equal(attribute->dek, copy->dek);
+        int r;
+
+        if (!attribute->dek && !copy->dek) {
+                if (backing_size == 0 && !attribute->present)
+                        return -ENODATA;
+                return -EBADMSG;
+        }
+        if (!attribute->dek) {
+                winner = copy;
+        } else if (copy->dek && !same) {
+                r = copy_wins(fd, backing_size, attribute, copy);
+                if (r < 0)
+                        return r;
+                winner = r > 0 ? copy : attribute;
+        }
+
+        ret_keyattr->attribute_bad = winner != attribute;
+        ret_keyattr->copy_bad = backing_size > 0 && winner != copy &&
+                                (!copy->dek || memcmp(copy->record.bytes, attribute->record.bytes,
+                                                      TK_RECORD_LEN) != 0);
+        ret_keyattr->record = winner->record;
+        ret_keyattr->dek = TK_TAKE(winner->dek);
+        return 0;
+}
+
+int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size, struct tk_keyattr *ret_keyattr)
+{
+        TK_CLEANUP(candidate_done) struct candidate attribute = {0};
+        TK_CLEANUP(candidate_done) struct candidate copy = {0};
+        int r;
+
+        memset(ret_keyattr, 0, sizeof(*ret_keyattr));
+        r = read_attribute(fs, fd, &attribute);
+        if (r < 0)
+                return r;
+        if (backing_size > 0) {
+                r = read_copy(fs, fd, &attribute, &copy);
+                if (r < 0)
+                        return r;
+        }
+        return choose(fd, backing_size, &attribute, &copy, ret_keyattr);
+}
+
+int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr)
+{
+        struct timespec times[2];
+        struct stat st;
+        int r;
+
+        if (keyattr->attribute_bad) {
+                r = tk_keyattr_store(fd, &keyattr->record);
+                if (r < 0)
+                        return r;
+        }
+        if (keyattr->copy_bad) {
+                if (fstat(fd, &st) < 0)
+                        return -errno;
+                r = tk_backing_pwrite(fd, keyattr->record.bytes, TK_RECORD_LEN, 0);
+                if (r < 0)
+                        return r;
+                times[0] = st.st_atim;
+                times[1] = st.st_mtim;
+                return tk_backing_utimens(fd, times);
+        }
+        return 0;
+}
+
+int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek, struct tk_record *ret_record)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        int r;
+
+        r = tk_random_secret(TK_KEY_LEN, &dek);
+        if (r < 0)
+                return r;
+        r = tk_keyring_wrap(fs->keyring, dek, ret_record);
+        if (r < 0)
+                return r;
+        *ret_dek = TK_TAKE(dek);
+        return 0;
+}
+
+int tk_keyattr_store(int fd, const struct tk_record *record)
+{
+        return tk_backing_setxattr(fd, TK_KEYATTR_NAME, record->bytes, TK_RECORD_LEN, 0);
+}

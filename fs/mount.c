@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Mounting.
+ *
+ * Order of teardown: the kernel lets go of the mount (everything dirty arrives
+ * before that), the loop ends, the seeker's thread ends, the session is
+ * destroyed. A signal only asks for the first of these; the second signal ends
+ * the loop whatever the kernel still holds.
+ */
+
+#include "fs/mount.h"
+
+#include "base/log.h"
+#include "fs/creds.h"
+#include "fs/ops.h"
+#include "fs/seeker.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+
+enum { THREADS_EXTRA = 4, THREADS_MAX = 16 };
+
+/* We are the only writer of the backing directory: what the kernel knows stays true. */
+static const double cache_timeout_s = 30;
+
+struct session {
+        struct fuse_session *fuse;
+        struct tk_seeker *seeker;
+        struct tk_ops_context ops;
+        const char *mountpoint;
+        bool mounted;
+        pthread_t main_thread;
+        pthread_t signal_thread;
+        bool has_signal_thread;
+        atomic_bool finished;
+};
+
+/* Mount options --------------------------------------------------------------- */
+
+/* A comma separates options: one inside a value is escaped. */
+static void put_escaped(FILE *out, const char *value)
+{
+        for (; *value; value++) {
+                if (*value == ',' || *value == '\\')
+                        fputc('\\', out);
+                fputc(*value, out);
+        }
+}
+
+static int make_option_text(const struct tk_mount_options *options, char **ret_text)
+{
+        size_t len = 0;
+        FILE *out = open_memstream(ret_text, &len);
+
+        if (!out)
+                return -ENOMEM;
+        fprintf(out, "default_permissions,subtype=turnkeyfs,fsname=");
+        put_escaped(out, options->source);
+        if (options->allow_other)
+                fprintf(out, ",allow_other");
+        if (geteuid() == 0)
+                fprintf(out, ",dev,suid");
+        if (options->read_only)
+                fprintf(out, ",ro");
+        if (options->fuse_options && options->fuse_options[0])
+                fprintf(out, ",%s", options->fuse_options);
+        return fclose(out) == 0 ? 0 : -ENOMEM;
+}
+
+static int new_session(struct session *session, const struct tk_mount_options *options)
+{
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        char name[] = "turnkeyfs";
+        char flag[] = "-o";
+        int r;
+
+        r = make_option_text(options, &text);
+        if (r < 0)
+                return r;
+        {
+                char *argv[] = {name, flag, text, NULL};
+                struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+
+                session->fuse = fuse_session_new(&args, &tk_ops, sizeof(tk_ops), &session->ops);
+                fuse_opt_free_args(&args);
+        }
+        return session->fuse ? 0 : -EINVAL;
+}
+
+/* Signals --------------------------------------------------------------------- */
+
+static void ignore_signal(int number)
+{
+        (void)number;
+}
+
+/* The signals that end a mount, for sigwait. */
+static sigset_t ending_signals(void)
+{
+        sigset_t set;
+
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGHUP);
+        return set;
+}
+
+static void unmount_by_helper(const char *mountpoint)
+{
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL);
+                _exit(127);
+        }
+        if (pid > 0)
+                waitpid(pid, NULL, 0);
+}
+
+/* Ask the kernel to let go: what is dirty first, then the mount as soon as nobody uses it. */
+static void ask_to_unmount(const struct session *session)
+{
+        TK_AUTOCLOSE int fd = open(session->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        if (fd >= 0)
+                (void)!syncfs(fd);
+        if (umount2(session->mountpoint, MNT_DETACH) < 0 && errno == EPERM)
+                unmount_by_helper(session->mountpoint);
+}
+
+static void end_loop(struct session *session)
+{
+        fuse_session_exit(session->fuse);
+        pthread_kill(session->main_thread, SIGUSR1);
+}
+
+static void *wait_for_signals(void *context)
+{
+        struct session *session = context;
+        sigset_t set = ending_signals();
+        int number;
+
+        for (int count = 0; sigwait(&set, &number) == 0 && !session->finished; count++) {
+                if (count == 0) {
+                        tk_log(TK_LOG_INFO, "%s: unmounting on signal %d", session->mountpoint,
+                               number);
+                        ask_to_unmount(session);
+                } else {
+                        tk_log(TK_LOG_WARNING,
+                               "%s: ended by a second signal while still in use; what was not "
+                               "synced is lost",
+                               session->mountpoint);
+                        end_loop(session);
+                }
+        }
+        return NULL;
+}
+
+static int start_signals(struct session *session)
+{
+        struct sigaction wake = {.sa_handler = ignore_signal};
+        struct sigaction ignore = {.sa_handler = SIG_IGN};
+        sigset_t set = ending_signals();
+
+        sigaction(SIGUSR1, &wake, NULL);
+        sigaction(SIGPIPE, &ignore, NULL);
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
+        session->main_thread = pthread_self();
+        if (pthread_create(&session->signal_thread, NULL, wait_for_signals, session) != 0)
+                return -EAGAIN;
+        session->has_signal_thread = true;
+        return 0;
+}
+
+static void stop_signals(struct session *session)
+{
+        if (!session->has_signal_thread)
+                return;
+        session->finished = true;
+        pthread_kill(session->signal_thread, SIGTERM);
+        pthread_join(session->signal_thread, NULL);
+}
+
+/* The loop -------------------------------------------------------------------- */
+
+static unsigned thread_count(unsigned configured)
+{
+        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        unsigned count = (unsigned)(cpus > 0 ? cpus : 1) + THREADS_EXTRA;
+
+        if (configured > 0)
+                return configured;
+        return count < THREADS_MAX ? count : THREADS_MAX;
+}
+
+/* Threads, once made, stay: each holds buffers and a cipher context. */
+static int loop(struct session *session, unsigned threads)
+{
+        struct fuse_loop_config *config = fuse_loop_cfg_create();
+        int r;
+
+        if (!config)
+                return -ENOMEM;
+        fuse_loop_cfg_set_max_threads(config, thread_count(threads));
+        fuse_loop_cfg_set_idle_threads(config, UINT32_MAX);
+        r = fuse_session_loop_mt(session->fuse, config);
+        fuse_loop_cfg_destroy(config);
+        return r < 0 ? r : 0;
+}
+
+static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mount_options *options,
+                  struct tk_fault *fault)
+{
+        int r;
+
+        r = tk_creds_init();
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
+                                    "cannot prepare to serve other users (securebits): %s; give "
+                                    "the process CAP_SETPCAP, or run it as an ordinary user",
+                                    strerror(-r));
+        r = new_session(session, options);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, r,
+                                    "FUSE does not accept the mount options; see above");
+        r = tk_seeker_new(fs, session->fuse, &session->seeker);
+        if (r < 0)
+                return r;
+        session->ops.session = session->fuse;
+        session->ops.seeker = session->seeker;
+        r = start_signals(session);
+        if (r < 0)
+                return r;
+        if (fuse_session_mount(session->fuse, options->mountpoint) < 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -EIO,
+                                    "cannot mount at %s; see above, and 'turnkeyfs doctor'",
+                                    options->mountpoint);
+        session->mounted = true;
+        return 0;
+}
+
+static void tear_down(struct session *session)
+{
+        stop_signals(session);
+        if (session->mounted)
+                fuse_session_unmount(session->fuse);
+        tk_seeker_free(session->seeker);
+        if (session->fuse)
+                fuse_session_destroy(session->fuse);
+}
+
+int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struct tk_fault *fault)
+{
+        struct session session = {
+                .mountpoint = options->mountpoint,
+                .ops = {.fs = fs,
+                        .timeout_s = cache_timeout_s,
+                        .ready = options->ready,
+                        .ready_context = options->ready_context},
+        };
+        int r;
+
+        r = set_up(&session, fs, options, fault);
+        if (r == 0)
+                r = loop(&session, options->threads);
+        tear_down(&session);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, r, "the mount at %s ended: %s",
+                                    options->mountpoint, strerror(-r));
+        return 0;
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Operations on names.
+ *
+ * New files are made under the caller's identity. A file gets its key record
+ * before its name is handed out; a crash in between leaves a file without bytes
+ * and without record, which is no damage.
+ */
+
+#include "fs/backing.h"
+#include "fs/fs_internal.h"
+#include "fs/keyattr.h"
+#include "fs/op.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+static int open_dir_path(struct tk_fs *fs, struct tk_inode *parent)
+{
+        return tk_inode_open(fs->inodes, parent, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+}
+
+static int lookup_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name,
+                     struct tk_entry *ret_entry)
+{
+        int r;
+
+        if (fstatat(parentfd, name, &ret_entry->st, AT_SYMLINK_NOFOLLOW) < 0)
+                return -errno;
+        r = tk_inode_lookup(fs->inodes, parent, parentfd, name, &ret_entry->st, &ret_entry->inode);
+        if (r < 0)
+                return r;
+        return tk_op_entry_present(fs, ret_entry);
+}
+
+int tk_op_lookup(struct tk_fs *fs, struct tk_inode *parent, const char *name,
+                 struct tk_entry *ret_entry)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        return lookup_at(fs, parent, parentfd, name, ret_entry);
+}
+
+/*
+ * A new regular file with its key record, open; its DEK and record are returned
+ * as well. Without privilege the owner needs write permission to set the
+ * attribute: a file that is not to have it gets its mode afterwards.
+ */
+static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mode,
+                     const struct tk_caller *caller, struct tk_secret **ret_dek,
+                     struct tk_record *ret_record)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        TK_AUTOCLOSE int fd = -1;
+        mode_t lift = geteuid() == 0 ? 0 : S_IRUSR | S_IWUSR;
+        struct stat st;
+        int r;
+
+        r = tk_keyattr_make(fs, &dek, ret_record);
+        if (r < 0)
+                return r;
+        fd = tk_backing_create(parentfd, name, mode | lift);
+        if (fd < 0)
+                return fd;
+        r = tk_keyattr_store(fd, ret_record);
+        if (r == 0 && (mode & ~caller->umask & lift) != lift) {
+                r = fstat(fd, &st) < 0 ? -errno : 0;
+                if (r == 0)
+                        r = tk_backing_chmod(fd, (st.st_mode & 07777 & ~lift) |
+                                                         (mode & ~caller->umask & lift));
+        }
+        if (r < 0) {
+                (void)!tk_backing_unlink(parentfd, name, false);
+                return r;
+        }
+        *ret_dek = TK_TAKE(dek);
+        return TK_TAKE_FD(fd);
+}
+
+int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode,
+                 int flags, const struct tk_caller *caller, struct tk_entry *ret_entry,
+                 struct tk_openfile **ret_file)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        TK_AUTOCLOSE int parentfd = -1;
+        TK_AUTOCLOSE int fd = -1;
+        struct tk_record record;
+        int r;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        tk_creds_become(caller);
+        fd = make_file(fs, parentfd, name, mode, caller, &dek, &record);
+        if (fd < 0)
+                return fd;
+        if (fstat(fd, &ret_entry->st) < 0)
+                return -errno;
+        r = tk_inode_lookup(fs->inodes, parent, parentfd, name, &ret_entry->st, &ret_entry->inode);
+        if (r < 0)
+                return r;
+        r = tk_openfile_adopt(fs, ret_entry->inode, TK_TAKE_FD(fd), TK_TAKE(dek), &record,
+                              ret_file);
+        if (r < 0)
+                tk_inode_forget(fs->inodes, ret_entry->inode, 1);
+        else
+                tk_op_count_handle(fs, *ret_file, flags);
+        return r;
+}
+
+int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode, dev_t dev,
+                const struct tk_caller *caller, struct tk_entry *ret_entry)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        TK_AUTOCLOSE int parentfd = -1;
+        TK_AUTOCLOSE int fd = -1;
+        struct tk_record record;
+        int r = 0;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        tk_creds_become(caller);
+        if (S_ISREG(mode)) {
+                fd = make_file(fs, parentfd, name, mode & 07777, caller, &dek, &record);
+                if (fd < 0)
+                        return fd;
+        } else {
+                r = tk_backing_mknod(parentfd, name, mode, dev);
+        }
+        if (r < 0)
+                return r;
+        return lookup_at(fs, parent, parentfd, name, ret_entry);
+}
+
+int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode,
+                const struct tk_caller *caller, struct tk_entry *ret_entry)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+        int r;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        tk_creds_become(caller);
+        r = tk_backing_mkdir(parentfd, name, mode);
+        if (r < 0)
+                return r;
+        return lookup_at(fs, parent, parentfd, name, ret_entry);
+}
+
+int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent, const char *name,
+                  const struct tk_caller *caller, struct tk_entry *ret_entry)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+        int r;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        tk_creds_become(caller);
+        r = tk_backing_symlink(target, parentfd, name);
+        if (r < 0)
+                return r;
+        return lookup_at(fs, parent, parentfd, name, ret_entry);
+}
+
+int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent, const char *name,
+               struct tk_entry *ret_entry)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+        TK_AUTOCLOSE int fd = -1;
+        int r;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+                return fd;
+        r = tk_backing_link(fd, parentfd, name);
+        if (r < 0)
+                return r;
+        return lookup_at(fs, parent, parentfd, name, ret_entry);
+}
+
+int tk_op_readlink(struct tk_fs *fs, struct tk_inode *inode, char *target, size_t max)
+{
+        TK_AUTOCLOSE int fd = -1;
+        ssize_t n;
+
+        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        if (fd < 0)
+                return fd;
+        n = readlinkat(fd, "", target, max);
+        if (n < 0)
+                return -errno;
+        if ((size_t)n == max)
+                return -ENAMETOOLONG;
+        target[n] = '\0';
+        return 0;
+}
+
+int tk_op_unlink(struct tk_fs *fs, struct tk_inode *parent, const char *name, bool directory)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+        struct tk_removal removal;
+        int r;
+
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        r = tk_inode_removal_begin(fs->inodes, parentfd, name, &removal);
+        if (r < 0)
+                return r;
+        r = tk_backing_unlink(parentfd, name, directory);
+        tk_inode_removal_end(&removal, r == 0);
+        return r;
+}
+
+static int rename_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name,
+                     struct tk_inode *new_parent, int new_parentfd, const char *new_name,
+                     unsigned flags)
+{
+        int r;
+
+        tk_inode_rename_begin(fs->inodes);
+        r = tk_backing_rename(parentfd, name, new_parentfd, new_name, flags);
+        if (r == 0) {
+                tk_inode_moved(fs->inodes, new_parentfd, new_parent, new_name);
+                if (flags & RENAME_EXCHANGE)
+                        tk_inode_moved(fs->inodes, parentfd, parent, name);
+        }
+        tk_inode_rename_end(fs->inodes);
+        return r;
+}
+
+int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
+                 struct tk_inode *new_parent, const char *new_name, unsigned flags)
+{
+        TK_AUTOCLOSE int parentfd = -1;
+        TK_AUTOCLOSE int new_parentfd = -1;
+        struct tk_removal victim;
+        int r;
+
+        if (flags & RENAME_WHITEOUT)
+                return -EINVAL;
+        parentfd = open_dir_path(fs, parent);
+        if (parentfd < 0)
+                return parentfd;
+        new_parentfd = open_dir_path(fs, new_parent);
+        if (new_parentfd < 0)
+                return new_parentfd;
+        if (flags & RENAME_EXCHANGE)
+                return rename_at(fs, parent, parentfd, name, new_parent, new_parentfd, new_name,
+                                 flags);
+
+        r = tk_inode_removal_begin(fs->inodes, new_parentfd, new_name, &victim);
+        if (r < 0 && r != -ENOENT)
+                return r;
+        r = rename_at(fs, parent, parentfd, name, new_parent, new_parentfd, new_name, flags);
+        tk_inode_removal_end(&victim, r == 0);
+        return r;
+}

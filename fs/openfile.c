@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Open files.
+ *
+ * The first opener puts an entry that says `loading` into the inode and reads
+ * the key record without any lock held; others who want the file wait for it.
+ */
+
+#include "fs/openfile.h"
+
+#include "base/log.h"
+#include "fs/backing.h"
+#include "fs/format.h"
+#include "fs/fs_internal.h"
+#include "fs/keyattr.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct tk_openfile *file_new(void)
+{
+        struct tk_openfile *file;
+
+        file = calloc(1, sizeof(*file));
+        if (!file)
+                return NULL;
+        file->fd = -1;
+        tk_rangelock_init(&file->ranges);
+        return file;
+}
+
+static struct tk_openfile *file_free(struct tk_openfile *file)
+{
+        if (!file)
+                return NULL;
+        tk_secret_free(file->dek);
+        if (file->fd >= 0)
+                close(file->fd);
+        tk_rangelock_done(&file->ranges);
+        free(file);
+        return NULL;
+}
+
+/* Where the backing file lies, for a log line: names there are as the volume stores them. */
+static void backing_path(int fd, char *path, size_t max)
+{
+        char link[32];
+        ssize_t n;
+
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, path, max - 1);
+        path[n < 0 ? 0 : n] = '\0';
+}
+
+static void note_heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
+{
+        char path[PATH_MAX];
+
+        fs->stats.records_restored++;
+        backing_path(fd, path, sizeof(path));
+        tk_log_limited(TK_LOG_WARNING,
+                       "%s: the key record's %s was missing, damaged or another file's; rewritten "
+                       "from its %s",
+                       path, keyattr->attribute_bad ? "attribute" : "copy in the file",
+                       keyattr->attribute_bad ? "copy in the file" : "attribute");
+}
+
+static void note_unusable(struct tk_fs *fs, int fd, int error)
+{
+        char path[PATH_MAX];
+
+        fs->stats.record_failures++;
+        backing_path(fd, path, sizeof(path));
+        tk_log_limited(TK_LOG_ERROR,
+                       "%s: no usable key record, neither in the attribute nor in the file (%s); "
+                       "restore the file or its " TK_KEYATTR_NAME " attribute from a backup",
+                       path, strerror(-error));
+}
+
+/* Read the key record and the size of the file behind @file->fd. */
+static int load(struct tk_fs *fs, struct tk_openfile *file)
+{
+        struct tk_keyattr keyattr;
+        struct stat st;
+        int r;
+
+        if (fstat(file->fd, &st) < 0)
+                return -errno;
+        r = tk_keyattr_load(fs, file->fd, (uint64_t)st.st_size, &keyattr);
+        if (r == -ENODATA) {
+                /* A crash between creation and its record: the file has no bytes to lose. */
+                r = tk_keyattr_make(fs, &keyattr.dek, &keyattr.record);
+                keyattr.attribute_bad = true;
+                if (r == 0 && file->writable)
+                        r = tk_keyattr_store(file->fd, &keyattr.record);
+        } else if (r == 0 && file->writable && (keyattr.attribute_bad || keyattr.copy_bad)) {
+                note_heal(fs, file->fd, &keyattr);
+                r = tk_keyattr_heal(file->fd, &keyattr);
+        }
+        if (r < 0) {
+                tk_secret_free(keyattr.dek);
+                if (r == -EBADMSG || r == -ENOTSUP)
+                        note_unusable(fs, file->fd, r);
+                return r;
+        }
+
+        file->dek = keyattr.dek;
+        file->record = keyattr.record;
+        file->owner = st.st_uid;
+        file->size = tk_plain_size((uint64_t)st.st_size);
+        file->has_header = st.st_size > 0;
+        return 0;
+}
+
+/*
+ * A file that its owner may write but not read can't be opened read-write
+ * without privilege: its mode is lifted for the moment.
+ */
+static int open_lifted(struct tk_fs *fs, struct tk_inode *inode)
+{
+        TK_AUTOCLOSE int path_fd = -1;
+        struct stat st;
+        int fd;
+        int r;
+
+        path_fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        if (path_fd < 0)
+                return path_fd;
+        if (fstat(path_fd, &st) < 0)
+                return -errno;
+        if (st.st_uid != geteuid() || !(st.st_mode & S_IWUSR))
+                return -EACCES;
+        r = tk_backing_chmod(path_fd, (st.st_mode & 07777) | S_IRUSR | S_IWUSR);
+        if (r < 0)
+                return r;
+        fd = tk_backing_reopen(path_fd, O_RDWR);
+        r = tk_backing_chmod(path_fd, st.st_mode & 07777);
+        if (r < 0 && fd >= 0) {
+                close(fd);
+                return r;
+        }
+        return fd;
+}
+
+/* A descriptor of the backing file: read-write if it can be had, as writers may come later. */
+static int open_backing(struct tk_fs *fs, struct tk_inode *inode, bool writable, bool *ret_writable)
+{
+        int fd;
+
+        *ret_writable = true;
+        fd = fs->read_only ? -EROFS : tk_inode_open(fs->inodes, inode, O_RDWR);
+        if (fd == -EACCES && writable)
+                fd = open_lifted(fs, inode);
+        if ((fd == -EACCES || fd == -EPERM || fd == -EROFS || fd == -ETXTBSY) && !writable) {
+                *ret_writable = false;
+                fd = tk_inode_open(fs->inodes, inode, O_RDONLY);
+        }
+        return fd;
+}
+
+/* The entry is read-only and a writer came: exchange the descriptor below everybody's feet. */
+static int make_writable(struct tk_fs *fs, struct tk_openfile *file)
+{
+        TK_AUTOCLOSE int fd = -1;
+        bool writable;
+
+        fd = open_backing(fs, file->inode, true, &writable);
+        if (fd < 0)
+                return fd;
+        if (dup3(fd, file->fd, O_CLOEXEC) < 0)
+                return -errno;
+        file->writable = true;
+        return 0;
+}
+
+/* Called with the open-file lock held, which it lets go of while it waits. */
+static int join(struct tk_fs *fs, struct tk_openfile *file, bool writable)
+{
+        file->refs++;
+        while (file->loading)
+                pthread_cond_wait(&fs->openfiles_loaded, &fs->openfiles_lock);
+        if (file->load_error < 0)
+                return file->load_error;
+        if (writable && !file->writable)
+                return make_writable(fs, file);
+        return 0;
+}
+
+static void put_locked(struct tk_fs *fs, struct tk_openfile *file, struct tk_openfile **ret_last)
+{
+        *ret_last = NULL;
+        assert(file->refs > 0);
+        if (--file->refs > 0)
+                return;
+        *tk_inode_openfile(file->inode) = NULL;
+        if (file->prev)
+                file->prev->next = file->next;
+        else
+                fs->openfiles = file->next;
+        if (file->next)
+                file->next->prev = file->prev;
+        fs->stats.open_files--;
+        *ret_last = file;
+}
+
+void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
+{
+        struct tk_openfile *last;
+        struct tk_inode *inode = file->inode;
+
+        pthread_mutex_lock(&fs->openfiles_lock);
+        put_locked(fs, file, &last);
+        pthread_mutex_unlock(&fs->openfiles_lock);
+        if (!last)
+                return;
+        file_free(last);
+        tk_inode_unref(fs->inodes, inode);
+}
+
+/* Publish a new entry that says `loading`. Called with the open-file lock held. */
+static int publish(struct tk_fs *fs, struct tk_inode *inode, struct tk_openfile **ret_file)
+{
+        struct tk_openfile *file = file_new();
+
+        if (!file)
+                return -ENOMEM;
+        file->loading = true;
+        file->refs = 1;
+        file->inode = tk_inode_ref(fs->inodes, inode);
+        *tk_inode_openfile(inode) = file;
+        file->next = fs->openfiles;
+        if (file->next)
+                file->next->prev = file;
+        fs->openfiles = file;
+        fs->stats.open_files++;
+        *ret_file = file;
+        return 0;
+}
+
+static void loaded(struct tk_fs *fs, struct tk_openfile *file, int error)
+{
+        TK_LOCK_SCOPE(&fs->openfiles_lock);
+        file->load_error = error;
+        file->loading = false;
+        pthread_cond_broadcast(&fs->openfiles_loaded);
+}
+
+int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
+                    struct tk_openfile **ret_file)
+{
+        struct tk_openfile *file;
+        bool first = false;
+        int r;
+
+        pthread_mutex_lock(&fs->openfiles_lock);
+        file = *tk_inode_openfile(inode);
+        if (file) {
+                r = join(fs, file, writable);
+        } else {
+                r = publish(fs, inode, &file);
+                first = r == 0;
+        }
+        pthread_mutex_unlock(&fs->openfiles_lock);
+
+        if (first) {
+                file->fd = open_backing(fs, inode, writable, &file->writable);
+                r = file->fd < 0 ? file->fd : load(fs, file);
+                loaded(fs, file, r);
+        }
+        if (r < 0) {
+                if (file)
+                        tk_openfile_put(fs, file);
+                return r;
+        }
+        *ret_file = file;
+        return 0;
+}
+
+int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct tk_secret *dek,
+                      const struct tk_record *record, struct tk_openfile **ret_file)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned_dek = dek;
+        TK_AUTOCLOSE int owned_fd = fd;
+        struct tk_openfile *file;
+        struct stat st;
+        int r;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        pthread_mutex_lock(&fs->openfiles_lock);
+        file = *tk_inode_openfile(inode);
+        /* Somebody may have looked the name up and opened it already: then theirs serves. */
+        r = file ? join(fs, file, true) : publish(fs, inode, &file);
+        if (r == 0 && file->loading) {
+                file->fd = TK_TAKE_FD(owned_fd);
+                file->writable = true;
+                file->dek = TK_TAKE(owned_dek);
+                file->record = *record;
+                file->owner = st.st_uid;
+                file->loading = false;
+                pthread_cond_broadcast(&fs->openfiles_loaded);
+        }
+        pthread_mutex_unlock(&fs->openfiles_lock);
+        if (r < 0) {
+                if (file)
+                        tk_openfile_put(fs, file);
+                return r;
+        }
+        *ret_file = file;
+        return 0;
+}
+
+struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode)
+{
+        struct tk_openfile *file;
+        int r = 0;
+
+        pthread_mutex_lock(&fs->openfiles_lock);
+        file = *tk_inode_openfile(inode);
+        if (file)
+                r = join(fs, file, false);
+        pthread_mutex_unlock(&fs->openfiles_lock);
+        if (file && r < 0) {
+                tk_openfile_put(fs, file);
+                return NULL;
+        }
+        return file;
+}
+
+void tk_openfile_put_all(struct tk_fs *fs)
+{
+        while (fs->openfiles) {
+                fs->openfiles->refs = 1;
+                tk_openfile_put(fs, fs->openfiles);
+        }
+}
+
+int tk_openfile_load_alone(struct tk_fs *fs, int fd, struct tk_openfile **ret_file)
+{
+        struct tk_openfile *file = file_new();
+        int r;
+
+        if (!file) {
+                close(fd);
+                return -ENOMEM;
+        }
+        file->fd = fd;
+        r = load(fs, file);
+        if (r < 0) {
+                file_free(file);
+                return r;
+        }
+        *ret_file = file;
+        return 0;
+}
+
+struct tk_openfile *tk_openfile_free_alone(struct tk_openfile *file)
+{
+        return file_free(file);
+}

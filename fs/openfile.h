@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Open files: one entry per backing inode in use, shared by all its handles.
+ *
+ * It holds the backing descriptor, the DEK, the plaintext size and the range
+ * lock. Thread-safe; the fields are for fs/ content code, under the locks named.
+ */
+
+#include "crypto/record.h"
+#include "fs/inode.h"
+#include "fs/rangelock.h"
+#include <stdatomic.h>
+
+struct tk_openfile {
+        struct tk_openfile *prev; /* under the open-file lock of fs: all open files */
+        struct tk_openfile *next;
+        struct tk_inode *inode; /* a counted reference */
+        int fd;                 /* read-write if `writable` */
+        bool writable;          /* under the open-file lock of fs */
+        unsigned refs;          /* under the open-file lock of fs */
+        bool loading;           /* under the open-file lock of fs */
+        int load_error;         /* under the open-file lock of fs */
+
+        struct tk_secret *dek;
+        struct tk_record record;
+        _Atomic uid_t owner; /* whom space is charged to */
+
+        struct tk_rangelock ranges;
+        _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */
+        atomic_bool has_header; /* group 0 exists; changed under an exclusive range with group 0 */
+        unsigned writers;       /* under the open-file lock of fs: handles that may write */
+};
+
+/*
+ * The open file of @inode, for writing if @writable; one more reference. The
+ * first opener reads the key record; others wait for it. -EIO if no usable
+ * record is there (logged once).
+ */
+TK_MUST_USE int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
+                                struct tk_openfile **ret_file);
+
+/*
+ * The same for a file just made, whose descriptor @fd and record are at hand;
+ * takes over @fd and @dek, also on failure.
+ */
+TK_MUST_USE int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd,
+                                  struct tk_secret *dek, const struct tk_record *record,
+                                  struct tk_openfile **ret_file);
+
+void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file);
+
+/* The open file if there is one, with one more reference; NULL otherwise. */
+struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode);
+
+/* The kernel is gone: let go of what it left open. */
+void tk_openfile_put_all(struct tk_fs *fs);
+
+/*
+ * An open file outside the table, for verify: @fd is taken over, also on failure.
+ */
+TK_MUST_USE int tk_openfile_load_alone(struct tk_fs *fs, int fd, struct tk_openfile **ret_file);
+struct tk_openfile *tk_openfile_free_alone(struct tk_openfile *file);

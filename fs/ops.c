@@ -1,0 +1,627 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * FUSE requests to operations. Each shim calls one function and replies exactly
+ * once; if the reply does not reach the kernel, it takes back what was handed out.
+ */
+
+#include "fs/ops.h"
+
+#include "fs/content.h"
+#include "fs/fs_internal.h"
+#include "fs/op.h"
+#include "fs/seeker.h"
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct tk_ops_context *context_of(fuse_req_t req)
+{
+        return fuse_req_userdata(req);
+}
+
+static struct tk_fs *fs_of(fuse_req_t req)
+{
+        return context_of(req)->fs;
+}
+
+static struct tk_inode *inode_of(fuse_req_t req, fuse_ino_t ino)
+{
+        if (ino == FUSE_ROOT_ID)
+                return tk_inode_root(fs_of(req)->inodes);
+        return (struct tk_inode *)(uintptr_t)ino;
+}
+
+static struct tk_openfile *file_of(const struct fuse_file_info *fi)
+{
+        return (struct tk_openfile *)(uintptr_t)fi->fh;
+}
+
+static struct tk_dir *dir_of(const struct fuse_file_info *fi)
+{
+        return (struct tk_dir *)(uintptr_t)fi->fh;
+}
+
+static struct tk_caller caller_of(fuse_req_t req)
+{
+        const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+        return (struct tk_caller){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
+}
+
+static struct fuse_entry_param entry_param(fuse_req_t req, const struct tk_entry *entry)
+{
+        double timeout_s = context_of(req)->timeout_s;
+
+        return (struct fuse_entry_param){
+                .ino = (fuse_ino_t)(uintptr_t)entry->inode,
+                .attr = entry->st,
+                .attr_timeout = timeout_s,
+                .entry_timeout = timeout_s,
+        };
+}
+
+static void reply_entry(fuse_req_t req, int r, const struct tk_entry *entry)
+{
+        struct tk_fs *fs = fs_of(req);
+        struct fuse_entry_param param;
+
+        if (r < 0) {
+                tk_reply_error(req, r);
+                return;
+        }
+        param = entry_param(req, entry);
+        if (fuse_reply_entry(req, &param) < 0)
+                tk_inode_forget(fs->inodes, entry->inode, 1);
+}
+
+/* Session --------------------------------------------------------------------- */
+
+static void shim_init(void *userdata, struct fuse_conn_info *conn)
+{
+        struct tk_ops_context *context = userdata;
+        unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_DONT_MASK |
+                          FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_READDIRPLUS |
+                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
+                          FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS;
+
+        /*
+         * Left out on purpose: splice (content is encrypted in memory), locks (the
+         * kernel's own do), automatic invalidation (we are the only writer), and the
+         * killing of set-id bits and O_TRUNC in open, which the kernel does rightly.
+         */
+        conn->want = conn->capable & wanted;
+        conn->max_write = TK_REQUEST_MAX;
+        if (context->ready)
+                context->ready(context->ready_context);
+}
+
+/* Names ------------------------------------------------------------------------ */
+
+static void shim_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_lookup(fs_of(req), inode_of(req, parent), name, &entry);
+        if (r == -ENOENT) {
+                /* The kernel may remember for a while that there is nothing. */
+                struct fuse_entry_param none = {.entry_timeout = context_of(req)->timeout_s};
+
+                fuse_reply_entry(req, &none);
+                return;
+        }
+        reply_entry(req, r, &entry);
+}
+
+static void shim_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+        if (ino != FUSE_ROOT_ID)
+                tk_inode_forget(fs_of(req)->inodes, inode_of(req, ino), count);
+        fuse_reply_none(req);
+}
+
+static void shim_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+        for (size_t i = 0; i < count; i++)
+                if (forgets[i].ino != FUSE_ROOT_ID)
+                        tk_inode_forget(fs_of(req)->inodes, inode_of(req, forgets[i].ino),
+                                        forgets[i].nlookup);
+        fuse_reply_none(req);
+}
+
+static void shim_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t dev)
+{
+        struct tk_caller caller = caller_of(req);
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_mknod(fs_of(req), inode_of(req, parent), name, mode, dev, &caller, &entry);
+        reply_entry(req, r, &entry);
+}
+
+static void shim_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+        struct tk_caller caller = caller_of(req);
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_mkdir(fs_of(req), inode_of(req, parent), name, mode, &caller, &entry);
+        reply_entry(req, r, &entry);
+}
+
+static void shim_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+        struct tk_caller caller = caller_of(req);
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_symlink(fs_of(req), target, inode_of(req, parent), name, &caller, &entry);
+        reply_entry(req, r, &entry);
+}
+
+static void shim_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_link(fs_of(req), inode_of(req, ino), inode_of(req, parent), name, &entry);
+        reply_entry(req, r, &entry);
+}
+
+static void shim_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+        char target[PATH_MAX + 1];
+        int r;
+
+        r = tk_op_readlink(fs_of(req), inode_of(req, ino), target, sizeof(target));
+        if (r < 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_readlink(req, target);
+}
+
+static void shim_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+        tk_reply_error(req, tk_op_unlink(fs_of(req), inode_of(req, parent), name, false));
+}
+
+static void shim_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+        tk_reply_error(req, tk_op_unlink(fs_of(req), inode_of(req, parent), name, true));
+}
+
+static void shim_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                        const char *new_name, unsigned flags)
+{
+        tk_reply_error(req, tk_op_rename(fs_of(req), inode_of(req, parent), name,
+                                         inode_of(req, new_parent), new_name, flags));
+}
+
+/* Directories -------------------------------------------------------------------- */
+
+static void shim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        struct tk_dir *dir;
+        int r;
+
+        r = tk_op_opendir(fs_of(req), inode_of(req, ino), &dir);
+        if (r < 0) {
+                tk_reply_error(req, r);
+                return;
+        }
+        fi->fh = (uintptr_t)dir;
+        if (fuse_reply_open(req, fi) < 0)
+                tk_op_releasedir(dir);
+}
+
+static void shim_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        (void)ino;
+        tk_op_releasedir(dir_of(fi));
+        tk_reply_error(req, 0);
+}
+
+static void shim_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+        (void)ino;
+        tk_reply_error(req, tk_op_fsyncdir(dir_of(fi), data_only));
+}
+
+/* A directory listing being filled. */
+struct listing {
+        fuse_req_t req;
+        struct tk_dir *dir;
+        bool plus;
+        char *buf;
+        size_t len;
+        size_t max;
+};
+
+static bool is_dot(const char *name)
+{
+        return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+static int take_plain(void *context, const struct tk_dir_entry *entry)
+{
+        struct listing *listing = context;
+        struct stat st = {.st_ino = entry->ino, .st_mode = DTTOIF(entry->type)};
+        size_t need;
+
+        need = fuse_add_direntry(listing->req, listing->buf + listing->len,
+                                 listing->max - listing->len, entry->name, &st, entry->next_off);
+        if (need > listing->max - listing->len)
+                return 1;
+        listing->len += need;
+        return 0;
+}
+
+/* With attributes; the look-up counts only if the entry is taken. */
+static int take_plus(void *context, const struct tk_dir_entry *found)
+{
+        struct listing *listing = context;
+        struct tk_fs *fs = fs_of(listing->req);
+        struct fuse_entry_param param = {0};
+        struct tk_entry entry = {0};
+        size_t need;
+
+        if (!is_dot(found->name) && tk_op_lookup_in(fs, listing->dir, found->name, &entry) == 0)
+                param = entry_param(listing->req, &entry);
+        if (!entry.inode) {
+                /* "." and "..", or what vanished meanwhile: a name without attributes. */
+                param.attr.st_ino = found->ino;
+                param.attr.st_mode = DTTOIF(found->type);
+        }
+        need = fuse_add_direntry_plus(listing->req, listing->buf + listing->len,
+                                      listing->max - listing->len, found->name, &param,
+                                      found->next_off);
+        if (need > listing->max - listing->len) {
+                if (entry.inode)
+                        tk_inode_forget(fs->inodes, entry.inode, 1);
+                return 1;
+        }
+        listing->len += need;
+        return 0;
+}
+
+static void list(fuse_req_t req, size_t max, off_t off, struct fuse_file_info *fi, bool plus)
+{
+        TK_CLEANUP(tk_freep) char *buf = malloc(max);
+        struct listing listing = {
+                .req = req, .dir = dir_of(fi), .plus = plus, .buf = buf, .max = max};
+        int r;
+
+        if (!buf) {
+                tk_reply_error(req, -ENOMEM);
+                return;
+        }
+        r = tk_op_readdir(listing.dir, off, plus ? take_plus : take_plain, &listing);
+        if (r < 0 && listing.len == 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_buf(req, buf, listing.len);
+}
+
+static void shim_readdir(fuse_req_t req, fuse_ino_t ino, size_t max, off_t off,
+                         struct fuse_file_info *fi)
+{
+        (void)ino;
+        list(req, max, off, fi, false);
+}
+
+static void shim_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t max, off_t off,
+                             struct fuse_file_info *fi)
+{
+        (void)ino;
+        list(req, max, off, fi, true);
+}
+
+/* Attributes ----------------------------------------------------------------------- */
+
+static void reply_attr(fuse_req_t req, int r, const struct stat *st)
+{
+        if (r < 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_attr(req, st, context_of(req)->timeout_s);
+}
+
+static void shim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        struct stat st;
+        int r;
+
+        (void)fi;
+        r = tk_op_getattr(fs_of(req), inode_of(req, ino), &st);
+        reply_attr(req, r, &st);
+}
+
+static struct tk_setattr setattr_of(const struct stat *attr, int to_set)
+{
+        struct tk_setattr set = {.mode = attr->st_mode,
+                                 .uid = attr->st_uid,
+                                 .gid = attr->st_gid,
+                                 .size = (uint64_t)attr->st_size,
+                                 .atime = attr->st_atim,
+                                 .mtime = attr->st_mtim};
+
+        if (to_set & FUSE_SET_ATTR_MODE)
+                set.what |= TK_SETATTR_MODE;
+        if (to_set & FUSE_SET_ATTR_UID)
+                set.what |= TK_SETATTR_UID;
+        if (to_set & FUSE_SET_ATTR_GID)
+                set.what |= TK_SETATTR_GID;
+        if (to_set & FUSE_SET_ATTR_SIZE)
+                set.what |= TK_SETATTR_SIZE;
+        if (to_set & FUSE_SET_ATTR_ATIME)
+                set.what |= TK_SETATTR_ATIME;
+        if (to_set & FUSE_SET_ATTR_MTIME)
+                set.what |= TK_SETATTR_MTIME;
+        if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+                set.atime = (struct timespec){.tv_nsec = UTIME_NOW};
+        if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+                set.mtime = (struct timespec){.tv_nsec = UTIME_NOW};
+        return set;
+}
+
+static void shim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                         struct fuse_file_info *fi)
+{
+        struct tk_setattr set = setattr_of(attr, to_set);
+        struct stat st;
+        int r;
+
+        (void)fi;
+        r = tk_op_setattr(fs_of(req), inode_of(req, ino), &set, &st);
+        reply_attr(req, r, &st);
+}
+
+static void shim_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+        struct statvfs st;
+        int r;
+
+        (void)ino;
+        r = tk_op_statfs(fs_of(req), &st);
+        if (r < 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_statfs(req, &st);
+}
+
+/* Extended attributes ---------------------------------------------------------------- */
+
+static void reply_xattr(fuse_req_t req, ssize_t n, const char *buf, size_t max)
+{
+        if (n < 0)
+                tk_reply_error(req, (int)n);
+        else if (max == 0)
+                fuse_reply_xattr(req, (size_t)n);
+        else
+                fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static void shim_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t max)
+{
+        TK_CLEANUP(tk_freep) char *buf = max > 0 ? malloc(max) : NULL;
+
+        if (max > 0 && !buf) {
+                tk_reply_error(req, -ENOMEM);
+                return;
+        }
+        reply_xattr(req, tk_op_getxattr(fs_of(req), inode_of(req, ino), name, buf, max), buf, max);
+}
+
+static void shim_listxattr(fuse_req_t req, fuse_ino_t ino, size_t max)
+{
+        TK_CLEANUP(tk_freep) char *buf = max > 0 ? malloc(max) : NULL;
+
+        if (max > 0 && !buf) {
+                tk_reply_error(req, -ENOMEM);
+                return;
+        }
+        reply_xattr(req, tk_op_listxattr(fs_of(req), inode_of(req, ino), buf, max), buf, max);
+}
+
+static void shim_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                          size_t len, int flags)
+{
+        tk_reply_error(req,
+                       tk_op_setxattr(fs_of(req), inode_of(req, ino), name, value, len, flags));
+}
+
+static void shim_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+        tk_reply_error(req, tk_op_removexattr(fs_of(req), inode_of(req, ino), name));
+}
+
+/* Open files -------------------------------------------------------------------------- */
+
+/* O_CREAT without O_EXCL found the name taken, though the kernel knew of none. */
+static int open_existing(fuse_req_t req, fuse_ino_t parent, const char *name, int flags,
+                         struct tk_entry *ret_entry, struct tk_openfile **ret_file)
+{
+        struct tk_fs *fs = fs_of(req);
+        int r;
+
+        r = tk_op_lookup(fs, inode_of(req, parent), name, ret_entry);
+        if (r < 0)
+                return r;
+        r = tk_op_open(fs, ret_entry->inode, flags, ret_file);
+        if (r < 0)
+                tk_inode_forget(fs->inodes, ret_entry->inode, 1);
+        return r;
+}
+
+static void shim_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+                        struct fuse_file_info *fi)
+{
+        struct tk_fs *fs = fs_of(req);
+        struct tk_caller caller = caller_of(req);
+        struct fuse_entry_param param;
+        struct tk_openfile *file;
+        struct tk_entry entry;
+        int r;
+
+        r = tk_op_create(fs, inode_of(req, parent), name, mode & 07777, fi->flags, &caller, &entry,
+                         &file);
+        if (r == -EEXIST && !(fi->flags & O_EXCL))
+                r = open_existing(req, parent, name, fi->flags, &entry, &file);
+        if (r < 0) {
+                tk_reply_error(req, r);
+                return;
+        }
+        fi->fh = (uintptr_t)file;
+        fi->keep_cache = 1;
+        param = entry_param(req, &entry);
+        if (fuse_reply_create(req, &param, fi) < 0) {
+                tk_op_release(fs, file, fi->flags);
+                tk_inode_forget(fs->inodes, entry.inode, 1);
+        }
+}
+
+static void shim_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        struct tk_openfile *file;
+        int r;
+
+        r = tk_op_open(fs_of(req), inode_of(req, ino), fi->flags, &file);
+        if (r < 0) {
+                tk_reply_error(req, r);
+                return;
+        }
+        fi->fh = (uintptr_t)file;
+        fi->keep_cache = 1; /* nobody but us writes the backing file */
+        if (fuse_reply_open(req, fi) < 0)
+                tk_op_release(fs_of(req), file, fi->flags);
+}
+
+static void shim_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+        (void)ino;
+        tk_op_release(fs_of(req), file_of(fi), fi->flags);
+        tk_reply_error(req, 0);
+}
+
+static void shim_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
+                      struct fuse_file_info *fi)
+{
+        const uint8_t *data;
+        ssize_t n;
+
+        (void)ino;
+        n = tk_content_read(fs_of(req), file_of(fi), (uint64_t)off, len, &data);
+        if (n < 0)
+                tk_reply_error(req, (int)n);
+        else
+                fuse_reply_buf(req, (const char *)data, (size_t)n);
+}
+
+static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
+                           struct fuse_file_info *fi)
+{
+        size_t len = fuse_buf_size(bufv);
+        int r;
+
+        (void)ino;
+        /* Without splice the bytes are in memory, in the worker's own buffer. */
+        if (bufv->count != 1 || bufv->buf[0].flags & FUSE_BUF_IS_FD) {
+                tk_reply_error(req, -EIO);
+                return;
+        }
+        r = tk_content_write(fs_of(req), file_of(fi), (uint64_t)off, bufv->buf[0].mem, len);
+        if (r < 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_write(req, len);
+}
+
+static void shim_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+        (void)ino;
+        tk_reply_error(req, tk_op_fsync(file_of(fi), data_only));
+}
+
+static void shim_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+                           struct fuse_file_info *fi)
+{
+        (void)ino;
+        tk_reply_error(req, tk_content_fallocate(fs_of(req), file_of(fi), mode, (uint64_t)off,
+                                                 (uint64_t)len));
+}
+
+static void shim_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+                       struct fuse_file_info *fi)
+{
+        struct tk_openfile *file = file_of(fi);
+        uint64_t found;
+        int r;
+
+        if (tk_op_has_writers(fs_of(req), file)) {
+                tk_seeker_ask(context_of(req)->seeker, req, ino, file, (uint64_t)off, whence);
+                return;
+        }
+        r = tk_content_seek(fs_of(req), file, (uint64_t)off, whence, &found);
+        if (r < 0)
+                tk_reply_error(req, r);
+        else
+                fuse_reply_lseek(req, (off_t)found);
+}
+
+static void shim_copy_file_range(fuse_req_t req, fuse_ino_t from_ino, off_t from_off,
+                                 struct fuse_file_info *from_fi, fuse_ino_t to_ino, off_t to_off,
+                                 struct fuse_file_info *to_fi, size_t len, int flags)
+{
+        ssize_t n;
+
+        (void)from_ino;
+        (void)to_ino;
+        if (flags != 0) {
+                tk_reply_error(req, -EINVAL);
+                return;
+        }
+        n = tk_content_copy(fs_of(req), file_of(from_fi), (uint64_t)from_off, file_of(to_fi),
+                            (uint64_t)to_off, len);
+        if (n < 0)
+                tk_reply_error(req, (int)n);
+        else
+                fuse_reply_write(req, (size_t)n);
+}
+
+const struct fuse_lowlevel_ops tk_ops = {
+        .init = shim_init,
+        .lookup = shim_lookup,
+        .forget = shim_forget,
+        .forget_multi = shim_forget_multi,
+        .mknod = shim_mknod,
+        .mkdir = shim_mkdir,
+        .symlink = shim_symlink,
+        .link = shim_link,
+        .readlink = shim_readlink,
+        .unlink = shim_unlink,
+        .rmdir = shim_rmdir,
+        .rename = shim_rename,
+        .opendir = shim_opendir,
+        .readdir = shim_readdir,
+        .readdirplus = shim_readdirplus,
+        .releasedir = shim_releasedir,
+        .fsyncdir = shim_fsyncdir,
+        .getattr = shim_getattr,
+        .setattr = shim_setattr,
+        .statfs = shim_statfs,
+        .getxattr = shim_getxattr,
+        .listxattr = shim_listxattr,
+        .setxattr = shim_setxattr,
+        .removexattr = shim_removexattr,
+        .create = shim_create,
+        .open = shim_open,
+        .release = shim_release,
+        .read = shim_read,
+        .write_buf = shim_write_buf,
+        .fsync = shim_fsync,
+        .fallocate = shim_fallocate,
+        .lseek = shim_lseek,
+        .copy_file_range = shim_copy_file_range,
+};

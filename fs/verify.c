@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Verify: walk the tree and authenticate everything in it.
+ *
+ * The walk goes by descriptors, depth first, and reads with the same code that
+ * serves a mount.
+ */
+
+#include "fs/verify.h"
+
+#include "fs/content_internal.h"
+#include "fs/fs_internal.h"
+#include "fs/keyattr.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct walk {
+        struct tk_fs *fs;
+        const struct tk_verify_callbacks *callbacks;
+        struct tk_verify_totals totals;
+        struct tk_scratch *scratch;
+        char *path; /* of the file in hand, grown as needed */
+        size_t path_max;
+};
+
+static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, uint64_t len,
+                   int error)
+{
+        struct tk_verify_finding finding = {
+                .kind = kind, .path = walk->path, .offset = off, .length = len, .error = error};
+
+        walk->totals.findings++;
+        walk->callbacks->finding(walk->callbacks->context, &finding);
+}
+
+static void progress(const struct walk *walk)
+{
+        if (walk->callbacks->progress)
+                walk->callbacks->progress(walk->callbacks->context, &walk->totals);
+}
+
+/* Files -------------------------------------------------------------------------- */
+
+/* A request's worth of blocks failed: find out which, one by one, and report runs of them. */
+static void find_bad_blocks(struct walk *walk, struct tk_openfile *file, uint64_t off, uint64_t end)
+{
+        uint64_t run_start = 0;
+        uint64_t run_len = 0;
+        int run_error = 0;
+
+        for (; off < end; off += TK_BLOCK_LEN) {
+                uint64_t len = tk_block_valid(tk_block_of(off), end);
+                int r = tk_content_load_block(walk->fs, file, walk->scratch, tk_block_of(off),
+                                              file->size, walk->scratch->head);
+
+                if (r < 0)
+                        walk->totals.bad_blocks++;
+                if (run_len > 0 && r != run_error) {
+                        report(walk, TK_VERIFY_BLOCK, run_start, run_len, run_error);
+                        run_len = 0;
+                }
+                if (r < 0 && run_len == 0) {
+                        run_start = off;
+                        run_error = r;
+                }
+                if (r < 0)
+                        run_len += len;
+        }
+        if (run_len > 0)
+                report(walk, TK_VERIFY_BLOCK, run_start, run_len, run_error);
+}
+
+static void verify_content(struct walk *walk, struct tk_openfile *file)
+{
+        uint64_t size = file->size;
+
+        for (uint64_t off = 0; off < size; off += TK_REQUEST_MAX) {
+                uint64_t left = size - off;
+                uint64_t len = left < TK_REQUEST_MAX ? left : TK_REQUEST_MAX;
+                uint64_t data_off;
+                const uint8_t *data;
+                int r;
+
+                /* Large holes cost nothing. */
+                r = tk_content_seek(walk->fs, file, off, SEEK_DATA, &data_off);
+                if (r == -ENXIO)
+                        data_off = size;
+                if (r == 0 || r == -ENXIO) {
+                        uint64_t skip = (data_off - off) / TK_REQUEST_MAX * TK_REQUEST_MAX;
+
+                        if (skip > 0) {
+                                walk->totals.bytes += skip;
+                                off += skip - TK_REQUEST_MAX;
+                                continue;
+                        }
+                }
+                if (tk_content_read(walk->fs, file, off, len, &data) < 0)
+                        find_bad_blocks(walk, file, off, off + len);
+                walk->totals.bytes += len;
+                progress(walk);
+        }
+}
+
+/* Whether attribute and copy both serve; one that does not is reported, but no loss yet. */
+static void verify_record(struct walk *walk, int fd, uint64_t backing_size)
+{
+        struct tk_keyattr keyattr;
+
+        if (tk_keyattr_load(walk->fs, fd, backing_size, &keyattr) < 0)
+                return; /* reported when the file did not open */
+        if (keyattr.attribute_bad || keyattr.copy_bad)
+                report(walk, TK_VERIFY_RECORD_LOST, 0, 0, -EBADMSG);
+        tk_secret_free(keyattr.dek);
+}
+
+static void verify_file(struct walk *walk, int dirfd, const char *name)
+{
+        struct tk_openfile *file;
+        struct stat st;
+        int fd;
+        int r;
+
+        walk->totals.files++;
+        fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0) {
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+                if (fd >= 0)
+                        close(fd);
+                return;
+        }
+        verify_record(walk, fd, (uint64_t)st.st_size);
+        r = tk_openfile_load_alone(walk->fs, fd, &file);
+        if (r < 0) {
+                report(walk, TK_VERIFY_RECORD, 0, (uint64_t)st.st_size, r);
+                return;
+        }
+        verify_content(walk, file);
+        tk_openfile_free_alone(file);
+        progress(walk);
+}
+
+/* Directories ---------------------------------------------------------------------- */
+
+/* Append @name to the path. Returns the length to go back to, or -ENOMEM. */
+static ssize_t path_push(struct walk *walk, const char *name)
+{
+        size_t len = strlen(walk->path);
+        size_t need = len + 1 + strlen(name) + 1;
+
+        if (need > walk->path_max) {
+                char *path = realloc(walk->path, need * 2);
+
+                if (!path)
+                        return -ENOMEM;
+                walk->path = path;
+                walk->path_max = need * 2;
+        }
+        sprintf(walk->path + len, "%s%s", len > 0 ? "/" : "", name);
+        return (ssize_t)len;
+}
+
+static int verify_dir(struct walk *walk, int fd);
+
+static int verify_subdir(struct walk *walk, int dirfd, const char *name)
+{
+        int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd < 0) {
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+                return 0;
+        }
+        return verify_dir(walk, fd);
+}
+
+static int verify_entry(struct walk *walk, int dirfd, const char *name)
+{
+        struct stat st;
+        ssize_t back;
+        int r = 0;
+
+        back = path_push(walk, name);
+        if (back < 0)
+                return (int)back;
+        if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+        else if (S_ISDIR(st.st_mode))
+                r = verify_subdir(walk, dirfd, name);
+        else if (S_ISREG(st.st_mode))
+                verify_file(walk, dirfd, name);
+        else
+                walk->totals.others++;
+        walk->path[back] = '\0';
+        return r;
+}
+
+/* Takes over @fd. Negative only if the walk can't go on. */
+static int verify_dir(struct walk *walk, int fd)
+{
+        DIR *dir = fdopendir(fd);
+        const struct dirent *entry;
+        int r = 0;
+
+        if (!dir) {
+                close(fd);
+                return -ENOMEM;
+        }
+        walk->totals.directories++;
+        while (r == 0) {
+                errno = 0;
+                entry = readdir(dir);
+                if (!entry)
+                        break;
+                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                        r = verify_entry(walk, fd, entry->d_name);
+        }
+        if (r == 0 && errno)
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+        closedir(dir);
+        return r;
+}
+
+int tk_verify_run(struct tk_fs *fs, const struct tk_verify_callbacks *callbacks,
+                  struct tk_verify_totals *ret_totals, struct tk_fault *fault)
+{
+        struct walk walk = {.fs = fs, .callbacks = callbacks};
+        int fd;
+        int r;
+
+        r = tk_scratch_get(&walk.scratch);
+        if (r < 0)
+                return r;
+        walk.path_max = 256;
+        walk.path = calloc(1, walk.path_max);
+        if (!walk.path)
+                return -ENOMEM;
+        fd = openat(fs->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        r = fd < 0 ? -errno : verify_dir(&walk, fd);
+        free(walk.path);
+        *ret_totals = walk.totals;
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot walk %s/root: %s",
+                                    tk_volume_path(fs->volume), strerror(-r));
+        return 0;
+}
