@@ -21,6 +21,8 @@
 /* Sanitizers turn mlock(2) into nothing. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TK_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#define TK_TEST_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
 #else
 #define TK_TEST_SANITIZED 0
 #endif
