@@ -167,11 +167,9 @@ static int start_signals(struct session *session)
 {
         struct sigaction wake = {.sa_handler = ignore_signal};
         struct sigaction ignore = {.sa_handler = SIG_IGN};
-        sigset_t set = ending_signals();
 
         sigaction(SIGUSR1, &wake, NULL);
         sigaction(SIGPIPE, &ignore, NULL);
-        pthread_sigmask(SIG_BLOCK, &set, NULL);
         session->main_thread = pthread_self();
         if (pthread_create(&session->signal_thread, NULL, wait_for_signals, session) != 0)
                 return -EAGAIN;
@@ -190,7 +188,7 @@ static void stop_signals(struct session *session)
 
 /* The loop -------------------------------------------------------------------- */
 
-static unsigned thread_count(unsigned configured)
+unsigned tk_mount_threads(unsigned configured)
 {
         long cpus = sysconf(_SC_NPROCESSORS_ONLN);
         unsigned count = (unsigned)(cpus > 0 ? cpus : 1) + THREADS_EXTRA;
@@ -200,7 +198,7 @@ static unsigned thread_count(unsigned configured)
         return count < THREADS_MAX ? count : THREADS_MAX;
 }
 
-/* Threads, once made, stay: each holds buffers and a cipher context. */
+/* Threads, once made, stay (libfuse's default): each holds buffers and a cipher context. */
 static int loop(struct session *session, unsigned threads)
 {
         struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -208,11 +206,18 @@ static int loop(struct session *session, unsigned threads)
 
         if (!config)
                 return -ENOMEM;
-        fuse_loop_cfg_set_max_threads(config, thread_count(threads));
-        fuse_loop_cfg_set_idle_threads(config, UINT32_MAX);
+        fuse_loop_cfg_set_max_threads(config, tk_mount_threads(threads));
         r = fuse_session_loop_mt(session->fuse, config);
         fuse_loop_cfg_destroy(config);
         return r < 0 ? r : 0;
+}
+
+/* In every thread to come, so that only the one that waits for them sees them. */
+static void block_signals(void)
+{
+        sigset_t set = ending_signals();
+
+        pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
 static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mount_options *options,
@@ -220,6 +225,7 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
 {
         int r;
 
+        block_signals();
         r = tk_creds_init();
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
@@ -230,14 +236,15 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, r,
                                     "FUSE does not accept the mount options; see above");
+        /* Before any other thread: all of them inherit that the signals are blocked. */
+        r = start_signals(session);
+        if (r < 0)
+                return r;
         r = tk_seeker_new(fs, session->fuse, &session->seeker);
         if (r < 0)
                 return r;
         session->ops.session = session->fuse;
         session->ops.seeker = session->seeker;
-        r = start_signals(session);
-        if (r < 0)
-                return r;
         if (fuse_session_mount(session->fuse, options->mountpoint) < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -EIO,
                                     "cannot mount at %s; see above, and 'turnkeyfs doctor'",
@@ -275,4 +282,9 @@ int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struc
                 return tk_fault_set(fault, TK_FAULT_MOUNT, r, "the mount at %s ended: %s",
                                     options->mountpoint, strerror(-r));
         return 0;
+}
+
+const char *tk_mount_library(void)
+{
+        return fuse_pkgversion();
 }

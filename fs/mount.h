@@ -25,5 +25,8 @@ struct tk_mount_options {
 TK_MUST_USE int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options,
                              struct tk_fault *fault);
 
+/* How many threads serve a mount at most that was asked for @configured of them. */
+unsigned tk_mount_threads(unsigned configured);
+
 /* Version of the libfuse that is in use, such as "3.14.0". */
 const char *tk_mount_library(void);

@@ -67,7 +67,7 @@ static int next_entry(struct tk_dir *dir, struct dirent **ret_entry)
 
 int tk_op_readdir(struct tk_dir *dir, off_t off, tk_dir_take take, void *context)
 {
-        struct dirent *entry;
+        struct dirent *entry = NULL;
         int r;
 
         TK_LOCK_SCOPE(&dir->lock);
