@@ -1,2 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# The program.
+# The program: main.c and the command table, over a library that tests link as well.
+
+add_library(tk_cli STATIC
+  cli/args.c cli/cmd_doctor.c cli/cmd_help.c cli/cmd_init.c cli/cmd_mount.c cli/cmd_status.c
+  cli/cmd_umount.c cli/cmd_verify.c cli/cmd_version.c cli/control.c cli/daemon.c
+  cli/doctor_machine.c cli/doctor_volume.c cli/fuseconf.c cli/hygiene.c cli/mountinfo.c
+  cli/mountopts.c cli/open.c cli/passphrase.c cli/paths.c cli/progress.c cli/provider.c
+  cli/serve.c cli/text.c cli/tty.c)
+target_link_libraries(tk_cli PUBLIC tk_fs tk_kms tk_conf PkgConfig::JANSSON)
+
+add_executable(turnkeyfs cli/main.c)
+target_link_libraries(turnkeyfs PRIVATE tk_cli)
+install(TARGETS turnkeyfs)

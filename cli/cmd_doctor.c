@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `doctor`: run the checks, print a line for each, exit by the first that failed. */
+
+#include "cli/command.h"
+#include "cli/doctor.h"
+#include "cli/hygiene.h"
+#include "cli/text.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+TK_PRINTF(4, 0)
+static void say(const char *level, const char *what, const char *todo, const char *fmt, va_list ap)
+{
+        char detail[2048];
+
+        vsnprintf(detail, sizeof(detail), fmt, ap);
+        printf("%-5s %s: ", level, what);
+        tk_text_print(stdout, detail);
+        if (todo)
+                printf(" -> %s", todo);
+        putchar('\n');
+}
+
+void tk_doctor_ok(struct tk_doctor *doctor, const char *what, const char *fmt, ...)
+{
+        va_list ap;
+
+        (void)doctor;
+        va_start(ap, fmt);
+        say("ok", what, NULL, fmt, ap);
+        va_end(ap);
+}
+
+void tk_doctor_warn(struct tk_doctor *doctor, const char *what, const char *todo, const char *fmt,
+                    ...)
+{
+        va_list ap;
+
+        doctor->warnings++;
+        va_start(ap, fmt);
+        say("warn", what, todo, fmt, ap);
+        va_end(ap);
+}
+
+static void count_failure(struct tk_doctor *doctor, enum tk_fault_kind kind)
+{
+        if (doctor->failures++ == 0)
+                doctor->first_kind = kind;
+}
+
+void tk_doctor_fail(struct tk_doctor *doctor, enum tk_fault_kind kind, const char *what,
+                    const char *todo, const char *fmt, ...)
+{
+        va_list ap;
+
+        count_failure(doctor, kind);
+        va_start(ap, fmt);
+        say("FAIL", what, todo, fmt, ap);
+        va_end(ap);
+}
+
+void tk_doctor_fail_with(struct tk_doctor *doctor, const char *what, int r,
+                         const struct tk_fault *fault)
+{
+        bool described = fault->kind != TK_FAULT_NONE;
+
+        tk_doctor_fail(doctor, described ? fault->kind : TK_FAULT_INTERNAL, what, NULL, "%s",
+                       described ? fault->text : strerror(-r));
+}
+
+/* A configuration that can't be read is a finding; the other checks go on with the defaults. */
+static int load_conf(struct tk_doctor *doctor, const char *path, struct tk_conf **ret_conf)
+{
+        struct tk_fault fault = {0};
+        int r;
+
+        if (!path)
+                return tk_conf_new(ret_conf);
+        r = tk_conf_load(path, ret_conf, &fault);
+        if (r == 0) {
+                tk_doctor_ok(doctor, "configuration", "%s has no mistakes", path);
+                return 0;
+        }
+        tk_doctor_fail_with(doctor, "configuration", r, &fault);
+        return tk_conf_new(ret_conf);
+}
+
+int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
+        struct tk_doctor doctor = {.cipherdir = args->paths[0]};
+        int r;
+
+        r = load_conf(&doctor, args->config, &conf);
+        if (r < 0)
+                return r;
+        doctor.conf = conf;
+        r = tk_hygiene_start(conf, fault);
+        if (r < 0)
+                return r;
+        tk_doctor_check_machine(&doctor);
+        if (doctor.cipherdir)
+                tk_doctor_check_volume(&doctor);
+
+        printf("%u failed, %u warnings\n", doctor.failures, doctor.warnings);
+        if (doctor.failures == 0)
+                return 0;
+        fflush(stdout);
+        return tk_fault_set(fault, doctor.first_kind, -EINVAL,
+                            "doctor: failed checks: %u, see above", doctor.failures);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `init`: the keystore first, then the volume: no volume without a key that opens it. */
+
+#include "base/bytes.h"
+#include "cli/command.h"
+#include "cli/open.h"
+#include "cli/paths.h"
+#include "crypto/random.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Before anything is made: tk_volume_create would refuse only after the keystore is there. */
+static int check_place(const char *cipherdir, struct tk_fault *fault)
+{
+        char volume_file[PATH_MAX];
+        char name[NAME_MAX + 1];
+        int r = tk_path_first_entry(cipherdir, name);
+
+        snprintf(volume_file, sizeof(volume_file), "%s/turnkeyfs.volume", cipherdir);
+        if (access(volume_file, F_OK) == 0)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -EEXIST,
+                                    "%s is an encrypted directory already; mount it, or choose "
+                                    "another directory",
+                                    cipherdir);
+        if (r == -ENOENT)
+                return 0;
+        if (r == -ENOTDIR)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "%s is not a directory",
+                                    cipherdir);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot read %s: %s", cipherdir,
+                                    strerror(-r));
+        if (r == 0)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -ENOTEMPTY,
+                            "%s is not empty (it holds '%s'); choose an empty or a new directory",
+                            cipherdir, name);
+}
+
+static int make_volume(const char *cipherdir, const struct tk_conf *conf,
+                       const struct tk_provider_volume *target, const char *keystore,
+                       char ret_fingerprint[TK_FINGERPRINT_LEN + 1], bool *ret_made,
+                       struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        size_t len;
+        int r;
+
+        r = tk_provider_make(conf, keystore, ret_made, &kms, fault);
+        if (r < 0)
+                return r;
+        r = tk_volume_create(cipherdir, target->id, kms, ret_fingerprint, fault);
+        if (r == 0 || !*ret_made)
+                return r;
+
+        tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot make a volume in %s: %s", cipherdir,
+                     strerror(-r));
+        len = strlen(fault->text);
+        snprintf(fault->text + len, sizeof(fault->text) - len,
+                 "; the new keystore %s is left, and may be removed: nothing uses it", keystore);
+        return r;
+}
+
+static void print_result(const struct tk_args *args, const struct tk_provider_volume *target,
+                         const char *keystore, bool made, const char *fingerprint)
+{
+        char id[2 * TK_VOLUME_ID_LEN + 1];
+
+        tk_hex_encode(target->id, TK_VOLUME_ID_LEN, id);
+        printf("Made the encrypted directory %s.\n\n"
+               "volume id    %s\n"
+               "keystore     %s (%s)\n"
+               "fingerprint  %s\n\n",
+               target->cipherdir, id, keystore, made ? "new" : "was there already", fingerprint);
+        printf("Back up the keystore, apart from the data: without it the data is lost.\n\n"
+               "To accept this volume only, put its fingerprint into the configuration:\n"
+               "  [volume]\n"
+               "  fingerprint = %s\n\n"
+               "To mount it:\n"
+               "  turnkeyfs mount%s%s %s MOUNTPOINT\n",
+               fingerprint, args->config ? " -c " : "", args->config ? args->config : "",
+               target->cipherdir);
+}
+
+int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
+        TK_CLEANUP(tk_freep) char *cipherdir = NULL;
+        TK_CLEANUP(tk_freep) char *keystore = NULL;
+        char fingerprint[TK_FINGERPRINT_LEN + 1];
+        uint8_t id[TK_VOLUME_ID_LEN];
+        struct tk_provider_volume target = {.id = id};
+        bool made = false;
+        int r;
+
+        umask(022); /* modes as the volume wants them */
+        r = tk_open_conf(args->config, &conf, fault);
+        if (r < 0)
+                return r;
+        r = check_place(args->paths[0], fault);
+        if (r < 0)
+                return r;
+        r = tk_path_resolve(args->paths[0], &cipherdir);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "cannot find %s: %s",
+                                    args->paths[0], strerror(-r));
+        r = tk_random_bytes(id, sizeof(id));
+        if (r < 0)
+                return r;
+        target.cipherdir = cipherdir;
+        r = tk_provider_locate(conf, &target, &keystore, fault);
+        if (r < 0)
+                return r;
+        r = make_volume(cipherdir, conf, &target, keystore, fingerprint, &made, fault);
+        if (r < 0)
+                return r;
+
+        if (conf->volume.fingerprint)
+                fprintf(stderr,
+                        "turnkeyfs: warning: %s names another volume's fingerprint; replace it\n",
+                        conf->path);
+        print_result(args, &target, keystore, made, fingerprint);
+        return 0;
+}

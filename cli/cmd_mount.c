@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * `mount`: check, fork, unlock, serve, and take it all down in the reverse order.
+ *
+ * Everything that can be checked without keys is checked before the fork; the
+ * first secret and the first thread come after it.
+ */
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/control.h"
+#include "cli/daemon.h"
+#include "cli/fuseconf.h"
+#include "cli/hygiene.h"
+#include "cli/mountopts.h"
+#include "cli/open.h"
+#include "cli/paths.h"
+#include "cli/serve.h"
+#include "fs/mount.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct job {
+        const struct tk_args *args;
+        struct tk_mountopts opts;
+        struct tk_conf *conf;
+        struct tk_volume *volume;
+        char *mountpoint; /* absolute, without links */
+        char *keystore;
+        int ready_fd; /* -1: in the foreground, or in the background already */
+        bool background;
+        bool served; /* the mount was there */
+};
+
+static void job_done(struct job *job)
+{
+        tk_volume_free(job->volume);
+        tk_conf_free(job->conf);
+        tk_mountopts_done(&job->opts);
+        free(job->mountpoint);
+        free(job->keystore);
+        if (job->ready_fd >= 0)
+                close(job->ready_fd);
+}
+
+/* Before the fork -------------------------------------------------------- */
+
+static int read_options(struct job *job, struct tk_fault *fault)
+{
+        const struct tk_args *args = job->args;
+        int r;
+
+        r = tk_mountopts_parse(args->mount_options ? args->mount_options : "", &job->opts, fault);
+        if (r < 0)
+                return r;
+        if (args->config && job->opts.config)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "mount: there are two configurations, '-c %s' and 'config=%s'; "
+                                    "give one",
+                                    args->config, job->opts.config);
+        r = tk_open_conf(args->config ? args->config : job->opts.config, &job->conf, fault);
+        if (r < 0)
+                return r;
+        tk_mountopts_apply(&job->opts, job->conf);
+        if (job->conf->mount.allow_other && geteuid() != 0 && !tk_fuseconf_allows_other())
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,
+                                    "allow_other is only for root, unless /etc/fuse.conf holds the "
+                                    "line 'user_allow_other'; add it there, or leave allow_other "
+                                    "out");
+        return 0;
+}
+
+static int fail_stat(const char *path, int error, struct tk_fault *fault)
+{
+        if (error == ENOTCONN)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -error,
+                                    "a dead mount is left at %s; run 'turnkeyfs umount %s' first",
+                                    path, path);
+        return tk_fault_set(fault, TK_FAULT_MOUNT, -error, "cannot use the mountpoint %s: %s", path,
+                            strerror(error));
+}
+
+static int find_mountpoint(struct job *job, const char *path, struct tk_fault *fault)
+{
+        struct stat st;
+
+        job->mountpoint = realpath(path, NULL);
+        if (!job->mountpoint)
+                return fail_stat(path, errno, fault);
+        if (stat(job->mountpoint, &st) < 0)
+                return fail_stat(path, errno, fault);
+        if (!S_ISDIR(st.st_mode))
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -ENOTDIR,
+                                    "cannot use the mountpoint %s: it is not a directory", path);
+        return 0;
+}
+
+static int check_mountpoint(const struct job *job, struct tk_fault *fault)
+{
+        const char *cipherdir = tk_volume_path(job->volume);
+        char name[NAME_MAX + 1];
+        int r;
+
+        if (tk_path_is_inside(job->mountpoint, cipherdir))
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -EINVAL,
+                                    "the mountpoint %s lies inside the encrypted directory %s; "
+                                    "choose another one",
+                                    job->mountpoint, cipherdir);
+        if (tk_path_is_inside(cipherdir, job->mountpoint))
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -EINVAL,
+                                    "the mountpoint %s would hide the encrypted directory %s, "
+                                    "which lies inside it; choose another one",
+                                    job->mountpoint, cipherdir);
+        r = job->opts.nonempty ? 0 : tk_path_first_entry(job->mountpoint, name);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, r, "cannot read the mountpoint %s: %s",
+                                    job->mountpoint, strerror(-r));
+        if (r > 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, -ENOTEMPTY,
+                                    "the mountpoint %s is not empty (it holds '%s'); choose an "
+                                    "empty directory, or say '-o nonempty'",
+                                    job->mountpoint, name);
+        return 0;
+}
+
+/* The lock decides; this spares people a passphrase, and names the first mount early. */
+static int check_unused(const struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_volume_holder holder = {0};
+
+        if (tk_volume_holder(volume, &holder) <= 0)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_IN_USE, -EBUSY,
+                            "%s is in use: %s by process %ld; unmount or end that first",
+                            tk_volume_path(volume), holder.doing, holder.pid);
+}
+
+static int prepare(struct job *job, struct tk_fault *fault)
+{
+        int r;
+
+        r = read_options(job, fault);
+        if (r < 0)
+                return r;
+        r = tk_volume_open(job->args->paths[0], &job->volume, fault);
+        if (r < 0)
+                return r;
+        r = check_unused(job->volume, fault);
+        if (r < 0)
+                return r;
+        r = find_mountpoint(job, job->args->paths[1], fault);
+        if (r < 0)
+                return r;
+        return check_mountpoint(job, fault);
+}
+
+/* After the fork --------------------------------------------------------- */
+
+static void when_ready(void *context)
+{
+        struct job *job = context;
+
+        job->served = true;
+        if (job->ready_fd >= 0) {
+                tk_daemon_ready(&job->ready_fd);
+                job->background = true;
+        }
+        tk_log(TK_LOG_INFO, "mounted %s at %s", tk_volume_path(job->volume), job->mountpoint);
+}
+
+static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL;
+        struct tk_fault minor = {0};
+        struct tk_mount_options options = {.mountpoint = job->mountpoint,
+                                           .source = tk_volume_path(job->volume),
+                                           .fuse_options = job->opts.kernel,
+                                           .allow_other = job->conf->mount.allow_other,
+                                           .read_only = job->conf->mount.read_only,
+                                           .threads = job->conf->mount.threads,
+                                           .ready = when_ready,
+                                           .ready_context = job};
+        struct tk_serve serve = {.volume = job->volume,
+                                 .fs = fs,
+                                 .keystore = job->keystore,
+                                 .mountpoint = job->mountpoint,
+                                 .read_only = options.read_only,
+                                 .allow_other = options.allow_other,
+                                 .threads = tk_mount_threads(options.threads),
+                                 .started_ms = tk_serve_clock_ms()};
+
+        /* A mount serves without it; only status says less then. */
+        if (tk_control_start(tk_volume_dirfd(job->volume), tk_serve_status, &serve, &control,
+                             &minor) < 0)
+                tk_log(TK_LOG_WARNING, "%s", minor.text);
+        return tk_mount_run(fs, &options, fault);
+}
+
+static int serve_volume(struct job *job, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
+        struct tk_fs_options options = {.read_only = job->conf->mount.read_only};
+        int r;
+
+        r = tk_fs_new(job->volume, &options, &fs, fault);
+        if (r < 0)
+                return r;
+        return run_mount(job, fs, fault);
+}
+
+/* Serve under a mount number. A mount that failed after serving may have lost writes: it stays
+ * on the list of unclean ones. */
+static int serve_numbered(struct job *job, struct tk_fault *fault)
+{
+        int r;
+        int r_end;
+
+        r = tk_volume_mount_begin(job->volume, fault);
+        if (r < 0)
+                return r;
+        r = serve_volume(job, fault);
+        if (r < 0 && job->served)
+                return r;
+        r_end = tk_volume_mount_end(job->volume, fault);
+        return r < 0 ? r : r_end;
+}
+
+static int unlock_and_serve(struct job *job, struct tk_fault *fault)
+{
+        char doing[512];
+        int r;
+
+        tk_hygiene_daemon();
+        r = tk_hygiene_lock_memory(job->conf, fault);
+        if (r < 0)
+                return r;
+        snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
+        r = tk_open_unlock(job->volume, job->conf, doing, &job->keystore, fault);
+        if (r < 0)
+                return r;
+        /* Numbers are for what is written. */
+        return job->conf->mount.read_only ? serve_volume(job, fault) : serve_numbered(job, fault);
+}
+
+static int run_job(struct job *job, struct tk_fault *fault)
+{
+        int r;
+
+        r = prepare(job, fault);
+        if (r < 0)
+                return r;
+        if (!job->args->foreground) {
+                r = tk_daemon_fork(&job->ready_fd, fault);
+                if (r < 0)
+                        return r;
+        }
+        r = unlock_and_serve(job, fault);
+        if (!job->background)
+                return r;
+        if (r < 0)
+                tk_log(TK_LOG_ERROR, "%s", fault->kind ? fault->text : strerror(-r));
+        else
+                tk_log(TK_LOG_INFO, "unmounted %s", tk_volume_path(job->volume));
+        return r;
+}
+
+int tk_cmd_mount(const struct tk_args *args, struct tk_fault *fault)
+{
+        struct job job = {.args = args, .ready_fd = -1};
+        int r;
+
+        r = run_job(&job, fault);
+        job_done(&job);
+        return r;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * `status`: what the volume file says, who holds the lock, and what the mount says
+ * of itself. One JSON document is made of it; the text for people is a view of that.
+ */
+
+#include "base/bytes.h"
+#include "cli/command.h"
+#include "cli/mountinfo.h"
+#include "cli/paths.h"
+#include "cli/serve.h"
+#include "cli/text.h"
+#include "fs/volume.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+enum { SCHEMA = 1, FORMAT = 1 };
+
+/* The CIPHERDIR: @path itself, or what is mounted there. */
+static int find_cipherdir(const char *path, char **ret_cipherdir, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
+        TK_CLEANUP(tk_freep) char *resolved = NULL;
+        int r;
+
+        r = tk_path_resolve_mountpoint(path, &resolved);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "cannot find %s: %s", path,
+                                    strerror(-r));
+        r = tk_mountinfo_at(resolved, &info);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "cannot read /proc/self/mountinfo: %s", strerror(-r));
+        *ret_cipherdir = r > 0 ? TK_TAKE(info.cipherdir) : TK_TAKE(resolved);
+        return 0;
+}
+
+/* Gathering -------------------------------------------------------------- */
+
+static json_t *gather_protectors(const struct tk_volume *volume, uint16_t kek_version)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < tk_volume_wrap_count(volume); i++) {
+                const struct tk_volume_wrap *wrap = tk_volume_wrap_at(volume, i);
+
+                if (wrap->kek_version != kek_version)
+                        continue;
+                json_array_append_new(list, json_pack("{si so so so so}",                     //
+                                                      "number", (int)wrap->protector,         //
+                                                      "provider",                             //
+                                                      tk_text_json(wrap->provider),           //
+                                                      "key", tk_text_json(wrap->wrap.key_id), //
+                                                      "version",                              //
+                                                      tk_text_json(wrap->wrap.version),       //
+                                                      "algorithm",                            //
+                                                      tk_text_json(wrap->wrap.algorithm)));
+        }
+        return list;
+}
+
+static json_t *gather_keks(const struct tk_volume *volume)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < tk_volume_kek_count(volume); i++) {
+                struct tk_volume_kek kek = tk_volume_kek_at(volume, i);
+
+                json_array_append_new(list,
+                                      json_pack("{si ss sI so}", "version", (int)kek.version,
+                                                "state", kek.active ? "active" : "retired",
+                                                "created", (json_int_t)kek.created, "protectors",
+                                                gather_protectors(volume, kek.version)));
+        }
+        return list;
+}
+
+/* null if nobody holds the lock. */
+static json_t *gather_lock(const struct tk_volume *volume)
+{
+        struct tk_volume_holder holder = {0};
+
+        if (tk_volume_holder(volume, &holder) <= 0)
+                return json_null();
+        return json_pack("{sI so}", "pid", (json_int_t)holder.pid, "doing",
+                         tk_text_json(holder.doing));
+}
+
+static json_t *gather_mountpoint(const struct tk_volume *volume)
+{
+        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
+
+        if (tk_mountinfo_of(tk_volume_path(volume), &info) <= 0)
+                return json_null();
+        return tk_text_json(info.mountpoint);
+}
+
+/* Format, names and wrap are the only ones that tk_volume_open accepts in this release. */
+static json_t *gather(const struct tk_volume *volume, const char **ret_why)
+{
+        char id[2 * TK_VOLUME_ID_LEN + 1];
+        json_t *daemon = tk_serve_ask(volume, ret_why);
+
+        tk_hex_encode(tk_volume_id(volume), TK_VOLUME_ID_LEN, id);
+        return json_pack("{si so ss sI si ss ss so so si so so}",                       //
+                         "schema", SCHEMA,                                              //
+                         "path", tk_text_json(tk_volume_path(volume)),                  //
+                         "volume_id", id,                                               //
+                         "created", (json_int_t)tk_volume_created(volume),              //
+                         "format", FORMAT,                                              //
+                         "names", "plain",                                              //
+                         "dek_wrap", "kek",                                             //
+                         "mountpoint", gather_mountpoint(volume),                       //
+                         "lock", gather_lock(volume),                                   //
+                         "unclean_mounts", (int)tk_serve_unclean_count(volume, daemon), //
+                         "kek_versions", gather_keks(volume),                           //
+                         "daemon", daemon ? daemon : json_null());
+}
+
+/* The text for people ---------------------------------------------------- */
+
+static const char *get_text(const json_t *object, const char *key)
+{
+        const char *text = json_string_value(json_object_get(object, key));
+
+        return text ? text : "?";
+}
+
+static json_int_t get_number(const json_t *object, const char *key)
+{
+        return json_integer_value(json_object_get(object, key));
+}
+
+static void print_field(const char *name, const char *value)
+{
+        printf("%-16s", name);
+        tk_text_print(stdout, value);
+        putchar('\n');
+}
+
+static void print_keks(const json_t *keks)
+{
+        const json_t *kek;
+        const json_t *protector;
+        char when[32];
+        size_t i;
+        size_t k;
+
+        json_array_foreach(keks, i, kek)
+        {
+                printf("KEK version %" JSON_INTEGER_FORMAT "  %s, made %s\n",
+                       get_number(kek, "version"), get_text(kek, "state"),
+                       tk_text_time(get_number(kek, "created"), when));
+                json_array_foreach(json_object_get(kek, "protectors"), k, protector)
+                {
+                        printf("  protected by %s key ", get_text(protector, "provider"));
+                        tk_text_print(stdout, get_text(protector, "key"));
+                        printf(" version ");
+                        tk_text_print(stdout, get_text(protector, "version"));
+                        printf(" (%s)\n", get_text(protector, "algorithm"));
+                }
+        }
+}
+
+static void print_uptime(json_int_t seconds)
+{
+        printf("%-16s", "up");
+        if (seconds >= 86400)
+                printf("%" JSON_INTEGER_FORMAT " d ", seconds / 86400);
+        printf("%02d:%02d:%02d\n", (int)(seconds / 3600 % 24), (int)(seconds / 60 % 60),
+               (int)(seconds % 60));
+}
+
+static void print_counters(const json_t *counters)
+{
+        static const struct {
+                const char *key;
+                const char *text;
+                bool alarming;
+        } lines[] = {
+                {"block_failures", "blocks that did not authenticate", true},
+                {"record_failures", "files whose key records could not be used", true},
+                {"records_restored", "key records restored from their twin", false},
+                {"open_files", "files open", false},
+                {"known_inodes", "inodes known to the kernel", false},
+        };
+        char size[16];
+
+        printf("%-16s%s", "read", tk_text_size((uint64_t)get_number(counters, "read_bytes"), size));
+        printf(", written %s\n",
+               tk_text_size((uint64_t)get_number(counters, "written_bytes"), size));
+        for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+                json_int_t count = get_number(counters, lines[i].key);
+
+                printf("%-16" JSON_INTEGER_FORMAT "%s%s\n", count, lines[i].text,
+                       lines[i].alarming && count > 0 ? "  <-- damage: see the log, run verify"
+                                                      : "");
+        }
+}
+
+static void print_daemon(const json_t *daemon)
+{
+        printf("\n");
+        print_field("provider", get_text(daemon, "provider"));
+        print_field("keystore", get_text(daemon, "keystore"));
+        print_field("state", get_text(daemon, "state"));
+        print_field("fingerprint", get_text(daemon, "fingerprint"));
+        printf("%-16s%s, %s\n", "access",
+               json_is_true(json_object_get(daemon, "read_only")) ? "read-only" : "read and write",
+               json_is_true(json_object_get(daemon, "allow_other")) ? "all users" : "owner only");
+        printf("%-16s%" JSON_INTEGER_FORMAT "\n", "mount number",
+               get_number(daemon, "mount_number"));
+        print_uptime(get_number(daemon, "uptime_s"));
+        printf("%-16s%" JSON_INTEGER_FORMAT "\n", "threads", get_number(daemon, "threads"));
+        print_field("memory locked", get_text(daemon, "memory_locked"));
+        print_counters(json_object_get(daemon, "counters"));
+}
+
+static void print_mounted(const json_t *root)
+{
+        const json_t *lock = json_object_get(root, "lock");
+        const json_t *mountpoint = json_object_get(root, "mountpoint");
+
+        if (json_is_object(lock)) {
+                printf("%-16s", "in use");
+                tk_text_print(stdout, get_text(lock, "doing"));
+                printf(" (process %" JSON_INTEGER_FORMAT ")\n", get_number(lock, "pid"));
+        } else if (json_is_string(mountpoint)) {
+                printf("%-16s", "in use");
+                printf("no, but a dead mount is left at ");
+                tk_text_print(stdout, json_string_value(mountpoint));
+                printf(": unmount it\n");
+        } else {
+                print_field("in use", "no");
+        }
+}
+
+static void print_text(const json_t *root, const char *why)
+{
+        const json_t *daemon = json_object_get(root, "daemon");
+        char when[32];
+
+        print_field("encrypted", get_text(root, "path"));
+        print_field("volume id", get_text(root, "volume_id"));
+        print_field("made", tk_text_time(get_number(root, "created"), when));
+        printf("%-16s%" JSON_INTEGER_FORMAT ", names = %s, dek_wrap = %s\n", "format",
+               get_number(root, "format"), get_text(root, "names"), get_text(root, "dek_wrap"));
+        print_mounted(root);
+        printf("%-16s%" JSON_INTEGER_FORMAT "\n", "unclean mounts",
+               get_number(root, "unclean_mounts"));
+        print_keks(json_object_get(root, "kek_versions"));
+        if (json_is_object(daemon))
+                print_daemon(daemon);
+        else if (why)
+                printf("\nthe mount does not say how it is: %s\n", why);
+}
+
+int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
+        TK_CLEANUP(tk_freep) char *cipherdir = NULL;
+        const char *why;
+        json_t *root;
+        int r;
+
+        r = find_cipherdir(args->paths[0], &cipherdir, fault);
+        if (r < 0)
+                return r;
+        r = tk_volume_open(cipherdir, &volume, fault);
+        if (r < 0)
+                return r;
+        root = gather(volume, &why);
+        if (!root)
+                return -ENOMEM;
+        if (args->json)
+                return tk_text_print_json(root);
+        print_text(root, why);
+        json_decref(root);
+        return 0;
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* `verify`: authenticate every block of every file of a volume that is not mounted. */
+
+#include "cli/command.h"
+#include "cli/hygiene.h"
+#include "cli/open.h"
+#include "cli/progress.h"
+#include "cli/text.h"
+#include "fs/verify.h"
+#include <errno.h>
+#include <fts.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { SCHEMA = 1 };
+
+struct report {
+        struct tk_progress progress;
+        json_t *findings; /* NULL: print lines instead */
+        bool out_of_memory;
+};
+
+static const struct {
+        const char *name;
+        const char *text;
+} kinds[] = {
+        [TK_VERIFY_BLOCK] = {"block", "damaged"},
+        [TK_VERIFY_RECORD] = {"record", "no usable key record"},
+        [TK_VERIFY_RECORD_LOST] = {"record_lost", "one of two key records is lost"},
+        [TK_VERIFY_UNREADABLE] = {"unreadable", "cannot be read"},
+};
+
+/*
+ * The bytes of the backing files, for the bar alone: whatever can't be counted, or
+ * changes meanwhile, only makes it less exact.
+ */
+static uint64_t count_bytes(const char *cipherdir)
+{
+        TK_CLEANUP(tk_freep) char *root = NULL;
+        char *paths[2] = {NULL, NULL};
+        const FTSENT *entry;
+        uint64_t bytes = 0;
+        FTS *tree;
+
+        if (asprintf(&root, "%s/root", cipherdir) < 0)
+                return 0;
+        paths[0] = root;
+        tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+        if (!tree)
+                return 0;
+        while ((entry = fts_read(tree)))
+                if (entry->fts_info == FTS_F)
+                        bytes += (uint64_t)entry->fts_statp->st_size;
+        fts_close(tree);
+        return bytes;
+}
+
+static json_t *finding_json(const struct tk_verify_finding *finding)
+{
+        json_t *object;
+
+        object = json_pack("{ss so ss}",                        //
+                           "kind", kinds[finding->kind].name,   //
+                           "path", tk_text_json(finding->path), //
+                           "error", strerror(-finding->error));
+        if (object && finding->kind == TK_VERIFY_BLOCK) {
+                json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
+                json_object_set_new(object, "length", json_integer((json_int_t)finding->length));
+        }
+        return object;
+}
+
+static void print_finding(const struct tk_verify_finding *finding)
+{
+        printf("%s: ", kinds[finding->kind].text);
+        tk_text_print(stdout, finding->path[0] ? finding->path : ".");
+        if (finding->kind == TK_VERIFY_BLOCK)
+                printf(": bytes %" PRIu64 " to %" PRIu64, finding->offset,
+                       finding->offset + finding->length - 1);
+        if (finding->error != -EBADMSG && finding->error != 0)
+                printf(": %s", strerror(-finding->error));
+        putchar('\n');
+}
+
+static void on_finding(void *context, const struct tk_verify_finding *finding)
+{
+        struct report *report = context;
+
+        if (report->findings) {
+                if (json_array_append_new(report->findings, finding_json(finding)) < 0)
+                        report->out_of_memory = true;
+                return;
+        }
+        tk_progress_clear(&report->progress);
+        print_finding(finding);
+        fflush(stdout);
+}
+
+static void on_progress(void *context, const struct tk_verify_totals *so_far)
+{
+        struct report *report = context;
+
+        tk_progress_update(&report->progress, so_far->bytes);
+}
+
+static int print_json(const struct tk_volume *volume, json_t *findings,
+                      const struct tk_verify_totals *totals)
+{
+        return tk_text_print_json(json_pack("{si so sb s{sI sI sI sI sI sI} sO}",           //
+                                            "schema", SCHEMA,                               //
+                                            "path", tk_text_json(tk_volume_path(volume)),   //
+                                            "clean", totals->findings == 0,                 //
+                                            "totals",                                       //
+                                            "files", (json_int_t)totals->files,             //
+                                            "directories", (json_int_t)totals->directories, //
+                                            "others", (json_int_t)totals->others,           //
+                                            "bytes", (json_int_t)totals->bytes,             //
+                                            "bad_blocks", (json_int_t)totals->bad_blocks,   //
+                                            "findings", (json_int_t)totals->findings,       //
+                                            "findings", findings));
+}
+
+static void print_totals(const struct tk_verify_totals *totals)
+{
+        char size[16];
+
+        printf("%" PRIu64 " files, %" PRIu64 " directories, %" PRIu64 " others, %s: ",
+               totals->files, totals->directories, totals->others,
+               tk_text_size(totals->bytes, size));
+        if (totals->findings == 0)
+                printf("no damage\n");
+        else
+                printf("%" PRIu64 " findings, %" PRIu64 " bad blocks\n", totals->findings,
+                       totals->bad_blocks);
+}
+
+static int walk(struct tk_volume *volume, struct report *report,
+                struct tk_verify_totals *ret_totals, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
+        struct tk_fs_options options = {.read_only = true};
+        struct tk_verify_callbacks callbacks = {
+                .finding = on_finding, .progress = on_progress, .context = report};
+        uint64_t bytes = tk_progress_is_wanted() ? count_bytes(tk_volume_path(volume)) : 0;
+        int r;
+
+        r = tk_fs_new(volume, &options, &fs, fault);
+        if (r < 0)
+                return r;
+        tk_progress_init(&report->progress, "verify", bytes);
+        r = tk_verify_run(fs, &callbacks, ret_totals, fault);
+        tk_progress_clear(&report->progress);
+        if (r == 0 && report->out_of_memory)
+                r = -ENOMEM;
+        return r;
+}
+
+static int verify(struct tk_volume *volume, bool json, struct tk_verify_totals *ret_totals,
+                  struct tk_fault *fault)
+{
+        struct report report = {.findings = json ? json_array() : NULL};
+        int r;
+
+        r = walk(volume, &report, ret_totals, fault);
+        if (r == 0 && json)
+                r = print_json(volume, report.findings, ret_totals);
+        else if (r == 0)
+                print_totals(ret_totals);
+        json_decref(report.findings);
+        return r;
+}
+
+int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
+        TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
+        TK_CLEANUP(tk_freep) char *keystore = NULL;
+        struct tk_verify_totals totals = {0};
+        int r;
+
+        r = tk_open_conf(args->config, &conf, fault);
+        if (r < 0)
+                return r;
+        r = tk_hygiene_lock_memory(conf, fault);
+        if (r < 0)
+                return r;
+        r = tk_volume_open(args->paths[0], &volume, fault);
+        if (r < 0)
+                return r;
+        r = tk_open_unlock(volume, conf, "being verified", &keystore, fault);
+        if (r < 0)
+                return r;
+        r = verify(volume, args->json, &totals, fault);
+        if (r < 0 || totals.findings == 0)
+                return r;
+        fflush(stdout);
+        return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG,
+                            "%s: %" PRIu64 " findings; restore the files concerned from a backup",
+                            tk_volume_path(volume), totals.findings);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Commands: what each accepts, and the functions behind them.
+ *
+ * A command returns 0 or a negative errno with a fault; main.c prints the fault
+ * and turns its kind into the exit code.
+ */
+
+#include "base/fault.h"
+#include <stddef.h>
+
+enum { TK_ARGS_PATHS_MAX = 2 };
+
+/* A parsed command line. */
+struct tk_args {
+        const char *config;  /* -c; NULL: none */
+        char *mount_options; /* all -o, joined by commas; NULL: none */
+        bool foreground;     /* -f */
+        bool json;           /* -j */
+        bool help;           /* -h */
+        char *paths[TK_ARGS_PATHS_MAX];
+        int path_count;
+};
+
+struct tk_command {
+        const char *name;
+        const char *synopsis; /* what follows the name */
+        const char *summary;  /* one line */
+        const char *help;     /* more lines, each ended */
+        const char *options;  /* letters as for getopt(3) */
+        int min_paths;
+        int max_paths;
+        int (*run)(const struct tk_args *args, struct tk_fault *fault);
+};
+
+/* The @i-th command; NULL after the last one. */
+const struct tk_command *tk_command_at(size_t i);
+
+/* NULL if there is no such command. */
+const struct tk_command *tk_command_find(const char *name);
+
+int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_mount(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_help(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_version(const struct tk_args *args, struct tk_fault *fault);
+
+/* Print the help of one command. */
+void tk_help_print(const struct tk_command *command);

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The control channel.
+ *
+ * Socket addresses hold 108 bytes, paths more: so the socket is bound and reached
+ * through /proc/self/fd. The server talks to one client at a time and gives it a
+ * second in all, so that a stuck one delays the others no longer than that.
+ */
+
+#include "cli/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+static const char socket_name[] = "turnkeyfs.sock";
+static const char request_status[] = "status\n";
+
+enum {
+        SERVE_MS = 1000,         /* for one client */
+        ASK_MS = 5000,           /* for one answer, other clients' turns included */
+        ANSWER_MAX = 256 * 1024, /* bytes */
+        BACKLOG = 16,
+};
+
+struct tk_control {
+        int dirfd; /* borrowed */
+        int listen_fd;
+        int stop_fd; /* an eventfd: readable when the thread is to end */
+        pthread_t thread;
+        tk_control_status_fn status;
+        void *context;
+};
+
+static int64_t now_ms(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void make_address(int dirfd, struct sockaddr_un *ret_address)
+{
+        memset(ret_address, 0, sizeof(*ret_address));
+        ret_address->sun_family = AF_UNIX;
+        snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "/proc/self/fd/%d/%s", dirfd,
+                 socket_name);
+}
+
+/*
+ * Wait until @fd is ready for @events. -ETIMEDOUT at @deadline; -ECANCELED as soon
+ * as @stop_fd is readable (-1: none).
+ */
+static int wait_ready(int fd, short events, int stop_fd, int64_t deadline)
+{
+        struct pollfd fds[2] = {{.fd = fd, .events = events}, {.fd = stop_fd, .events = POLLIN}};
+        int64_t left = deadline < 0 ? -1 : deadline - now_ms();
+        int n;
+
+        if (deadline >= 0 && left <= 0)
+                return -ETIMEDOUT;
+        n = poll(fds, 2, (int)left);
+        if (n < 0)
+                return errno == EINTR ? 0 : -errno;
+        if (fds[1].revents)
+                return -ECANCELED;
+        return n == 0 ? -ETIMEDOUT : 0;
+}
+
+/* Read until the end of the stream, or until @until was read if it is not 0. Returns the count. */
+static ssize_t receive(int fd, char *buf, size_t size, char until, int stop_fd, int64_t deadline)
+{
+        size_t len = 0;
+
+        while (len < size) {
+                ssize_t n;
+                int r = wait_ready(fd, POLLIN, stop_fd, deadline);
+
+                if (r < 0)
+                        return r;
+                n = recv(fd, buf + len, size - len, MSG_DONTWAIT);
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        continue;
+                if (n < 0)
+                        return -errno;
+                len += (size_t)n;
+                if (n == 0 || (until && buf[len - 1] == until))
+                        return (ssize_t)len;
+        }
+        return -EMSGSIZE;
+}
+
+static int send_all(int fd, const char *text, size_t len, int stop_fd, int64_t deadline)
+{
+        while (len > 0) {
+                ssize_t n;
+                int r = wait_ready(fd, POLLOUT, stop_fd, deadline);
+
+                if (r < 0)
+                        return r;
+                n = send(fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        continue;
+                if (n < 0)
+                        return -errno;
+                text += n;
+                len -= (size_t)n;
+        }
+        return 0;
+}
+
+/* The server ------------------------------------------------------------- */
+
+static bool peer_is_allowed(int fd)
+{
+        struct ucred peer;
+        socklen_t len = sizeof(peer);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+                return false;
+        return peer.uid == 0 || peer.uid == geteuid();
+}
+
+static void serve(const struct tk_control *control, int fd)
+{
+        TK_CLEANUP(tk_freep) char *answer = NULL;
+        int64_t deadline = now_ms() + SERVE_MS;
+        char request[64];
+        ssize_t len;
+
+        if (!peer_is_allowed(fd))
+                return;
+        len = receive(fd, request, sizeof(request) - 1, '\n', control->stop_fd, deadline);
+        if (len < 0)
+                return;
+        request[len] = '\0';
+        if (strcmp(request, request_status) != 0)
+                return;
+        answer = control->status(control->context);
+        if (answer)
+                (void)send_all(fd, answer, strlen(answer), control->stop_fd, deadline);
+}
+
+static void *server_thread(void *argument)
+{
+        const struct tk_control *control = argument;
+
+        for (;;) {
+                TK_AUTOCLOSE int fd = -1;
+                int r = wait_ready(control->listen_fd, POLLIN, control->stop_fd, -1);
+
+                if (r == -ECANCELED)
+                        return NULL;
+                fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+                if (fd >= 0)
+                        serve(control, fd);
+                else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+                        /* Out of descriptors, most likely: don't spin. */
+                        (void)wait_ready(control->stop_fd, POLLIN, -1, now_ms() + SERVE_MS);
+        }
+}
+
+static int listen_in(int dirfd, int *ret_fd)
+{
+        TK_AUTOCLOSE int fd = -1;
+        struct sockaddr_un address;
+
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        /* The file gets the socket's mode, so it is never open to others. */
+        if (fchmod(fd, 0600) < 0)
+                return -errno;
+        if (unlinkat(dirfd, socket_name, 0) < 0 && errno != ENOENT)
+                return -errno;
+        make_address(dirfd, &address);
+        if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+                return -errno;
+        if (listen(fd, BACKLOG) < 0)
+                return -errno;
+        *ret_fd = TK_TAKE_FD(fd);
+        return 0;
+}
+
+/* Signals are the main thread's business. */
+static int start_thread(struct tk_control *control)
+{
+        sigset_t all;
+        sigset_t before;
+        int r;
+
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        r = pthread_create(&control->thread, NULL, server_thread, control);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return -r;
+}
+
+static void control_free(struct tk_control *control)
+{
+        if (control->listen_fd >= 0) {
+                (void)unlinkat(control->dirfd, socket_name, 0);
+                close(control->listen_fd);
+        }
+        if (control->stop_fd >= 0)
+                close(control->stop_fd);
+        free(control);
+}
+
+int tk_control_start(int dirfd, tk_control_status_fn status, void *context,
+                     struct tk_control **ret_control, struct tk_fault *fault)
+{
+        struct tk_control *control = calloc(1, sizeof(*control));
+        int r;
+
+        if (!control)
+                return -ENOMEM;
+        *control = (struct tk_control){.dirfd = dirfd,
+                                       .listen_fd = -1,
+                                       .stop_fd = eventfd(0, EFD_CLOEXEC),
+                                       .status = status,
+                                       .context = context};
+        r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
+        if (r == 0)
+                r = start_thread(control);
+        if (r < 0) {
+                control_free(control);
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "cannot open the control channel %s in the encrypted "
+                                    "directory: %s",
+                                    socket_name, strerror(-r));
+        }
+        *ret_control = control;
+        return 0;
+}
+
+struct tk_control *tk_control_stop(struct tk_control *control)
+{
+        const uint64_t one = 1;
+
+        if (!control)
+                return NULL;
+        (void)!write(control->stop_fd, &one, sizeof(one));
+        pthread_join(control->thread, NULL);
+        control_free(control);
+        return NULL;
+}
+
+/* The client ------------------------------------------------------------- */
+
+static int connect_in(int dirfd, int *ret_fd)
+{
+        const struct timeval limit = {.tv_sec = ASK_MS / 1000};
+        TK_AUTOCLOSE int fd = -1;
+        struct sockaddr_un address;
+
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        make_address(dirfd, &address);
+        /* Connecting waits while the server's queue is full. */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+        if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+                return errno == EAGAIN ? -ETIMEDOUT : -errno;
+        *ret_fd = TK_TAKE_FD(fd);
+        return 0;
+}
+
+int tk_control_ask_status(int dirfd, char **ret_text)
+{
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        TK_AUTOCLOSE int fd = -1;
+        int64_t deadline = now_ms() + ASK_MS;
+        ssize_t len;
+        int r;
+
+        text = malloc(ANSWER_MAX + 1);
+        if (!text)
+                return -ENOMEM;
+        r = connect_in(dirfd, &fd);
+        if (r < 0)
+                return r;
+        r = send_all(fd, request_status, strlen(request_status), -1, deadline);
+        if (r < 0)
+                return r;
+        len = receive(fd, text, ANSWER_MAX, '\0', -1, deadline);
+        if (len < 0)
+                return (int)len;
+        if (len == 0)
+                return -EACCES; /* closed without a word */
+        text[len] = '\0';
+        *ret_text = TK_TAKE(text);
+        return 0;
+}

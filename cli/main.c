@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The command table, and the one place that prints a failure and exits by its kind. */
+
+#include "cli/args.h"
+#include "cli/exitcode.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct tk_command commands[] = {
+        {.name = "init",
+         .synopsis = "[-c CONF] CIPHERDIR",
+         .summary = "make an encrypted directory",
+         .options = "c:",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_init,
+         .help = "CIPHERDIR is made if it is missing; otherwise it must be empty. The keystore "
+                 "with\n"
+                 "the root key is made if it is missing, and used if it is there. Back it up.\n"},
+        {.name = "mount",
+         .synopsis = "[-c CONF] [-f] [-o OPTS] CIPHERDIR MOUNTPOINT",
+         .summary = "mount an encrypted directory",
+         .options = "c:fo:",
+         .min_paths = 2,
+         .max_paths = 2,
+         .run = tk_cmd_mount,
+         .help = "Returns when the mount can be used, or with the error. The mount then goes on "
+                 "in\n"
+                 "the background and writes to syslog.\n"
+                 "\n"
+                 "  -f, --foreground    stay in the foreground, log to the terminal\n"
+                 "  -o, --options OPTS  comma-separated:\n"
+                 "        config=FILE   as -c FILE\n"
+                 "        allow_other   other users may use the mount, each with their own rights\n"
+                 "        ro, rw        read-only or not\n"
+                 "        threads=N     serve requests with N threads, 1 to 64\n"
+                 "        nonempty      mount over a directory that holds something\n"
+                 "        nosuid nodev noexec suid dev exec noatime atime sync async dirsync\n"
+                 "                      passed on to the kernel\n"},
+        {.name = "umount",
+         .synopsis = "MOUNTPOINT",
+         .summary = "unmount, and wait until everything is written",
+         .options = "",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_umount,
+         .help = "Returns when the daemon has written everything out and let go of the volume.\n"},
+        {.name = "status",
+         .synopsis = "[--json] PATH",
+         .summary = "show a volume and its mount",
+         .options = "j",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_status,
+         .help = "PATH is the mountpoint or the CIPHERDIR.\n"
+                 "\n"
+                 "  -j, --json          the JSON that docs/cli.md describes\n"},
+        {.name = "verify",
+         .synopsis = "[-c CONF] [--json] CIPHERDIR",
+         .summary = "authenticate every block of every file",
+         .options = "c:j",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_verify,
+         .help = "The volume must not be mounted. One line for each damage found.\n"
+                 "Exits with 0 if there is none, with 14 otherwise.\n"
+                 "\n"
+                 "  -j, --json          the JSON that docs/cli.md describes\n"},
+        {.name = "doctor",
+         .synopsis = "[-c CONF] [CIPHERDIR]",
+         .summary = "check the machine, the configuration and a volume",
+         .options = "c:",
+         .max_paths = 1,
+         .run = tk_cmd_doctor,
+         .help = "Changes nothing. Exits with 0 if no check failed, otherwise with the exit code\n"
+                 "that the first failed check would give to a command.\n"},
+        {.name = "help",
+         .synopsis = "[COMMAND]",
+         .summary = "show this, a command's options, or 'config': the configuration",
+         .options = "",
+         .max_paths = 1,
+         .run = tk_cmd_help,
+         .help = ""},
+        {.name = "version",
+         .synopsis = "",
+         .summary = "show the version",
+         .options = "",
+         .run = tk_cmd_version,
+         .help = ""},
+};
+
+const struct tk_command *tk_command_at(size_t i)
+{
+        return i < sizeof(commands) / sizeof(commands[0]) ? &commands[i] : NULL;
+}
+
+const struct tk_command *tk_command_find(const char *name)
+{
+        for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+                if (strcmp(commands[i].name, name) == 0)
+                        return &commands[i];
+        if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+                return tk_command_find("help");
+        if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+                return tk_command_find("version");
+        return NULL;
+}
+
+static int run(int argc, char **argv, struct tk_fault *fault)
+{
+        const struct tk_command *command;
+        struct tk_args args;
+        int r;
+
+        if (argc < 2)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "no command; 'turnkeyfs help' lists them");
+        command = tk_command_find(argv[1]);
+        if (!command)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "unknown command '%s'; 'turnkeyfs help' lists them", argv[1]);
+
+        r = tk_args_parse(command, argc - 1, argv + 1, &args, fault);
+        if (r == 0 && args.help)
+                tk_help_print(command);
+        else if (r == 0)
+                r = command->run(&args, fault);
+        tk_args_done(&args);
+        return r;
+}
+
+int main(int argc, char **argv)
+{
+        struct tk_fault fault = {0};
+        int r = run(argc, argv, &fault);
+
+        if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+                r = tk_fault_set(&fault, TK_FAULT_INTERNAL, -errno, "cannot write the output: %s",
+                                 strerror(errno));
+        if (r < 0)
+                fprintf(stderr, "turnkeyfs: %s\n",
+                        fault.kind != TK_FAULT_NONE ? fault.text : strerror(-r));
+        return tk_exit_code(r, &fault);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Our mounts, as /proc/self/mountinfo lists them. */
+
+#include "base/cleanup.h"
+
+struct tk_mountinfo {
+        char *mountpoint; /* NULL: no such mount */
+        char *cipherdir;  /* what is mounted there */
+};
+
+/*
+ * The topmost mount at @mountpoint, if it is ours. Returns 1 and the mount, 0 if
+ * there is none or it is another filesystem's; or a negative errno.
+ */
+TK_MUST_USE int tk_mountinfo_at(const char *mountpoint, struct tk_mountinfo *ret_info);
+
+/* As above: a mount of @cipherdir. */
+TK_MUST_USE int tk_mountinfo_of(const char *cipherdir, struct tk_mountinfo *ret_info);
+
+/* As tk_mountinfo_at and tk_mountinfo_of from @text, which is changed; one argument is NULL. */
+TK_MUST_USE int tk_mountinfo_search(char *text, const char *mountpoint, const char *cipherdir,
+                                    struct tk_mountinfo *ret_info);
+
+void tk_mountinfo_done(struct tk_mountinfo *info);

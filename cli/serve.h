@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What a running mount says of itself over the control channel. */
+
+#include "fs/fs.h"
+#include <jansson.h>
+
+/* Borrowed by the control thread for as long as it runs. */
+struct tk_serve {
+        const struct tk_volume *volume;
+        const struct tk_fs *fs;
+        const char *keystore;
+        const char *mountpoint;
+        bool read_only;
+        bool allow_other;
+        unsigned threads;
+        int64_t started_ms; /* CLOCK_BOOTTIME */
+};
+
+/* A tk_control_status_fn; @context is a struct tk_serve. */
+char *tk_serve_status(void *context);
+
+/* Milliseconds since boot, suspended time included. */
+int64_t tk_serve_clock_ms(void);
+
+/*
+ * The client's side: what the mount of @volume says of itself. NULL if nobody
+ * answers; @ret_why then says why if there should be an answer, and is NULL if
+ * nobody listens.
+ */
+json_t *tk_serve_ask(const struct tk_volume *volume, const char **ret_why);
+
+/* How many mounts of @volume ended uncleanly: without the running one, whose own words are @daemon
+ * (NULL: none). */
+size_t tk_serve_unclean_count(const struct tk_volume *volume, const json_t *daemon);

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Bytes from a disk, made fit for a terminal and for JSON. */
+
+#include "base/cleanup.h"
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/*
+ * Write @text with control characters, backslashes and bytes that are not UTF-8
+ * as \xNN: a file's name must not steer the terminal.
+ */
+void tk_text_print(FILE *out, const char *text);
+
+/* The same as a JSON string; plain UTF-8 goes in as it is. NULL without memory. */
+json_t *tk_text_json(const char *text);
+
+/* Whether @text is UTF-8, which alone fits JSON. */
+bool tk_text_is_utf8(const char *text);
+
+/* "1.5 GiB". @out holds 16 characters. */
+const char *tk_text_size(uint64_t bytes, char out[16]);
+
+/* "2026-11-24 08:00:00 UTC". @out holds 32 characters. */
+const char *tk_text_time(int64_t unix_seconds, char out[32]);
+
+/* Print @root as one JSON text and a newline, and drop the reference. */
+TK_MUST_USE int tk_text_print_json(json_t *root);

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Asking for a secret on the terminal. */
+
+#include "base/secret.h"
+
+/*
+ * Show @prompt on /dev/tty and read one line of at most @max bytes without echo.
+ * The terminal is put back as it was, also when a signal ends or stops the
+ * process meanwhile. The secret keeps its newline. -ENXIO, -ENOENT or -ENOTTY if
+ * there is no terminal. For one thread at a time.
+ */
+TK_MUST_USE int tk_tty_ask(const char *prompt, size_t max, struct tk_secret **ret_secret);
