@@ -74,21 +74,28 @@ static void test_ini_parse__callback_ends_it(void **state)
         assert_string_equal(log.text, "2:[a]x=1\n");
 }
 
+/* A line of 198 characters, its name included, and @rest behind it. */
+static const char *long_line(const char *rest)
+{
+        static char text[300];
+        char value[197];
+
+        memset(value, 'v', sizeof(value) - 1);
+        value[sizeof(value) - 1] = '\0';
+        snprintf(text, sizeof(text), "[a]\nx=%s%s", value, rest);
+        return text;
+}
+
 static void test_ini_parse__line_limit(void **state)
 {
         struct log log = {0};
-        char text[300] = "[a]\nx=";
         int line = -1;
 
-        memset(text + 6, 'v', 196); /* with its name 198 characters */
-        strcpy(text + 6 + 196, "\n");
-        assert_int_equal(tk_ini_parse(text, on_entry, &log, &line), 0);
+        assert_int_equal(tk_ini_parse(long_line("\n"), on_entry, &log, &line), 0);
         assert_int_equal(strlen(log.text), strlen("2:[a]x=\n") + 196);
 
-        strcpy(text + 6 + 196, "v\n");
-        assert_refused(text, -EMSGSIZE, 2);
-        strcpy(text + 6 + 196, "v");
-        assert_refused(text, -EMSGSIZE, 2);
+        assert_refused(long_line("v\n"), -EMSGSIZE, 2);
+        assert_refused(long_line("v"), -EMSGSIZE, 2);
 }
 
 int main(void)

@@ -661,7 +661,7 @@ static void test_current__highest_enabled(void **state)
 
         assert_int_equal(tk_kms_current(kms, version, &fault), 0);
         assert_string_equal(version, "3");
-        kms = tk_kms_free(kms);
+        tk_kms_free(kms);
 
         put_keystore(HEAD VERSION("1", "disabled", KEY1) VERSION("2", "disabled", KEY2));
         kms = opened(NULL);

@@ -18,9 +18,11 @@ static bool vm_flags(const void *address, char *ret_flags, size_t max)
 
         assert_non_null(maps);
         while (!found && fgets(line, sizeof(line), maps)) {
-                uintptr_t begin, end;
+                char *dash, *space;
+                uintptr_t begin = strtoul(line, &dash, 16);
+                uintptr_t end = *dash == '-' ? strtoul(dash + 1, &space, 16) : 0;
 
-                if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+                if (end > 0 && *space == ' ')
                         inside = begin <= (uintptr_t)address && (uintptr_t)address < end;
                 else if (inside && strncmp(line, "VmFlags:", 8) == 0)
                         found = true;
