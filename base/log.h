@@ -10,7 +10,8 @@
 
 #include "base/cleanup.h"
 
-enum tk_log_level { TK_LOG_ERROR, TK_LOG_WARNING, TK_LOG_INFO, TK_LOG_DEBUG };
+/* TK_LOG_NONE is for tk_log_set_level alone: no line passes. */
+enum tk_log_level { TK_LOG_NONE = -1, TK_LOG_ERROR, TK_LOG_WARNING, TK_LOG_INFO, TK_LOG_DEBUG };
 
 /* Lines above @level are dropped. The default is TK_LOG_INFO. */
 void tk_log_set_level(enum tk_log_level level);

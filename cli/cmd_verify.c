@@ -2,6 +2,7 @@
 
 /* `verify`: authenticate every block of every file of a volume that is not mounted. */
 
+#include "base/log.h"
 #include "cli/command.h"
 #include "cli/hygiene.h"
 #include "cli/open.h"
@@ -192,6 +193,7 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         r = tk_open_unlock(volume, conf, "being verified", &keystore, fault);
         if (r < 0)
                 return r;
+        tk_log_set_level(TK_LOG_NONE); /* each damage is said once, as a finding */
         r = verify(volume, args->json, &totals, fault);
         if (r < 0 || totals.findings == 0)
                 return r;

@@ -4,7 +4,7 @@
  * The control channel.
  *
  * Socket addresses hold 108 bytes, paths more: so the socket is bound and reached
- * through /proc/self/fd. The server talks to one client at a time and gives it a
+ * through /proc/self/fd. The server talks to one client at a time and gives it half a
  * second in all, so that a stuck one delays the others no longer than that.
  */
 
@@ -27,7 +27,7 @@ static const char socket_name[] = "turnkeyfs.sock";
 static const char request_status[] = "status\n";
 
 enum {
-        SERVE_MS = 1000,         /* for one client */
+        SERVE_MS = 500,          /* for one client */
         ASK_MS = 5000,           /* for one answer, other clients' turns included */
         ANSWER_MAX = 256 * 1024, /* bytes */
         BACKLOG = 16,
