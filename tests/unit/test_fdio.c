@@ -8,6 +8,39 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+
+/*
+ * The kernel on a bad day: every other call is interrupted, and no transfer is
+ * longer than @bad_day bytes. These stand before the C library's functions.
+ */
+static size_t bad_day = SIZE_MAX;
+static unsigned calls;
+
+static ssize_t transfer(long number, int fd, const struct iovec *iov, int count, off_t off)
+{
+        struct iovec part = *iov;
+
+        if (bad_day == SIZE_MAX)
+                return syscall(number, fd, iov, (long)count, off, 0L);
+        if (calls++ % 2 == 0) {
+                errno = EINTR;
+                return -1;
+        }
+        if (part.iov_len > bad_day)
+                part.iov_len = bad_day;
+        return syscall(number, fd, &part, 1L, off, 0L);
+}
+
+ssize_t preadv(int fd, const struct iovec *iov, int count, off_t off)
+{
+        return transfer(SYS_preadv, fd, iov, count, off);
+}
+
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t off)
+{
+        return transfer(SYS_pwritev, fd, iov, count, off);
+}
 
 static int new_file(const char *name)
 {
@@ -86,6 +119,28 @@ static void test_pwrite__short_transfer_goes_on(void **state)
         assert_int_equal(r, -EFBIG);
         assert_int_equal(tk_fdio_pread(fd, buf, 16, 0), 10);
         assert_memory_equal(buf, "0123456789", 10);
+}
+
+static void test_fdio__interrupted_and_short(void **state)
+{
+        TK_AUTOCLOSE int fd = new_file("f");
+        char text[] = "0123456789abcdef";
+        char back[17] = "";
+
+        for (bad_day = 1; bad_day <= 5; bad_day++) {
+                struct iovec in[] = {{text, 5}, {text + 5, 1}, {text + 6, 10}};
+                struct iovec out[] = {{back, 2}, {back + 2, 7}, {back + 9, 8}};
+
+                calls = 0;
+                assert_int_equal(tk_fdio_pwritev(fd, in, 3, 0), 0);
+                assert_true(calls > 2 * 16 / 5);
+                assert_int_equal(tk_fdio_preadv(fd, out, 3, 0), 16);
+                assert_string_equal(back, text);
+                memset(back, 0, sizeof(back));
+        }
+        bad_day = 0; /* no byte at all: an error, not an endless loop */
+        assert_int_equal(tk_fdio_pwrite(fd, text, 16, 0), -EIO);
+        bad_day = SIZE_MAX;
 }
 
 static void test_read_file__limits(void **state)
@@ -171,6 +226,7 @@ int main(void)
                 TK_TEST_IN_DIR(test_pread__ends_with_the_file),
                 TK_TEST_IN_DIR(test_preadv__fills_spans_in_turn),
                 TK_TEST_IN_DIR(test_pwrite__short_transfer_goes_on),
+                TK_TEST_IN_DIR(test_fdio__interrupted_and_short),
                 TK_TEST_IN_DIR(test_read_file__limits),
                 TK_TEST_IN_DIR(test_replace__new_and_old),
                 TK_TEST_IN_DIR(test_replace__over_a_left_sibling),
