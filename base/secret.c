@@ -79,7 +79,7 @@ static int pages_new(size_t len, uint8_t **ret_pages)
                 }
         }
         (void)madvise(pages, len, MADV_DONTDUMP);
-        (void)madvise(pages, len, MADV_DONTFORK);
+        (void)madvise(pages, len, MADV_WIPEONFORK);
         *ret_pages = pages;
         return 0;
 }

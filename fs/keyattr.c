@@ -71,8 +71,8 @@ static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute
         if (!ret_candidate->present)
                 return 0;
         /* Nearly always the two are the same bytes: one unwrap serves both. */
-        if (attribute->dek &&
-            memcmp(ret_candidate->record.bytes, attribute->record.bytes, TK_RECORD_LEN) == 0)
+        if (attribute->dek && tk_bytes_equal_ct(ret_candidate->record.bytes,
+                                                attribute->record.bytes, TK_RECORD_LEN))
                 return tk_secret_dup_bytes(tk_secret_bytes(attribute->dek), TK_KEY_LEN,
                                            &ret_candidate->dek);
         return candidate_unwrap(fs, ret_candidate);
@@ -131,7 +131,7 @@ static int copy_wins(int fd, uint64_t backing_size, const struct candidate *attr
         if (by_attribute != 0)
                 return by_attribute == -ENODATA || by_attribute > 0 ? 0 : by_attribute;
         by_copy = opens_a_block(fd, backing_size, copy->dek);
-        return by_copy < 0 ? by_copy : by_copy;
+        return by_copy;
 }
 
 static int choose(int fd, uint64_t backing_size, struct candidate *attribute,
