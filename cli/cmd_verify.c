@@ -2,6 +2,7 @@
 
 /* `verify`: authenticate every block of every file of a volume that is not mounted. */
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/hygiene.h"
@@ -58,6 +59,17 @@ static uint64_t count_bytes(const char *cipherdir)
         return bytes;
 }
 
+static json_t *hex_json(const char *text)
+{
+        size_t len = strlen(text);
+        TK_CLEANUP(tk_freep) char *hex = malloc(2 * len + 1);
+
+        if (!hex)
+                return NULL;
+        tk_hex_encode((const uint8_t *)text, len, hex);
+        return json_string(hex);
+}
+
 static json_t *finding_json(const struct tk_verify_finding *finding)
 {
         json_t *object;
@@ -66,6 +78,8 @@ static json_t *finding_json(const struct tk_verify_finding *finding)
                            "kind", kinds[finding->kind].name,   //
                            "path", tk_text_json(finding->path), //
                            "error", strerror(-finding->error));
+        if (object && !tk_text_is_utf8(finding->path))
+                json_object_set_new(object, "path_hex", hex_json(finding->path));
         if (object && finding->kind == TK_VERIFY_BLOCK) {
                 json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
                 json_object_set_new(object, "length", json_integer((json_int_t)finding->length));

@@ -230,7 +230,7 @@ static void test_conf_load__from_file(void **state)
         assert_non_null(strstr(fault.text, "NUL"));
 
         fault = (struct tk_fault){0};
-        assert_int_equal(ftruncate(fd, 65 * 1024), 0);
+        assert_int_equal(ftruncate(fd, 65 * 1024L), 0);
         assert_int_equal(tk_conf_load(path, &conf, &fault), -EFBIG);
         assert_int_equal(fault.kind, TK_FAULT_CONFIG);
         close(fd);
