@@ -147,7 +147,8 @@ ssize_t tk_backing_listxattr(int fd, char *list, size_t max)
 
 int tk_backing_reopen(int fd, int flags)
 {
-        int opened = open(path_of(fd).text, flags | O_CLOEXEC);
+        /* The link in /proc is to be followed; what it leads to is the file itself. */
+        int opened = open(path_of(fd).text, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
 
         return opened < 0 ? -errno : opened;
 }

@@ -13,6 +13,7 @@
  */
 
 #include "fs/fs.h"
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 struct tk_inode; /* opaque: inode.c */
@@ -55,23 +56,29 @@ uint64_t tk_inode_number(const struct tk_inode *inode);
 mode_t tk_inode_type(const struct tk_inode *inode); /* S_IFMT bits */
 
 /* The open file of this inode, for openfile.c, which guards it with its own lock. */
-struct tk_openfile **tk_inode_openfile(struct tk_inode *inode);
+_Atomic(struct tk_openfile *) *tk_inode_openfile(struct tk_inode *inode);
 
 /*
  * A name is about to lose its file (unlink, rmdir, rename over it). Between begin
- * and end no other removal of the same inode runs. The inode keeps a descriptor
- * if this was its last name, so that those who still use it can.
+ * and end no other removal of the same inode runs. What loses its last name while
+ * it is in use keeps a descriptor, so that it can still be reached.
  */
 struct tk_removal {
         struct tk_inode_table *table;
         struct tk_inode *inode; /* NULL: the kernel does not know it */
         pthread_mutex_t *lock;  /* held */
         int fd;
+        struct stat *st;
         bool last_name;
 };
 TK_MUST_USE int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const char *name,
                                        struct tk_removal *removal);
 void tk_inode_removal_end(struct tk_removal *removal, bool removed);
+
+/* The last status of a regular file that lost its name while it was not open; false: another case.
+ */
+bool tk_inode_last_stat(struct tk_inode_table *table, const struct tk_inode *inode,
+                        struct stat *ret_st);
 
 /*
  * Renaming moves inodes to other names. Between begin and end no path is

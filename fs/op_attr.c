@@ -29,9 +29,9 @@ static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct t
                 return 0;
         }
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        if (fd < 0)
+        if (fd < 0 && !tk_inode_last_stat(fs->inodes, inode, ret_st))
                 return fd;
-        if (fstat(fd, ret_st) < 0)
+        if (fd >= 0 && fstat(fd, ret_st) < 0)
                 return -errno;
         tk_op_present(ret_st);
         return 0;

@@ -221,7 +221,7 @@ def _fio(system, name, *options):
     """Run fio on one file below the root; returns its direction's totals."""
     done = subprocess.run(
         ['fio', '--output-format=json', '--name=' + name, '--filename=' + os.path.join(system.root, 'fio'),
-         '--ioengine=psync', '--group_reporting', '--thread', '--randrepeat=1', *options],
+         '--ioengine=psync', '--fallocate=none', '--group_reporting', '--thread', '--randrepeat=1', *options],
         stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f'fio {name}: {(done.stderr or done.stdout)[-400:]}')
