@@ -57,12 +57,15 @@ static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mo
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int fd = -1;
         mode_t lift = geteuid() == 0 ? 0 : S_IRUSR | S_IWUSR;
+        struct tk_caller maker = *caller;
         struct stat st;
         int r;
 
         r = tk_keyattr_make(fs, &dek, ret_record);
         if (r < 0)
                 return r;
+        maker.umask &= ~lift;
+        tk_creds_become(&maker);
         fd = tk_backing_create(parentfd, name, mode | lift);
         if (fd < 0)
                 return fd;
@@ -94,7 +97,6 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
         parentfd = open_dir_path(fs, parent);
         if (parentfd < 0)
                 return parentfd;
-        tk_creds_become(caller);
         fd = make_file(fs, parentfd, name, mode, caller, &dek, &record);
         if (fd < 0)
                 return fd;
@@ -124,12 +126,12 @@ int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
         parentfd = open_dir_path(fs, parent);
         if (parentfd < 0)
                 return parentfd;
-        tk_creds_become(caller);
         if (S_ISREG(mode)) {
                 fd = make_file(fs, parentfd, name, mode & 07777, caller, &dek, &record);
                 if (fd < 0)
                         return fd;
         } else {
+                tk_creds_become(caller);
                 r = tk_backing_mknod(parentfd, name, mode, dev);
         }
         if (r < 0)
