@@ -181,6 +181,9 @@ int tk_content_load_block(struct tk_fs *fs, struct tk_openfile *file, struct tk_
 
 /* Write --------------------------------------------------------------------- */
 
+/* What is cut off of a tag page. */
+static const uint8_t zero_cells[TK_GROUP_BLOCKS * TK_CELL_LEN];
+
 /* A write in hand. */
 struct write {
         struct tk_fs *fs;
@@ -360,6 +363,30 @@ static void raise_size(struct tk_openfile *file, uint64_t size)
 
         while (old < size && !atomic_compare_exchange_weak(&file->size, &old, size))
                 ;
+}
+
+int tk_content_cut(struct tk_openfile *file, uint64_t size)
+{
+        uint64_t last;
+        unsigned slot;
+        int r;
+
+        if (size == 0) {
+                r = tk_backing_truncate(file->fd, 0);
+                if (r == 0)
+                        file->has_header = false;
+                return r;
+        }
+        last = tk_block_of(size - 1);
+        slot = tk_slot_of_block(last);
+        if (slot < TK_GROUP_BLOCKS - 1) {
+                r = tk_backing_pwrite(file->fd, zero_cells,
+                                      (size_t)(TK_GROUP_BLOCKS - 1 - slot) * TK_CELL_LEN,
+                                      tk_cell_off(last) + TK_CELL_LEN);
+                if (r < 0)
+                        return r;
+        }
+        return tk_backing_truncate(file->fd, tk_backing_size(size));
 }
 
 /* After a failed write: give back what was taken beyond the end of the file. */

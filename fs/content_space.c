@@ -25,30 +25,6 @@ static const uint8_t zero_page[TK_BLOCK_LEN];
 
 /* Size ---------------------------------------------------------------------- */
 
-int tk_content_cut(struct tk_openfile *file, uint64_t size)
-{
-        uint64_t last;
-        unsigned slot;
-        int r;
-
-        if (size == 0) {
-                r = tk_backing_truncate(file->fd, 0);
-                if (r == 0)
-                        file->has_header = false;
-                return r;
-        }
-        last = tk_block_of(size - 1);
-        slot = tk_slot_of_block(last);
-        if (slot < TK_GROUP_BLOCKS - 1) {
-                r = tk_backing_pwrite(file->fd, zero_page,
-                                      (size_t)(TK_GROUP_BLOCKS - 1 - slot) * TK_CELL_LEN,
-                                      tk_cell_off(last) + TK_CELL_LEN);
-                if (r < 0)
-                        return r;
-        }
-        return tk_backing_truncate(file->fd, tk_backing_size(size));
-}
-
 static int read_cell(const struct tk_openfile *file, uint64_t block, uint8_t cell[TK_CELL_LEN])
 {
         ssize_t n = tk_fdio_pread(file->fd, cell, TK_CELL_LEN, (off_t)tk_cell_off(block));

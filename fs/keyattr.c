@@ -71,8 +71,8 @@ static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute
         if (!ret_candidate->present)
                 return 0;
         /* Nearly always the two are the same bytes: one unwrap serves both. */
-        if (attribute->dek && tk_bytes_equal_ct(ret_candidate->record.bytes,
-                                                attribute->record.bytes, TK_RECORD_LEN))
+        if (attribute->dek &&
+            tk_bytes_equal_ct(ret_candidate->record.bytes, attribute->record.bytes, TK_RECORD_LEN))
                 return tk_secret_dup_bytes(tk_secret_bytes(attribute->dek), TK_KEY_LEN,
                                            &ret_candidate->dek);
         return candidate_unwrap(fs, ret_candidate);

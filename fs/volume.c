@@ -1,33 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The volume: directory, file and lock.
+ * The volume: made, opened, unlocked, and written back.
  *
- * The lock is an flock on a file that is never replaced; the holder writes into
- * it who it is. The volume file is replaced atomically and only under the lock.
+ * The volume file is replaced atomically and only under the volume lock.
  */
 
 #include "fs/volume.h"
 
 #include "base/bytes.h"
 #include "base/fdio.h"
-#include "crypto/kdf.h"
 #include "crypto/random.h"
-#include "fs/volume_text.h"
+#include "fs/volume_key.h"
+#include "fs/volume_lock.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
 static const char volume_file[] = "turnkeyfs.volume";
-static const char lock_file[] = "turnkeyfs.lock";
-static const char volume_key_label[] = "turnkeyfs volume key";
 
 struct tk_volume {
         char *path;
@@ -40,114 +35,6 @@ struct tk_volume {
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         uint16_t mount_number;
 };
-
-/* The AAD of a volume key sealed under a KEK version. */
-struct volume_key_aad {
-        uint8_t bytes[sizeof(volume_key_label) - 1 + TK_VOLUME_ID_LEN + 2];
-};
-
-static void make_volume_key_aad(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
-                                struct volume_key_aad *ret_aad)
-{
-        size_t label_len = sizeof(volume_key_label) - 1;
-
-        memcpy(ret_aad->bytes, volume_key_label, label_len);
-        memcpy(ret_aad->bytes + label_len, id, TK_VOLUME_ID_LEN);
-        tk_put_be16(ret_aad->bytes + label_len + TK_VOLUME_ID_LEN, version);
-}
-
-static int seal_volume_key(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
-                           const struct tk_secret *kek, const struct tk_secret *volume_key,
-                           uint8_t ret_sealed[TK_SEALED_KEY_LEN])
-{
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        struct volume_key_aad aad;
-        int r;
-
-        make_volume_key_aad(id, version, &aad);
-        r = tk_random_bytes(ret_sealed, TK_AEAD_IV_LEN);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        return tk_aead_seal(aead,
-                            &(struct tk_aead_msg){.iv = ret_sealed,
-                                                  .aad = aad.bytes,
-                                                  .aad_len = sizeof(aad.bytes),
-                                                  .in = tk_secret_bytes(volume_key),
-                                                  .out = ret_sealed + TK_AEAD_IV_LEN,
-                                                  .len = TK_KEY_LEN},
-                            ret_sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
-}
-
-static int unseal_volume_key(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
-                             const struct tk_secret *kek, const uint8_t sealed[TK_SEALED_KEY_LEN],
-                             struct tk_secret **ret_volume_key)
-{
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
-        struct volume_key_aad aad;
-        int r;
-
-        make_volume_key_aad(id, version, &aad);
-        r = tk_secret_new(TK_KEY_LEN, &volume_key);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        r = tk_aead_open(aead,
-                         &(struct tk_aead_msg){.iv = sealed,
-                                               .aad = aad.bytes,
-                                               .aad_len = sizeof(aad.bytes),
-                                               .in = sealed + TK_AEAD_IV_LEN,
-                                               .out = tk_secret_bytes_mutable(volume_key),
-                                               .len = TK_KEY_LEN},
-                         sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
-        if (r < 0)
-                return r;
-        *ret_volume_key = TK_TAKE(volume_key);
-        return 0;
-}
-
-static int derive_mac_key(const struct tk_secret *volume_key, struct tk_secret **ret_mac_key)
-{
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
-        int r;
-
-        r = tk_secret_new(TK_KEY_LEN, &mac_key);
-        if (r < 0)
-                return r;
-        r = tk_kdf_expand(volume_key, "turnkeyfs volume file", NULL, 0, mac_key);
-        if (r < 0)
-                return r;
-        *ret_mac_key = TK_TAKE(mac_key);
-        return 0;
-}
-
-/* The fingerprint is public, but is derived in a secret as every key is. */
-static int derive_fingerprint(const struct tk_secret *volume_key,
-                              char ret_fingerprint[TK_FINGERPRINT_LEN + 1])
-{
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *bytes = NULL;
-        int r;
-
-        r = tk_secret_new(TK_KEY_LEN, &bytes);
-        if (r < 0)
-                return r;
-        r = tk_kdf_expand(volume_key, "turnkeyfs fingerprint", NULL, 0, bytes);
-        if (r < 0)
-                return r;
-        tk_hex_encode(tk_secret_bytes(bytes), TK_KEY_LEN, ret_fingerprint);
-        return 0;
-}
 
 /* Write @text with its MAC as the volume file. */
 static int store(int dirfd, const struct tk_volume_text *text, const struct tk_secret *mac_key)
@@ -224,7 +111,8 @@ static int make_directory(const char *path, int *ret_dirfd, struct tk_fault *fau
             mkdirat(dirfd, "journal", 0700) < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write into %s: %s",
                                     path, strerror(errno));
-        lockfd = openat(dirfd, lock_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        lockfd =
+                openat(dirfd, TK_VOLUME_LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (lockfd < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write into %s: %s",
                                     path, strerror(errno));
@@ -264,7 +152,7 @@ static int make_first_kek(struct tk_volume_text *text, struct tk_kms *kms,
                                     tk_kms_provider_name(kms));
 
         snprintf(wrap.provider, sizeof(wrap.provider), "%s", tk_kms_provider_name(kms));
-        r = seal_volume_key(text->id, 1, kek, volume_key, entry.volume_key);
+        r = tk_volume_key_seal(text->id, 1, kek, volume_key, entry.volume_key);
         if (r < 0)
                 return r;
         r = tk_volume_text_add_kek(text, &entry);
@@ -283,10 +171,10 @@ static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
         r = tk_random_secret(TK_KEY_LEN, &volume_key);
         if (r < 0)
                 return r;
-        r = derive_mac_key(volume_key, &mac_key);
+        r = tk_volume_key_derive_mac(volume_key, &mac_key);
         if (r < 0)
                 return r;
-        r = derive_fingerprint(volume_key, ret_fingerprint);
+        r = tk_volume_key_fingerprint(volume_key, ret_fingerprint);
         if (r < 0)
                 return r;
         r = make_first_kek(text, kms, volume_key, fault);
@@ -310,7 +198,7 @@ int tk_volume_create(const char *path, const uint8_t volume_id[TK_VOLUME_ID_LEN]
         r = fill_new(dirfd, &text, kms, ret_fingerprint, fault);
         tk_volume_text_done(&text);
         if (r < 0) {
-                unlinkat(dirfd, lock_file, 0);
+                unlinkat(dirfd, TK_VOLUME_LOCK_FILE, 0);
                 unlinkat(dirfd, "journal", AT_REMOVEDIR);
                 unlinkat(dirfd, "root", AT_REMOVEDIR);
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
@@ -386,99 +274,26 @@ struct tk_volume *tk_volume_free(struct tk_volume *volume)
         tk_volume_text_done(&volume->text);
         free(volume->raw);
         free(volume->path);
-        if (volume->lockfd >= 0) {
-                (void)!ftruncate(volume->lockfd, 0);
-                close(volume->lockfd);
-        }
+        tk_volume_lock_release(volume->lockfd);
         if (volume->dirfd >= 0)
                 close(volume->dirfd);
         free(volume);
         return NULL;
 }
 
-/* The lock ----------------------------------------------------------------- */
-
-static void read_holder(int fd, struct tk_volume_holder *holder)
-{
-        char text[600] = "";
-        char *newline;
-
-        memset(holder, 0, sizeof(*holder));
-        if (tk_fdio_pread(fd, text, sizeof(text) - 1, 0) <= 0)
-                return;
-        holder->pid = strtol(text, &newline, 10);
-        if (*newline != '\n')
-                return;
-        snprintf(holder->doing, sizeof(holder->doing), "%.*s", (int)strcspn(newline + 1, "\n"),
-                 newline + 1);
-}
-
-/* Whoever only asks for the holder (tk_volume_holder) has the lock for an instant: wait that out.
- */
-static int flock_patiently(int fd)
-{
-        const struct timespec pause = {.tv_nsec = 20L * 1000 * 1000};
-
-        for (int tries = 0; tries < 10; tries++) {
-                if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-                        return 0;
-                if (errno != EWOULDBLOCK)
-                        return -1;
-                nanosleep(&pause, NULL);
-        }
-        errno = EWOULDBLOCK;
-        return -1;
-}
-
 int tk_volume_lock(struct tk_volume *volume, const char *doing, struct tk_fault *fault)
 {
-        TK_AUTOCLOSE int fd = -1;
-        struct tk_volume_holder holder;
-        char text[600];
-        int len;
         int r;
 
-        fd = openat(volume->dirfd, lock_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot open %s/%s: %s",
-                                    volume->path, lock_file, strerror(errno));
-        if (flock_patiently(fd) < 0) {
-                if (errno != EWOULDBLOCK)
-                        return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno,
-                                            "cannot lock %s/%s: %s", volume->path, lock_file,
-                                            strerror(errno));
-                read_holder(fd, &holder);
-                return tk_fault_set(fault, TK_FAULT_IN_USE, -EBUSY,
-                                    "%s is in use: %s by process %ld; unmount or end that first",
-                                    volume->path, holder.doing[0] ? holder.doing : "held",
-                                    holder.pid);
-        }
-
-        len = snprintf(text, sizeof(text), "%ld\n%.511s\n", (long)getpid(), doing);
-        if (ftruncate(fd, 0) < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write %s/%s: %s",
-                                    volume->path, lock_file, strerror(errno));
-        r = tk_fdio_pwrite(fd, text, (size_t)len, 0);
+        r = tk_volume_lock_take(volume->dirfd, volume->path, doing, &volume->lockfd, fault);
         if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot write %s/%s: %s",
-                                    volume->path, lock_file, strerror(-r));
-        volume->lockfd = TK_TAKE_FD(fd);
+                return r;
         return read_text(volume, fault);
 }
 
 int tk_volume_holder(const struct tk_volume *volume, struct tk_volume_holder *ret_holder)
 {
-        TK_AUTOCLOSE int fd = -1;
-
-        fd = openat(volume->dirfd, lock_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0)
-                return errno == ENOENT ? 0 : -errno;
-        if (flock(fd, LOCK_SH | LOCK_NB) == 0)
-                return 0;
-        if (errno != EWOULDBLOCK)
-                return -errno;
-        read_holder(fd, ret_holder);
-        return 1;
+        return tk_volume_lock_holder(volume->dirfd, ret_holder);
 }
 
 /* Keys ------------------------------------------------------------------- */
@@ -521,8 +336,8 @@ static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
                 return r;
         if (tk_secret_len(kek) != TK_KEY_LEN)
                 return damaged(volume, "a KEK has the wrong size", fault);
-        r = unseal_volume_key(volume->text.id, entry->kek.version, kek, entry->volume_key,
-                              &unsealed);
+        r = tk_volume_key_unseal(volume->text.id, entry->kek.version, kek, entry->volume_key,
+                                 &unsealed);
         if (r == -EBADMSG)
                 return damaged(volume, "the volume key does not authenticate", fault);
         if (r < 0)
@@ -569,7 +384,7 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms, const char *f
         if (!volume_key)
                 return damaged(volume, "no KEK version is active", fault);
 
-        r = derive_fingerprint(volume_key, volume->fingerprint);
+        r = tk_volume_key_fingerprint(volume_key, volume->fingerprint);
         if (r < 0)
                 return r;
         if (fingerprint && strcasecmp(fingerprint, volume->fingerprint) != 0)
@@ -577,7 +392,7 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms, const char *f
                                     "%s is not the volume that the configuration names: its "
                                     "fingerprint is %s; if it was replaced, find out by whom",
                                     volume->path, volume->fingerprint);
-        r = derive_mac_key(volume_key, &mac_key);
+        r = tk_volume_key_derive_mac(volume_key, &mac_key);
         if (r < 0)
                 return r;
         r = check_mac(volume, mac_key, fault);

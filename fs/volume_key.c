@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The volume key: sealed under KEK versions, and what is derived from it. */
+
+#include "fs/volume_key.h"
+
+#include "base/bytes.h"
+#include "crypto/kdf.h"
+#include "crypto/random.h"
+#include <string.h>
+
+static const char volume_key_label[] = "turnkeyfs volume key";
+
+/* The AAD of a volume key sealed under a KEK version. */
+struct volume_key_aad {
+        uint8_t bytes[sizeof(volume_key_label) - 1 + TK_VOLUME_ID_LEN + 2];
+};
+
+static void make_volume_key_aad(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                                struct volume_key_aad *ret_aad)
+{
+        size_t label_len = sizeof(volume_key_label) - 1;
+
+        memcpy(ret_aad->bytes, volume_key_label, label_len);
+        memcpy(ret_aad->bytes + label_len, id, TK_VOLUME_ID_LEN);
+        tk_put_be16(ret_aad->bytes + label_len + TK_VOLUME_ID_LEN, version);
+}
+
+int tk_volume_key_seal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                       const struct tk_secret *kek, const struct tk_secret *volume_key,
+                       uint8_t ret_sealed[TK_SEALED_KEY_LEN])
+{
+        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
+        struct volume_key_aad aad;
+        int r;
+
+        make_volume_key_aad(id, version, &aad);
+        r = tk_random_bytes(ret_sealed, TK_AEAD_IV_LEN);
+        if (r < 0)
+                return r;
+        r = tk_aead_new(&aead);
+        if (r < 0)
+                return r;
+        r = tk_aead_set_key(aead, kek);
+        if (r < 0)
+                return r;
+        return tk_aead_seal(aead,
+                            &(struct tk_aead_msg){.iv = ret_sealed,
+                                                  .aad = aad.bytes,
+                                                  .aad_len = sizeof(aad.bytes),
+                                                  .in = tk_secret_bytes(volume_key),
+                                                  .out = ret_sealed + TK_AEAD_IV_LEN,
+                                                  .len = TK_KEY_LEN},
+                            ret_sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
+}
+
+int tk_volume_key_unseal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
+                         const struct tk_secret *kek, const uint8_t sealed[TK_SEALED_KEY_LEN],
+                         struct tk_secret **ret_volume_key)
+{
+        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        struct volume_key_aad aad;
+        int r;
+
+        make_volume_key_aad(id, version, &aad);
+        r = tk_secret_new(TK_KEY_LEN, &volume_key);
+        if (r < 0)
+                return r;
+        r = tk_aead_new(&aead);
+        if (r < 0)
+                return r;
+        r = tk_aead_set_key(aead, kek);
+        if (r < 0)
+                return r;
+        r = tk_aead_open(aead,
+                         &(struct tk_aead_msg){.iv = sealed,
+                                               .aad = aad.bytes,
+                                               .aad_len = sizeof(aad.bytes),
+                                               .in = sealed + TK_AEAD_IV_LEN,
+                                               .out = tk_secret_bytes_mutable(volume_key),
+                                               .len = TK_KEY_LEN},
+                         sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
+        if (r < 0)
+                return r;
+        *ret_volume_key = TK_TAKE(volume_key);
+        return 0;
+}
+
+int tk_volume_key_derive_mac(const struct tk_secret *volume_key, struct tk_secret **ret_mac_key)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        int r;
+
+        r = tk_secret_new(TK_KEY_LEN, &mac_key);
+        if (r < 0)
+                return r;
+        r = tk_kdf_expand(volume_key, "turnkeyfs volume file", NULL, 0, mac_key);
+        if (r < 0)
+                return r;
+        *ret_mac_key = TK_TAKE(mac_key);
+        return 0;
+}
+
+/* The fingerprint is public, but is derived in a secret as every key is. */
+int tk_volume_key_fingerprint(const struct tk_secret *volume_key,
+                              char ret_fingerprint[TK_FINGERPRINT_LEN + 1])
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *bytes = NULL;
+        int r;
+
+        r = tk_secret_new(TK_KEY_LEN, &bytes);
+        if (r < 0)
+                return r;
+        r = tk_kdf_expand(volume_key, "turnkeyfs fingerprint", NULL, 0, bytes);
+        if (r < 0)
+                return r;
+        tk_hex_encode(tk_secret_bytes(bytes), TK_KEY_LEN, ret_fingerprint);
+        return 0;
+}
