@@ -15,6 +15,7 @@
 #include "cli/hygiene.h"
 #include "cli/mountopts.h"
 #include "cli/open.h"
+#include "cli/passphrase.h"
 #include "cli/paths.h"
 #include "cli/serve.h"
 #include "fs/mount.h"
@@ -64,6 +65,7 @@ static int read_options(struct job *job, struct tk_fault *fault)
         r = tk_open_conf(args->config ? args->config : job->opts.config, &job->conf, fault);
         if (r < 0)
                 return r;
+        tk_hygiene_close_inherited(tk_passphrase_fd(job->conf));
         tk_mountopts_apply(&job->opts, job->conf);
         if (job->conf->mount.allow_other && geteuid() != 0 && !tk_fuseconf_allows_other())
                 return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,

@@ -58,9 +58,8 @@ static void check_filesystem(struct tk_doctor *doctor, int dirfd)
                 tk_doctor_ok(doctor, "filesystem", "%s", good[i].name);
                 return;
         }
-        tk_doctor_warn(doctor, "filesystem", "prefer ext4, XFS or btrfs",
-                       "type 0x%lx is none of ext4, XFS and btrfs, which were tested",
-                       (unsigned long)fs.f_type);
+        tk_doctor_warn(doctor, "filesystem", "prefer one of them for what must survive a crash",
+                       "type 0x%lx is none of ext4, XFS and btrfs", (unsigned long)fs.f_type);
 }
 
 /* A file without a name, or one whose name is removed at once. */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,7 +26,8 @@ int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
                 [TK_CONF_LOG_INFO] = TK_LOG_INFO,
                 [TK_CONF_LOG_DEBUG] = TK_LOG_DEBUG,
         };
-        const struct rlimit none = {0, 0};
+        /* 1, not 0: a core_pattern that pipes to a program minds no other limit. */
+        const struct rlimit none = {1, 1};
 
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -errno,
@@ -95,6 +97,19 @@ const char *tk_hygiene_locked(void)
         if (!tk_secret_all_locked())
                 return "none";
         return atomic_load(&all_locked) ? "all" : "keys";
+}
+
+void tk_hygiene_close_inherited(int keep)
+{
+        const int first = STDERR_FILENO + 1;
+
+        if (keep >= first) {
+                if (keep > first)
+                        (void)close_range((unsigned)first, (unsigned)keep - 1, 0);
+                (void)close_range((unsigned)keep + 1, UINT_MAX, 0);
+        } else {
+                (void)close_range((unsigned)first, UINT_MAX, 0);
+        }
 }
 
 void tk_hygiene_daemon(void)

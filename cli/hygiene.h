@@ -24,5 +24,11 @@ bool tk_hygiene_can_lock_all(void);
 /* What of the memory can't reach a swap device: "all", "keys" or "none". Any thread. */
 const char *tk_hygiene_locked(void);
 
+/*
+ * Close the descriptors that the process was started with, but for stdio and @keep
+ * (-1: none): a daemon would hold a caller's locks and pipes. Before opening any.
+ */
+void tk_hygiene_close_inherited(int keep);
+
 /* For a daemon: as many descriptors as allowed; file modes as the callers ask for them. */
 void tk_hygiene_daemon(void);

@@ -82,10 +82,9 @@ static int from_file(const char *path, struct tk_secret **ret_passphrase, struct
 }
 
 /* Closed afterwards: the descriptor was opened for this. */
-static int from_inherited_fd(const char *number, struct tk_secret **ret_passphrase,
-                             struct tk_fault *fault)
+static int from_inherited_fd(int number, struct tk_secret **ret_passphrase, struct tk_fault *fault)
 {
-        TK_AUTOCLOSE int fd = (int)strtol(number, NULL, 10);
+        TK_AUTOCLOSE int fd = number;
         char from[32];
 
         snprintf(from, sizeof(from), "descriptor %d", fd);
@@ -166,7 +165,7 @@ int tk_passphrase_get(const struct tk_conf *conf, const char *label, bool confir
         case TK_CONF_PASSPHRASE_FILE:
                 return from_file(arg, ret_passphrase, fault);
         case TK_CONF_PASSPHRASE_FD:
-                return from_inherited_fd(arg, ret_passphrase, fault);
+                return from_inherited_fd(tk_passphrase_fd(conf), ret_passphrase, fault);
         case TK_CONF_PASSPHRASE_CREDENTIAL:
                 return from_credential(arg, ret_passphrase, fault);
         default:
@@ -179,4 +178,11 @@ bool tk_passphrase_is_interactive(const struct tk_conf *conf)
 {
         return conf->local.passphrase == TK_CONF_PASSPHRASE_PROMPT ||
                conf->local.passphrase == TK_CONF_PASSPHRASE_FD;
+}
+
+int tk_passphrase_fd(const struct tk_conf *conf)
+{
+        if (conf->local.passphrase != TK_CONF_PASSPHRASE_FD)
+                return -1;
+        return (int)strtol(conf->local.passphrase_arg, NULL, 10);
 }

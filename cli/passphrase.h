@@ -22,3 +22,6 @@ TK_MUST_USE int tk_passphrase_get(const struct tk_conf *conf, const char *label,
 
 /* Whether somebody has to type it, or it can be read only once. */
 bool tk_passphrase_is_interactive(const struct tk_conf *conf);
+
+/* The descriptor that it will be read from; -1: another source. */
+int tk_passphrase_fd(const struct tk_conf *conf);
