@@ -87,10 +87,9 @@ int tk_volume_lock_take(int dirfd, const char *path, const char *doing, int *ret
 
 void tk_volume_lock_release(int lockfd)
 {
-        if (lockfd < 0)
-                return;
-        (void)!ftruncate(lockfd, 0);
-        close(lockfd);
+        /* What it says of the holder stays: nobody reads it unless the lock is held. */
+        if (lockfd >= 0)
+                close(lockfd);
 }
 
 int tk_volume_lock_holder(int dirfd, struct tk_volume_holder *ret_holder)
