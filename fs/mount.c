@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "fs/creds.h"
+#include "fs/killpriv.h"
 #include "fs/ops.h"
 #include "fs/seeker.h"
 #include <errno.h>
@@ -250,6 +251,11 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
                                     "cannot mount at %s; see above, and 'turnkeyfs doctor'",
                                     options->mountpoint);
         session->mounted = true;
+        r = tk_killpriv_enable(session->fuse);
+        if (r < 0)
+                tk_log(TK_LOG_WARNING,
+                       "small writes will be slow: libfuse does not let its messages be seen: %s",
+                       strerror(-r));
         return 0;
 }
 

@@ -90,6 +90,12 @@ enum tk_setattr_what {
         TK_SETATTR_MTIME = 32,
 };
 
+/* A caller without CAP_FSETID changed content: how to tell which groups it belongs to. */
+struct tk_kill_setid {
+        bool (*in_group)(void *context, gid_t gid);
+        void *context;
+};
+
 struct tk_setattr {
         unsigned what; /* of tk_setattr_what */
         mode_t mode;
@@ -98,11 +104,15 @@ struct tk_setattr {
         uint64_t size;
         struct timespec atime; /* tv_nsec may be UTIME_NOW */
         struct timespec mtime;
+        const struct tk_kill_setid *kill_setid; /* with TK_SETATTR_SIZE; NULL: leave them */
 };
 
 TK_MUST_USE int tk_op_getattr(struct tk_fs *fs, struct tk_inode *inode, struct stat *ret_st);
 TK_MUST_USE int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode,
                               const struct tk_setattr *set, struct stat *ret_st);
+
+/* Clear the set-id bits of the backing file @fd as a write by such a caller does. */
+TK_MUST_USE int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller);
 TK_MUST_USE int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st);
 
 /* Turn what the backing filesystem says into what applications see: the size. */

@@ -105,6 +105,20 @@ static int set_times(int fd, const struct tk_setattr *set)
         return tk_backing_utimens(fd, times);
 }
 
+/* Set-group-id without group execution once meant locking: members of the group keep it. */
+int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller)
+{
+        struct stat st;
+        mode_t mode;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        mode = st.st_mode & 07777 & ~S_ISUID;
+        if (mode & S_ISGID && (mode & S_IXGRP || !caller->in_group(caller->context, st.st_gid)))
+                mode &= ~S_ISGID;
+        return mode == (st.st_mode & 07777) ? 0 : tk_backing_chmod(fd, mode);
+}
+
 int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
                   struct stat *ret_st)
 {
@@ -116,6 +130,8 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                 return fd;
         if (set->what & TK_SETATTR_SIZE)
                 r = set_size(fs, inode, set->size);
+        if (r == 0 && set->kill_setid)
+                r = tk_op_kill_setid(fd, set->kill_setid);
         if (r == 0 && set->what & (TK_SETATTR_UID | TK_SETATTR_GID))
                 r = set_owner(fs, inode, fd, set);
         /* The mode after the owner: a change of owner clears set-id bits. */

@@ -9,6 +9,7 @@
 
 #include "fs/content.h"
 #include "fs/fs_internal.h"
+#include "fs/killpriv.h"
 #include "fs/op.h"
 #include "fs/seeker.h"
 #include <fcntl.h>
@@ -50,6 +51,11 @@ static struct tk_caller caller_of(fuse_req_t req)
         return (struct tk_caller){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
 }
 
+static bool caller_in_group(void *req, gid_t gid)
+{
+        return tk_killpriv_in_group(req, gid);
+}
+
 static struct fuse_entry_param entry_param(fuse_req_t req, const struct tk_entry *entry)
 {
         double timeout_s = context_of(req)->timeout_s;
@@ -88,8 +94,8 @@ static void shim_init(void *userdata, struct fuse_conn_info *conn)
 
         /*
          * Left out on purpose: splice (content is encrypted in memory), locks (the
-         * kernel's own do), automatic invalidation (we are the only writer), and the
-         * killing of set-id bits and O_TRUNC in open, which the kernel does rightly.
+         * kernel's own do), automatic invalidation (we are the only writer), O_TRUNC in
+         * open, which the kernel does rightly. Set-id bits: killpriv.h.
          */
         conn->want = conn->capable & wanted;
         conn->max_write = TK_REQUEST_MAX;
@@ -369,11 +375,13 @@ static struct tk_setattr setattr_of(const struct stat *attr, int to_set)
 static void shim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                          struct fuse_file_info *fi)
 {
+        const struct tk_kill_setid kill = {.in_group = caller_in_group, .context = req};
         struct tk_setattr set = setattr_of(attr, to_set);
         struct stat st;
         int r;
 
         (void)fi;
+        set.kill_setid = tk_killpriv_wanted() ? &kill : NULL;
         r = tk_op_setattr(fs_of(req), inode_of(req, ino), &set, &st);
         reply_attr(req, r, &st);
 }
@@ -522,6 +530,7 @@ static void shim_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
 static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
                            struct fuse_file_info *fi)
 {
+        const struct tk_kill_setid kill = {.in_group = caller_in_group, .context = req};
         size_t len = fuse_buf_size(bufv);
         int r;
 
@@ -532,6 +541,8 @@ static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
                 return;
         }
         r = tk_content_write(fs_of(req), file_of(fi), (uint64_t)off, bufv->buf[0].mem, len);
+        if (r == 0 && tk_killpriv_wanted())
+                r = tk_op_kill_setid(file_of(fi)->fd, &kill);
         if (r < 0)
                 tk_reply_error(req, r);
         else
