@@ -33,6 +33,14 @@ void tk_log_to_syslog(void)
         atomic_store(&log_syslog, true);
 }
 
+/* Names in a line are whatever somebody made them: no control character reaches a terminal. */
+static void defuse(char *line)
+{
+        for (; *line; line++)
+                if ((unsigned char)*line < 0x20 || *line == 0x7f)
+                        *line = '?';
+}
+
 static void emit(enum tk_log_level level, const char *line)
 {
         static const struct {
@@ -56,6 +64,7 @@ TK_PRINTF(2, 0) static void emit_va(enum tk_log_level level, const char *fmt, va
         char line[LINE_MAX_LEN];
 
         vsnprintf(line, sizeof(line), fmt, ap);
+        defuse(line);
         emit(level, line);
 }
 
