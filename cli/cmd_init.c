@@ -46,13 +46,16 @@ static int make_volume(const char *cipherdir, const struct tk_conf *conf,
                        struct tk_fault *fault)
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        struct tk_volume_options options = {
+                .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK};
         size_t len;
         int r;
 
         r = tk_provider_make(conf, keystore, ret_made, &kms, fault);
         if (r < 0)
                 return r;
-        r = tk_volume_create(cipherdir, target->id, kms, ret_fingerprint, fault);
+        memcpy(options.id, target->id, TK_VOLUME_ID_LEN);
+        r = tk_volume_create(cipherdir, &options, kms, ret_fingerprint, fault);
         if (r == 0 || !*ret_made)
                 return r;
 

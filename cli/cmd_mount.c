@@ -30,6 +30,7 @@ struct job {
         struct tk_conf *conf;
         struct tk_volume *volume;
         char *mountpoint; /* absolute, without links */
+        struct tk_kms *kms;
         char *keystore;
         int ready_fd; /* -1: in the foreground, or in the background already */
         bool background;
@@ -39,6 +40,7 @@ struct job {
 static void job_done(struct job *job)
 {
         tk_volume_free(job->volume);
+        tk_kms_free(job->kms);
         tk_conf_free(job->conf);
         tk_mountopts_done(&job->opts);
         free(job->mountpoint);
@@ -240,7 +242,7 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
         if (r < 0)
                 return r;
         snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
-        r = tk_open_unlock(job->volume, job->conf, doing, &job->keystore, fault);
+        r = tk_open_unlock(job->volume, job->conf, doing, &job->kms, &job->keystore, fault);
         if (r < 0)
                 return r;
         /* Numbers are for what is written. */

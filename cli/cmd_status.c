@@ -104,14 +104,15 @@ static json_t *gather(const struct tk_volume *volume, const char **ret_why)
         json_t *daemon = tk_serve_ask(volume, ret_why);
 
         tk_hex_encode(tk_volume_id(volume), TK_VOLUME_ID_LEN, id);
-        return json_pack("{si so ss sI si ss ss so so si so so}",                       //
-                         "schema", SCHEMA,                                              //
-                         "path", tk_text_json(tk_volume_path(volume)),                  //
-                         "volume_id", id,                                               //
-                         "created", (json_int_t)tk_volume_created(volume),              //
-                         "format", FORMAT,                                              //
-                         "names", "plain",                                              //
-                         "dek_wrap", "kek",                                             //
+        return json_pack("{si so ss sI si ss ss so so si so so}",          //
+                         "schema", SCHEMA,                                 //
+                         "path", tk_text_json(tk_volume_path(volume)),     //
+                         "volume_id", id,                                  //
+                         "created", (json_int_t)tk_volume_created(volume), //
+                         "format", FORMAT,                                 //
+                         "names", "plain",                                 //
+                         "dek_wrap",
+                         tk_volume_dek_wrap(volume) == TK_DEK_WRAP_KMS ? "kms" : "kek", //
                          "mountpoint", gather_mountpoint(volume),                       //
                          "lock", gather_lock(volume),                                   //
                          "unclean_mounts", (int)tk_serve_unclean_count(volume, daemon), //

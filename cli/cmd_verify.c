@@ -192,6 +192,7 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
         TK_CLEANUP(tk_freep) char *keystore = NULL;
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
         struct tk_verify_totals totals = {0};
         int r;
 
@@ -204,7 +205,7 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         r = tk_volume_open(args->paths[0], &volume, fault);
         if (r < 0)
                 return r;
-        r = tk_open_unlock(volume, conf, "being verified", &keystore, fault);
+        r = tk_open_unlock(volume, conf, "being verified", &kms, &keystore, fault);
         if (r < 0)
                 return r;
         tk_log_set_level(TK_LOG_NONE); /* each damage is said once, as a finding */

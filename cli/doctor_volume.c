@@ -3,6 +3,7 @@
 /* The encrypted directory: its filesystem, its owner, its keys and who uses it. */
 
 #include "cli/doctor.h"
+#include "cli/open.h"
 #include "cli/passphrase.h"
 #include "cli/provider.h"
 #include "cli/serve.h"
@@ -144,6 +145,7 @@ static void check_space(struct tk_doctor *doctor, int dirfd)
 static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume, const char *keystore)
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        struct tk_volume_unlock options = tk_open_unlock_options(doctor->conf);
         struct tk_fault fault = {0};
         int r;
 
@@ -154,7 +156,7 @@ static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume, con
         }
         tk_doctor_ok(doctor, "keystore", "%s opens", keystore);
 
-        r = tk_volume_unlock(volume, kms, doctor->conf->volume.fingerprint, &fault);
+        r = tk_volume_unlock(volume, kms, &options, &fault);
         if (r < 0)
                 tk_doctor_fail_with(doctor, "keys", r, &fault);
         else

@@ -32,10 +32,12 @@ struct tk_conf {
 
         struct {
                 char *fingerprint; /* [volume] fingerprint: 64 hex digits; NULL: not pinned */
+                bool dek_wrap_kms; /* [volume] dek_wrap = kms, for init; default kek */
         } volume;
 
         struct {
-                char *provider; /* [kms] provider: "local" */
+                char *provider;             /* [kms] provider: "local" */
+                unsigned revocation_window; /* [kms] revocation_window: seconds; default 60 */
         } kms;
 
         struct {

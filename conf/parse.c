@@ -29,6 +29,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
         conf->kms.provider = strdup("local");
         if (!conf->kms.provider)
                 return -ENOMEM;
+        conf->kms.revocation_window = 60;
         conf->mount.allow_other = geteuid() == 0;
         conf->log.level = TK_CONF_LOG_INFO;
         *ret_conf = TK_TAKE(conf);

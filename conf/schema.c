@@ -87,6 +87,27 @@ static int set_provider(const char *value, void *field)
         return set_text(value, field);
 }
 
+static int set_dek_wrap(const char *value, void *field)
+{
+        bool kms = strcmp(value, "kms") == 0;
+
+        if (!kms && strcmp(value, "kek") != 0)
+                return -EINVAL;
+        *(bool *)field = kms;
+        return 0;
+}
+
+/* A day is the longest that anybody could call a window. */
+static int set_window(const char *value, void *field)
+{
+        unsigned seconds;
+
+        if (parse_number(value, 24 * 60 * 60, &seconds) < 0 || seconds == 0)
+                return -EINVAL;
+        *(unsigned *)field = seconds;
+        return 0;
+}
+
 static int set_lock(const char *value, void *field)
 {
         bool require = strcmp(value, "require") == 0;
@@ -171,8 +192,14 @@ static const struct tk_conf_option options[] = {
         {"volume", "fingerprint", "64 hexadecimal digits", "not pinned",
          "The one volume that may be opened, as `init` printed it.", FIELD(volume.fingerprint),
          set_fingerprint},
+        {"volume", "dek_wrap", "kek or kms", "kek",
+         "For `init`: who wraps each file's key, a key in memory or the root key itself.",
+         FIELD(volume.dek_wrap_kms), set_dek_wrap},
         {"kms", "provider", "local", "local", "Who holds the root key.", FIELD(kms.provider),
          set_provider},
+        {"kms", "revocation_window", "1 to 86400", "60",
+         "Seconds that a key may be used after the KMS last gave it out (with dek_wrap = kms).",
+         FIELD(kms.revocation_window), set_window},
         {"local", "keystore", "an absolute path, beginning with /",
          "named after the volume, see below",
          "The keystore file with the root key; outside the encrypted directory.",

@@ -120,7 +120,7 @@ static int read_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_scr
                 pieces[count] = piece_at(scratch, block, last, count);
                 plan_read(&batch, &pieces[count], data + (block - first) * TK_BLOCK_LEN);
         }
-        r = tk_iobatch_read(&batch, file->fd);
+        r = tk_iobatch_read(&batch, file->fd, file->base);
         if (r < 0)
                 return r;
         for (int i = 0; i < count; i++) {
@@ -291,7 +291,7 @@ static void plan_tags(struct tk_iobatch *batch, const struct write *write,
                 return;
         }
         memset(page, 0, TK_HEADER_LEN);
-        if (piece->group == 0)
+        if (piece->group == 0 && write->file->base == 0)
                 memcpy(page, write->file->record.bytes, TK_RECORD_LEN);
         memset(page + TK_HEADER_LEN + count * TK_CELL_LEN, 0,
                TK_BLOCK_LEN - TK_HEADER_LEN - count * TK_CELL_LEN);
@@ -338,10 +338,10 @@ static int write_blocks(const struct write *write)
                 block = piece.last + 1;
         }
         /* Data first: if we are killed in between, a fresh block is a hole and not a ruin. */
-        r = tk_iobatch_write(&batch, write->file->fd);
+        r = tk_iobatch_write(&batch, write->file->fd, write->file->base);
         if (r < 0)
                 return r;
-        return tk_iobatch_write(&cells, write->file->fd);
+        return tk_iobatch_write(&cells, write->file->fd, write->file->base);
 }
 
 int tk_content_ensure_header(struct tk_openfile *file)
@@ -350,7 +350,7 @@ int tk_content_ensure_header(struct tk_openfile *file)
 
         if (file->has_header)
                 return 0;
-        r = tk_backing_pwrite(file->fd, file->record.bytes, TK_RECORD_LEN, 0);
+        r = tk_backing_pwrite(file->fd, file->record.bytes, tk_record_len(&file->record), 0);
         if (r < 0)
                 return r;
         file->has_header = true;
@@ -382,11 +382,11 @@ int tk_content_cut(struct tk_openfile *file, uint64_t size)
         if (slot < TK_GROUP_BLOCKS - 1) {
                 r = tk_backing_pwrite(file->fd, zero_cells,
                                       (size_t)(TK_GROUP_BLOCKS - 1 - slot) * TK_CELL_LEN,
-                                      tk_cell_off(last) + TK_CELL_LEN);
+                                      file->base + tk_cell_off(last) + TK_CELL_LEN);
                 if (r < 0)
                         return r;
         }
-        return tk_backing_truncate(file->fd, tk_backing_size(size));
+        return tk_backing_truncate(file->fd, tk_backing_size_at(file->base, size));
 }
 
 /* After a failed write: give back what was taken beyond the end of the file. */
@@ -410,7 +410,8 @@ static int write_held(struct write *write)
         r = merge_ends(write);
         if (r < 0)
                 return r;
-        if (!first_group || tk_slot_of_block(write->first) != 0) {
+        /* A write of group 0's tag page brings the header, unless that lies before the page. */
+        if (!first_group || tk_slot_of_block(write->first) != 0 || file->base > 0) {
                 r = tk_content_ensure_header(file);
                 if (r < 0)
                         return r;
@@ -480,11 +481,11 @@ int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *file, struct tk
         if (r < 0)
                 return r;
         if (len > 0) {
-                r = tk_backing_pwrite(file->fd, data, len, tk_data_off(block));
+                r = tk_backing_pwrite(file->fd, data, len, file->base + tk_data_off(block));
                 if (r < 0)
                         return r;
         }
-        return tk_backing_pwrite(file->fd, cell, TK_CELL_LEN, tk_cell_off(block));
+        return tk_backing_pwrite(file->fd, cell, TK_CELL_LEN, file->base + tk_cell_off(block));
 }
 
 ssize_t tk_content_copy(struct tk_fs *fs, struct tk_openfile *from, uint64_t from_off,

@@ -27,7 +27,8 @@ static const uint8_t zero_page[TK_BLOCK_LEN];
 
 static int read_cell(const struct tk_openfile *file, uint64_t block, uint8_t cell[TK_CELL_LEN])
 {
-        ssize_t n = tk_fdio_pread(file->fd, cell, TK_CELL_LEN, (off_t)tk_cell_off(block));
+        ssize_t n = tk_fdio_pread(file->fd, cell, TK_CELL_LEN,
+                                  (off_t)(file->base + tk_cell_off(block)));
 
         if (n < 0)
                 return (int)n;
@@ -60,7 +61,7 @@ static int grow_held(struct tk_openfile *file, uint64_t size)
         r = tk_content_ensure_header(file);
         if (r < 0)
                 return r;
-        r = tk_backing_truncate(file->fd, tk_backing_size(size));
+        r = tk_backing_truncate(file->fd, tk_backing_size_at(file->base, size));
         if (r < 0)
                 return r;
         file->size = size;
@@ -146,7 +147,7 @@ static int write_hole_cells(struct tk_fs *fs, struct tk_openfile *file, struct t
                         return r;
         }
         return tk_backing_pwrite(file->fd, scratch->tag_pages, count * TK_CELL_LEN,
-                                 tk_cell_off(first));
+                                 file->base + tk_cell_off(first));
 }
 
 /*
@@ -160,7 +161,7 @@ static int release_space(const struct tk_openfile *file, bool keep, uint64_t fro
 
         if (from >= to)
                 return 0;
-        r = tk_backing_fallocate(file->fd, mode, from, to - from);
+        r = tk_backing_fallocate(file->fd, mode, file->base + from, to - from);
         return r == -EOPNOTSUPP ? 0 : r;
 }
 
@@ -175,11 +176,13 @@ static int remove_groups(const struct tk_openfile *file, bool keep, uint64_t fir
 
         if (to > end)
                 to = end;
-        r = tk_backing_fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, from, to - from);
+        r = tk_backing_fallocate(file->fd, mode | FALLOC_FL_KEEP_SIZE, file->base + from,
+                                 to - from);
         if (r != -EOPNOTSUPP)
                 return r;
         for (uint64_t group = first; group <= last; group++) {
-                r = tk_backing_pwrite(file->fd, zero_page, TK_BLOCK_LEN, tk_tag_page_off(group));
+                r = tk_backing_pwrite(file->fd, zero_page, TK_BLOCK_LEN,
+                                      file->base + tk_tag_page_off(group));
                 if (r < 0)
                         return r;
         }
@@ -267,7 +270,7 @@ static int allocate_held(struct tk_openfile *file, bool keep_size, uint64_t off,
                 if (r < 0)
                         return r;
         }
-        r = tk_backing_fallocate(file->fd, keep_size ? FALLOC_FL_KEEP_SIZE : 0, from,
+        r = tk_backing_fallocate(file->fd, keep_size ? FALLOC_FL_KEEP_SIZE : 0, file->base + from,
                                  tk_backing_size(end) - from);
         if (r < 0) {
                 (void)!tk_content_cut(file, file->size);
@@ -322,11 +325,11 @@ int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, u
 /* The first group from @group on that the backing file has bytes for; -ENXIO if none. */
 static int next_present_group(const struct tk_openfile *file, uint64_t group, uint64_t *ret_group)
 {
-        off_t at = lseek(file->fd, (off_t)tk_tag_page_off(group), SEEK_DATA);
+        off_t at = lseek(file->fd, (off_t)(file->base + tk_tag_page_off(group)), SEEK_DATA);
 
         if (at < 0)
                 return -errno;
-        *ret_group = (uint64_t)at / TK_GROUP_STRIDE;
+        *ret_group = ((uint64_t)at - file->base) / TK_GROUP_STRIDE;
         return 0;
 }
 
@@ -352,7 +355,7 @@ static int find_block(struct tk_openfile *file, struct tk_scratch *scratch, bool
                         continue;
                 }
                 n = tk_fdio_pread(file->fd, scratch->tag_pages, TK_BLOCK_LEN,
-                                  (off_t)tk_tag_page_off(group));
+                                  (off_t)(file->base + tk_tag_page_off(group)));
                 if (n < 0)
                         return (int)n;
                 memset(scratch->tag_pages + n, 0, (size_t)(TK_BLOCK_LEN - n));

@@ -5,7 +5,8 @@
  * Sizes and offsets of file content, and their arithmetic (docs/format.md, "Content").
  *
  * A block is 4096 bytes of plaintext with an index from 0; a group is a tag page
- * and 124 data pages. A slot is a block's place in its group, 0 to 123.
+ * and 124 data pages. A slot is a block's place in its group, 0 to 123. Group 0
+ * begins at the base: 0, or behind one page for the record (dek_wrap = kms).
  */
 
 #include <stdbool.h>
@@ -78,6 +79,17 @@ static inline uint64_t tk_plain_size(uint64_t backing_size)
 
         return backing_size / TK_GROUP_STRIDE * TK_GROUP_LEN +
                (rest > TK_BLOCK_LEN ? rest - TK_BLOCK_LEN : 0);
+}
+
+/* The same for a file whose group 0 begins at @base. */
+static inline uint64_t tk_backing_size_at(uint64_t base, uint64_t size)
+{
+        return size > 0 ? base + tk_backing_size(size) : 0;
+}
+
+static inline uint64_t tk_plain_size_at(uint64_t base, uint64_t backing_size)
+{
+        return backing_size > base ? tk_plain_size(backing_size - base) : 0;
 }
 
 /* Bytes of @block that lie below @size: 0 to 4096. */

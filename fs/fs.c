@@ -25,6 +25,7 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         fs->volume = volume;
         fs->keyring = tk_volume_keyring(volume);
         fs->read_only = options->read_only;
+        fs->base = tk_volume_dek_wrap(volume) == TK_DEK_WRAP_KMS ? TK_BLOCK_LEN : 0;
         fs->mount_number = tk_volume_mount_number(volume);
         fs->rootfd = openat(tk_volume_dirfd(volume), "root",
                             O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -12,6 +12,7 @@ struct tk_fs {
         int rootfd;                 /* CIPHERDIR/root */
         bool read_only;
         uint16_t mount_number; /* written into every cell */
+        uint64_t base;         /* backing offset of group 0: 0, or a page with dek_wrap = kms */
         struct tk_stats stats;
         struct tk_inode_table *inodes;
 

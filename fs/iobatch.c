@@ -50,7 +50,7 @@ static void zero_end(const struct iovec *iov, int count, size_t missing)
         }
 }
 
-int tk_iobatch_read(struct tk_iobatch *batch, int fd)
+int tk_iobatch_read(struct tk_iobatch *batch, int fd, uint64_t base)
 {
         struct iovec iov[TK_IOBATCH_SPANS];
         size_t len;
@@ -61,7 +61,7 @@ int tk_iobatch_read(struct tk_iobatch *batch, int fd)
 
                 count = run_of(batch, first, &len);
                 memcpy(iov, batch->iov + first, sizeof(*iov) * (size_t)count);
-                n = tk_fdio_preadv(fd, iov, count, (off_t)batch->off[first]);
+                n = tk_fdio_preadv(fd, iov, count, (off_t)(base + batch->off[first]));
                 if (n < 0)
                         return (int)n;
                 zero_end(batch->iov + first, count, len - (size_t)n);
@@ -69,7 +69,7 @@ int tk_iobatch_read(struct tk_iobatch *batch, int fd)
         return 0;
 }
 
-int tk_iobatch_write(struct tk_iobatch *batch, int fd)
+int tk_iobatch_write(struct tk_iobatch *batch, int fd, uint64_t base)
 {
         size_t len;
         int count;
@@ -78,7 +78,7 @@ int tk_iobatch_write(struct tk_iobatch *batch, int fd)
                 int r;
 
                 count = run_of(batch, first, &len);
-                r = tk_backing_pwritev(fd, batch->iov + first, count, batch->off[first]);
+                r = tk_backing_pwritev(fd, batch->iov + first, count, base + batch->off[first]);
                 if (r < 0)
                         return r;
         }

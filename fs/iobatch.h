@@ -25,10 +25,10 @@ struct tk_iobatch {
 void tk_iobatch_add(struct tk_iobatch *batch, uint64_t off, void *buf, size_t len);
 
 /*
- * Read every span; what lies behind the end of the file becomes zeros. The batch
- * is used up.
+ * Read every span, @base bytes further on in the file; what lies behind the end of the file becomes
+ * zeros. The batch is used up.
  */
-TK_MUST_USE int tk_iobatch_read(struct tk_iobatch *batch, int fd);
+TK_MUST_USE int tk_iobatch_read(struct tk_iobatch *batch, int fd, uint64_t base);
 
-/* Write every span, through the backing seam. The batch is used up. */
-TK_MUST_USE int tk_iobatch_write(struct tk_iobatch *batch, int fd);
+/* Write every span likewise, through the backing seam. The batch is used up. */
+TK_MUST_USE int tk_iobatch_write(struct tk_iobatch *batch, int fd, uint64_t base);

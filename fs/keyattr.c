@@ -47,15 +47,23 @@ static int read_attribute(struct tk_fs *fs, int fd, struct candidate *ret_candid
 {
         ssize_t n;
 
-        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_LEN);
+        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_MAX);
         if (n == -ENODATA || n == -ERANGE || n == -ENOTSUP)
                 return 0;
         if (n < 0)
                 return (int)n;
         ret_candidate->present = true;
-        if (n != TK_RECORD_LEN)
+        if ((size_t)n != tk_record_len(&ret_candidate->record))
                 return 0;
         return candidate_unwrap(fs, ret_candidate);
+}
+
+static bool same_record(const struct tk_record *a, const struct tk_record *b)
+{
+        size_t len = tk_record_len(a);
+
+        return len == tk_record_len(b) && len <= TK_RECORD_MAX &&
+               tk_bytes_equal_ct(a->bytes, b->bytes, len);
 }
 
 static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute,
@@ -63,16 +71,16 @@ static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute
 {
         ssize_t n;
 
-        n = tk_fdio_pread(fd, ret_candidate->record.bytes, TK_RECORD_LEN, 0);
+        n = tk_fdio_pread(fd, ret_candidate->record.bytes,
+                          fs->base > 0 ? TK_RECORD_MAX : TK_RECORD_LEN, 0);
         if (n < 0)
                 return (int)n;
-        ret_candidate->present = n == TK_RECORD_LEN &&
-                                 !tk_bytes_are_zero(ret_candidate->record.bytes, TK_RECORD_LEN);
+        ret_candidate->present = n >= (ssize_t)tk_record_len(&ret_candidate->record) &&
+                                 !tk_bytes_are_zero(ret_candidate->record.bytes, (size_t)n);
         if (!ret_candidate->present)
                 return 0;
         /* Nearly always the two are the same bytes: one unwrap serves both. */
-        if (attribute->dek &&
-            tk_bytes_equal_ct(ret_candidate->record.bytes, attribute->record.bytes, TK_RECORD_LEN))
+        if (attribute->dek && same_record(&ret_candidate->record, &attribute->record))
                 return tk_secret_dup_bytes(tk_secret_bytes(attribute->dek), TK_KEY_LEN,
                                            &ret_candidate->dek);
         return candidate_unwrap(fs, ret_candidate);
@@ -82,10 +90,11 @@ static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute
  * Whether @dek opens the first block of the file that can be told by: 1 yes, 0
  * no, -ENODATA if no block of the first groups can tell.
  */
-static int opens_a_block(int fd, uint64_t backing_size, const struct tk_secret *dek)
+static int opens_a_block(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                         const struct tk_secret *dek)
 {
         struct tk_scratch *scratch;
-        uint64_t size = tk_plain_size(backing_size);
+        uint64_t size = tk_plain_size_at(fs->base, backing_size);
         uint64_t groups = (size + TK_GROUP_LEN - 1) / TK_GROUP_LEN;
         int r;
 
@@ -94,7 +103,7 @@ static int opens_a_block(int fd, uint64_t backing_size, const struct tk_secret *
                 return r;
         for (uint64_t group = 0; group < groups && group < 64; group++) {
                 ssize_t n = tk_fdio_pread(fd, scratch->tag_pages, TK_BLOCK_LEN,
-                                          (off_t)tk_tag_page_off(group));
+                                          (off_t)(fs->base + tk_tag_page_off(group)));
 
                 if (n < 0)
                         return (int)n;
@@ -107,7 +116,7 @@ static int opens_a_block(int fd, uint64_t backing_size, const struct tk_secret *
                         if (tk_bytes_are_zero(cell, TK_CELL_LEN))
                                 continue;
                         n = tk_fdio_pread(fd, scratch->head, TK_BLOCK_LEN,
-                                          (off_t)tk_data_off(block));
+                                          (off_t)(fs->base + tk_data_off(block)));
                         if (n < 0)
                                 return (int)n;
                         r = tk_block_use_group(scratch, dek, group);
@@ -122,20 +131,21 @@ static int opens_a_block(int fd, uint64_t backing_size, const struct tk_secret *
 }
 
 /* Both places hold a DEK, and not the same: 1 if the copy's is the file's, 0 if the attribute's. */
-static int copy_wins(int fd, uint64_t backing_size, const struct candidate *attribute,
-                     const struct candidate *copy)
+static int copy_wins(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                     const struct candidate *attribute, const struct candidate *copy)
 {
-        int by_attribute = opens_a_block(fd, backing_size, attribute->dek);
+        int by_attribute = opens_a_block(fs, fd, backing_size, attribute->dek);
         int by_copy;
 
         if (by_attribute != 0)
                 return by_attribute == -ENODATA || by_attribute > 0 ? 0 : by_attribute;
-        by_copy = opens_a_block(fd, backing_size, copy->dek);
+        by_copy = opens_a_block(fs, fd, backing_size, copy->dek);
         return by_copy;
 }
 
-static int choose(int fd, uint64_t backing_size, struct candidate *attribute,
-                  struct candidate *copy, struct tk_keyattr *ret_keyattr)
+static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                  struct candidate *attribute, struct candidate *copy,
+                  struct tk_keyattr *ret_keyattr)
 {
         struct candidate *winner = attribute;
         bool same = attribute->dek && copy->dek && tk_secret_equal(attribute->dek, copy->dek);
@@ -149,7 +159,7 @@ static int choose(int fd, uint64_t backing_size, struct candidate *attribute,
         if (!attribute->dek) {
                 winner = copy;
         } else if (copy->dek && !same) {
-                r = copy_wins(fd, backing_size, attribute, copy);
+                r = copy_wins(fs, fd, backing_size, attribute, copy);
                 if (r < 0)
                         return r;
                 winner = r > 0 ? copy : attribute;
@@ -179,7 +189,7 @@ int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size, struct tk_k
                 if (r < 0)
                         return r;
         }
-        return choose(fd, backing_size, &attribute, &copy, ret_keyattr);
+        return choose(fs, fd, backing_size, &attribute, &copy, ret_keyattr);
 }
 
 int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr)
@@ -196,7 +206,8 @@ int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr)
         if (keyattr->copy_bad) {
                 if (fstat(fd, &st) < 0)
                         return -errno;
-                r = tk_backing_pwrite(fd, keyattr->record.bytes, TK_RECORD_LEN, 0);
+                r = tk_backing_pwrite(fd, keyattr->record.bytes, tk_record_len(&keyattr->record),
+                                      0);
                 if (r < 0)
                         return r;
                 times[0] = st.st_atim;
@@ -223,5 +234,5 @@ int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek, struct tk_reco
 
 int tk_keyattr_store(int fd, const struct tk_record *record)
 {
-        return tk_backing_setxattr(fd, TK_KEYATTR_NAME, record->bytes, TK_RECORD_LEN, 0);
+        return tk_backing_setxattr(fd, TK_KEYATTR_NAME, record->bytes, tk_record_len(record), 0);
 }

@@ -116,7 +116,7 @@ TK_MUST_USE int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller);
 TK_MUST_USE int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st);
 
 /* Turn what the backing filesystem says into what applications see: the size. */
-void tk_op_present(struct stat *st);
+void tk_op_present(const struct tk_fs *fs, struct stat *st);
 
 /* The same for an entry, whose file may be open: then the open file knows the size. Returns 0. */
 TK_MUST_USE int tk_op_entry_present(struct tk_fs *fs, struct tk_entry *entry);

@@ -10,10 +10,10 @@
 #include <errno.h>
 #include <fcntl.h>
 
-void tk_op_present(struct stat *st)
+void tk_op_present(const struct tk_fs *fs, struct stat *st)
 {
         if (S_ISREG(st->st_mode))
-                st->st_size = (off_t)tk_plain_size((uint64_t)st->st_size);
+                st->st_size = (off_t)tk_plain_size_at(fs->base, (uint64_t)st->st_size);
 }
 
 /* Status of an inode through @file, if it is open, else through a descriptor for the moment. */
@@ -33,7 +33,7 @@ static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct t
                 return fd;
         if (fd >= 0 && fstat(fd, ret_st) < 0)
                 return -errno;
-        tk_op_present(ret_st);
+        tk_op_present(fs, ret_st);
         return 0;
 }
 
@@ -41,7 +41,7 @@ int tk_op_entry_present(struct tk_fs *fs, struct tk_entry *entry)
 {
         struct tk_openfile *file;
 
-        tk_op_present(&entry->st);
+        tk_op_present(fs, &entry->st);
         if (!S_ISREG(entry->st.st_mode))
                 return 0;
         file = tk_openfile_peek(fs, entry->inode);

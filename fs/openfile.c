@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct tk_openfile *file_new(void)
+static struct tk_openfile *file_new(const struct tk_fs *fs)
 {
         struct tk_openfile *file;
 
@@ -29,6 +29,7 @@ static struct tk_openfile *file_new(void)
         if (!file)
                 return NULL;
         file->fd = -1;
+        file->base = fs->base;
         tk_rangelock_init(&file->ranges);
         return file;
 }
@@ -111,7 +112,7 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         file->dek = keyattr.dek;
         file->record = keyattr.record;
         file->owner = st.st_uid;
-        file->size = tk_plain_size((uint64_t)st.st_size);
+        file->size = tk_plain_size_at(fs->base, (uint64_t)st.st_size);
         file->has_header = st.st_size > 0;
         return 0;
 }
@@ -224,7 +225,7 @@ void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
 /* Publish a new entry that says `loading`. Called with the open-file lock held. */
 static int publish(struct tk_fs *fs, struct tk_inode *inode, struct tk_openfile **ret_file)
 {
-        struct tk_openfile *file = file_new();
+        struct tk_openfile *file = file_new(fs);
 
         if (!file)
                 return -ENOMEM;
@@ -341,7 +342,7 @@ void tk_openfile_put_all(struct tk_fs *fs)
 
 int tk_openfile_load_alone(struct tk_fs *fs, int fd, struct tk_openfile **ret_file)
 {
-        struct tk_openfile *file = file_new();
+        struct tk_openfile *file = file_new(fs);
         int r;
 
         if (!file) {

@@ -23,6 +23,7 @@ struct tk_openfile {
         bool loading;           /* under the open-file lock of fs */
         int load_error;         /* under the open-file lock of fs */
 
+        uint64_t base; /* backing offset of group 0: the filesystem's, see fs_internal.h */
         struct tk_secret *dek;
         struct tk_record record;
         _Atomic uid_t owner; /* whom space is charged to */

@@ -120,39 +120,52 @@ static int make_directory(const char *path, int *ret_dirfd, struct tk_fault *fau
         return 0;
 }
 
-/* KEK version 1, wrapped by the root key and unwrapped again as a test. */
-static int make_first_kek(struct tk_volume_text *text, struct tk_kms *kms,
-                          const struct tk_secret *volume_key, struct tk_fault *fault)
+/* @key wrapped by the root key's current version, and unwrapped again as a test. */
+static int wrap_tested(struct tk_kms *kms, const struct tk_secret *key,
+                       struct tk_volume_wrap *ret_wrap, struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *again = NULL;
-        struct tk_volume_text_kek entry = {
-                .kek = {.version = 1, .active = true, .created = text->created},
-                .volume_key_len = TK_SEALED_KEY_LEN};
-        struct tk_volume_wrap wrap = {.kek_version = 1, .protector = 1};
         char root_version[TK_KMS_VERSION_MAX];
         int r;
 
-        r = tk_random_secret(TK_KEY_LEN, &kek);
-        if (r < 0)
-                return r;
         r = tk_kms_current(kms, root_version, fault);
         if (r < 0)
                 return r;
-        r = tk_kms_wrap(kms, root_version, kek, &wrap.wrap, fault);
+        r = tk_kms_wrap(kms, root_version, key, &ret_wrap->wrap, fault);
         if (r < 0)
                 return r;
-        r = tk_kms_unwrap(kms, &wrap.wrap, &again, fault);
+        r = tk_kms_unwrap(kms, &ret_wrap->wrap, &again, fault);
         if (r < 0)
                 return r;
-        if (!tk_secret_equal(kek, again))
+        if (!tk_secret_equal(key, again))
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -EIO,
                                     "the key that the %s provider wrapped did not come back the "
                                     "same; nothing was made",
                                     tk_kms_provider_name(kms));
+        snprintf(ret_wrap->provider, sizeof(ret_wrap->provider), "%s", tk_kms_provider_name(kms));
+        return 0;
+}
 
-        snprintf(wrap.provider, sizeof(wrap.provider), "%s", tk_kms_provider_name(kms));
-        r = tk_volume_key_seal(text->id, 1, kek, volume_key, entry.volume_key);
+/* KEK version 1; with dek_wrap = kms it stands for the root key, which wraps the volume key. */
+static int make_first_kek(struct tk_volume_text *text, struct tk_kms *kms,
+                          const struct tk_secret *volume_key, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_volume_text_kek entry = {
+                .kek = {.version = 1, .active = true, .created = text->created}};
+        struct tk_volume_wrap wrap = {.kek_version = 1, .protector = 1};
+        int r;
+
+        if (text->dek_wrap == TK_DEK_WRAP_KEK) {
+                r = tk_random_secret(TK_KEY_LEN, &kek);
+                if (r < 0)
+                        return r;
+                r = tk_volume_key_seal(text->id, 1, kek, volume_key, entry.volume_key);
+                if (r < 0)
+                        return r;
+                entry.volume_key_len = TK_SEALED_KEY_LEN;
+        }
+        r = wrap_tested(kms, kek ? kek : volume_key, &wrap, fault);
         if (r < 0)
                 return r;
         r = tk_volume_text_add_kek(text, &entry);
@@ -183,18 +196,18 @@ static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
         return store(dirfd, text, mac_key);
 }
 
-int tk_volume_create(const char *path, const uint8_t volume_id[TK_VOLUME_ID_LEN],
-                     struct tk_kms *kms, char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
-                     struct tk_fault *fault)
+int tk_volume_create(const char *path, const struct tk_volume_options *options, struct tk_kms *kms,
+                     char ret_fingerprint[TK_FINGERPRINT_LEN + 1], struct tk_fault *fault)
 {
         TK_AUTOCLOSE int dirfd = -1;
-        struct tk_volume_text text = {.created = (int64_t)time(NULL)};
+        struct tk_volume_text text = {.created = (int64_t)time(NULL),
+                                      .dek_wrap = options->dek_wrap};
         int r;
 
         r = make_directory(path, &dirfd, fault);
         if (r < 0)
                 return r;
-        memcpy(text.id, volume_id, TK_VOLUME_ID_LEN);
+        memcpy(text.id, options->id, TK_VOLUME_ID_LEN);
         r = fill_new(dirfd, &text, kms, ret_fingerprint, fault);
         tk_volume_text_done(&text);
         if (r < 0) {
@@ -298,9 +311,9 @@ int tk_volume_holder(const struct tk_volume *volume, struct tk_volume_holder *re
 
 /* Keys ------------------------------------------------------------------- */
 
-/* The KEK of @version through the first of its wraps that @kms opens. */
-static int unwrap_kek(struct tk_volume *volume, struct tk_kms *kms, uint16_t version,
-                      struct tk_secret **ret_kek, struct tk_fault *fault)
+/* The first wrap of KEK version @version that @kms may be able to open. */
+static int find_wrap(struct tk_volume *volume, const struct tk_kms *kms, uint16_t version,
+                     const struct tk_kms_wrap **ret_wrap, struct tk_fault *fault)
 {
         for (size_t i = 0; i < volume->text.wrap_count; i++) {
                 const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
@@ -308,7 +321,8 @@ static int unwrap_kek(struct tk_volume *volume, struct tk_kms *kms, uint16_t ver
                 if (wrap->kek_version != version ||
                     strcmp(wrap->provider, tk_kms_provider_name(kms)) != 0)
                         continue;
-                return tk_kms_unwrap(kms, &wrap->wrap, ret_kek, fault);
+                *ret_wrap = &wrap->wrap;
+                return 0;
         }
         return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
                             "%s: KEK version %u is not protected by a key of provider '%s'; "
@@ -323,30 +337,103 @@ static int damaged(const struct tk_volume *volume, const char *what, struct tk_f
                             volume->path, volume_file, what);
 }
 
+/* All KEK versions must lead to one volume key. */
+static int agree_on_volume_key(const struct tk_volume *volume, struct tk_secret *found,
+                               struct tk_secret **volume_key, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned = found;
+
+        if (*volume_key && !tk_secret_equal(*volume_key, owned))
+                return damaged(volume, "two KEK versions hold different volume keys", fault);
+        if (!*volume_key)
+                *volume_key = TK_TAKE(owned);
+        return 0;
+}
+
 static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
                       const struct tk_volume_text_kek *entry, struct tk_keyring *keyring,
                       struct tk_secret **volume_key, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *unsealed = NULL;
+        struct tk_secret *unsealed;
+        const struct tk_kms_wrap *wrap;
         int r;
 
-        r = unwrap_kek(volume, kms, entry->kek.version, &kek, fault);
+        r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
+        if (r < 0)
+                return r;
+        r = tk_kms_unwrap(kms, wrap, &kek, fault);
         if (r < 0)
                 return r;
         if (tk_secret_len(kek) != TK_KEY_LEN)
-                return damaged(volume, "a KEK has the wrong size", fault);
+                return damaged(volume, "a wrapped key has the wrong size", fault);
         r = tk_volume_key_unseal(volume->text.id, entry->kek.version, kek, entry->volume_key,
                                  &unsealed);
         if (r == -EBADMSG)
                 return damaged(volume, "the volume key does not authenticate", fault);
         if (r < 0)
                 return r;
-        if (*volume_key && !tk_secret_equal(*volume_key, unsealed))
-                return damaged(volume, "two KEK versions hold different volume keys", fault);
-        if (!*volume_key)
-                *volume_key = TK_TAKE(unsealed);
+        r = agree_on_volume_key(volume, unsealed, volume_key, fault);
+        if (r < 0)
+                return r;
         return tk_keyring_add(keyring, entry->kek.version, TK_TAKE(kek));
+}
+
+/* With dek_wrap = kms: one call gives the volume key; other versions are asked when needed. */
+static int unlock_root(struct tk_volume *volume, struct tk_kms *kms,
+                       const struct tk_volume_text_kek *entry, struct tk_keyring *keyring,
+                       struct tk_secret **volume_key, struct tk_fault *fault)
+{
+        const struct tk_kms_wrap *wrap;
+        int r;
+
+        r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
+        if (r < 0)
+                return r;
+        if (!*volume_key) {
+                r = tk_kms_unwrap(kms, wrap, volume_key, fault);
+                if (r < 0)
+                        return r;
+                if (tk_secret_len(*volume_key) != TK_KEY_LEN)
+                        return damaged(volume, "a wrapped key has the wrong size", fault);
+        }
+        return tk_keyring_add_root(keyring, entry->kek.version, wrap);
+}
+
+/* Newest first: its KMS answer is the one that matters most. */
+static int unlock_versions(struct tk_volume *volume, struct tk_kms *kms, struct tk_keyring *keyring,
+                           struct tk_secret **volume_key, struct tk_fault *fault)
+{
+        int r;
+
+        for (size_t i = volume->text.kek_count; i-- > 0;) {
+                const struct tk_volume_text_kek *entry = &volume->text.keks[i];
+
+                if (!entry->kek.active)
+                        continue;
+                r = volume->text.dek_wrap == TK_DEK_WRAP_KMS
+                            ? unlock_root(volume, kms, entry, keyring, volume_key, fault)
+                            : unlock_kek(volume, kms, entry, keyring, volume_key, fault);
+                if (r < 0)
+                        return r;
+        }
+        return *volume_key ? 0 : damaged(volume, "no KEK version is active", fault);
+}
+
+static int check_fingerprint(struct tk_volume *volume, const struct tk_secret *volume_key,
+                             const char *fingerprint, struct tk_fault *fault)
+{
+        int r;
+
+        r = tk_volume_key_fingerprint(volume_key, volume->fingerprint);
+        if (r < 0)
+                return r;
+        if (fingerprint && strcasecmp(fingerprint, volume->fingerprint) != 0)
+                return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -EKEYREJECTED,
+                                    "%s is not the volume that the configuration names: its "
+                                    "fingerprint is %s; if it was replaced, find out by whom",
+                                    volume->path, volume->fingerprint);
+        return 0;
 }
 
 static int check_mac(struct tk_volume *volume, const struct tk_secret *mac_key,
@@ -363,41 +450,38 @@ static int check_mac(struct tk_volume *volume, const struct tk_secret *mac_key,
         return 0;
 }
 
-int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms, const char *fingerprint,
-                     struct tk_fault *fault)
+int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
+                     const struct tk_volume_unlock *unlock, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_keyring_freep) struct tk_keyring *keyring = NULL;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *record_mac = NULL;
         int r;
 
         r = tk_keyring_new(volume->text.id, &keyring);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < volume->text.kek_count; i++) {
-                if (!volume->text.keks[i].kek.active)
-                        continue;
-                r = unlock_kek(volume, kms, &volume->text.keks[i], keyring, &volume_key, fault);
-                if (r < 0)
-                        return r;
-        }
-        if (!volume_key)
-                return damaged(volume, "no KEK version is active", fault);
-
-        r = tk_volume_key_fingerprint(volume_key, volume->fingerprint);
+        r = unlock_versions(volume, kms, keyring, &volume_key, fault);
         if (r < 0)
                 return r;
-        if (fingerprint && strcasecmp(fingerprint, volume->fingerprint) != 0)
-                return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -EKEYREJECTED,
-                                    "%s is not the volume that the configuration names: its "
-                                    "fingerprint is %s; if it was replaced, find out by whom",
-                                    volume->path, volume->fingerprint);
+        r = check_fingerprint(volume, volume_key, unlock->fingerprint, fault);
+        if (r < 0)
+                return r;
         r = tk_volume_key_derive_mac(volume_key, &mac_key);
         if (r < 0)
                 return r;
         r = check_mac(volume, mac_key, fault);
         if (r < 0)
                 return r;
+        if (volume->text.dek_wrap == TK_DEK_WRAP_KMS) {
+                r = tk_volume_key_derive_record_mac(volume_key, &record_mac);
+                if (r < 0)
+                        return r;
+                r = tk_keyring_use_kms(keyring, kms, TK_TAKE(record_mac), unlock->lease_ms);
+                if (r < 0)
+                        return r;
+        }
         volume->keyring = TK_TAKE(keyring);
         volume->mac_key = TK_TAKE(mac_key);
         return 0;
@@ -454,6 +538,11 @@ uint16_t tk_volume_mount_number(const struct tk_volume *volume)
 const uint8_t *tk_volume_id(const struct tk_volume *volume)
 {
         return volume->text.id;
+}
+
+enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume)
+{
+        return volume->text.dek_wrap;
 }
 
 int64_t tk_volume_created(const struct tk_volume *volume)

@@ -15,6 +15,12 @@
 
 enum { TK_FINGERPRINT_LEN = 64 }; /* hexadecimal digits */
 
+/* Who wraps DEKs; fixed when the volume is made. */
+enum tk_dek_wrap {
+        TK_DEK_WRAP_KEK, /* a KEK in memory, which the KMS unwraps once per mount */
+        TK_DEK_WRAP_KMS, /* the root key itself, by a call for each DEK */
+};
+
 struct tk_volume; /* opaque: volume.c */
 
 /* One KEK version and who protects it, as status shows it. */
@@ -41,12 +47,17 @@ struct tk_volume_holder {
         char doing[512]; /* such as "mounted at /mnt" */
 };
 
+struct tk_volume_options {
+        uint8_t id[TK_VOLUME_ID_LEN]; /* random */
+        enum tk_dek_wrap dek_wrap;
+};
+
 /*
  * Make a volume in the directory @path: made if missing, otherwise it must be
  * empty. The volume file is written last, so that a failure leaves no volume.
  * Nothing stays open.
  */
-TK_MUST_USE int tk_volume_create(const char *path, const uint8_t volume_id[TK_VOLUME_ID_LEN],
+TK_MUST_USE int tk_volume_create(const char *path, const struct tk_volume_options *options,
                                  struct tk_kms *kms, char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
                                  struct tk_fault *fault);
 
@@ -69,12 +80,17 @@ TK_MUST_USE int tk_volume_lock(struct tk_volume *volume, const char *doing, stru
 TK_MUST_USE int tk_volume_holder(const struct tk_volume *volume,
                                  struct tk_volume_holder *ret_holder);
 
+struct tk_volume_unlock {
+        const char *fingerprint; /* pins the volume key; NULL: not pinned */
+        int64_t lease_ms; /* how long DEKs that the KMS unwrapped are kept (dek_wrap = kms) */
+};
+
 /*
- * Unwrap the KEK versions through @kms and authenticate the volume file.
- * @fingerprint pins the volume key; NULL: not pinned.
+ * Unwrap the KEK versions through @kms and authenticate the volume file. With
+ * dek_wrap = kms, @kms is borrowed for as long as the volume is open.
  */
 TK_MUST_USE int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
-                                 const char *fingerprint, struct tk_fault *fault);
+                                 const struct tk_volume_unlock *unlock, struct tk_fault *fault);
 
 /* Take a mount number, durably, before the first write; it counts as unclean until mount_end. */
 TK_MUST_USE int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault);
@@ -85,6 +101,7 @@ uint16_t tk_volume_mount_number(const struct tk_volume *volume);
 
 /* Borrowed until the volume is freed. */
 const uint8_t *tk_volume_id(const struct tk_volume *volume);
+enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume);
 int64_t tk_volume_created(const struct tk_volume *volume);            /* Unix seconds */
 const char *tk_volume_path(const struct tk_volume *volume);           /* absolute */
 int tk_volume_dirfd(const struct tk_volume *volume);                  /* CIPHERDIR */

@@ -87,19 +87,30 @@ int tk_volume_key_unseal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
         return 0;
 }
 
-int tk_volume_key_derive_mac(const struct tk_secret *volume_key, struct tk_secret **ret_mac_key)
+static int derive(const struct tk_secret *volume_key, const char *label, struct tk_secret **ret_key)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
         int r;
 
-        r = tk_secret_new(TK_KEY_LEN, &mac_key);
+        r = tk_secret_new(TK_KEY_LEN, &key);
         if (r < 0)
                 return r;
-        r = tk_kdf_expand(volume_key, "turnkeyfs volume file", NULL, 0, mac_key);
+        r = tk_kdf_expand(volume_key, label, NULL, 0, key);
         if (r < 0)
                 return r;
-        *ret_mac_key = TK_TAKE(mac_key);
+        *ret_key = TK_TAKE(key);
         return 0;
+}
+
+int tk_volume_key_derive_mac(const struct tk_secret *volume_key, struct tk_secret **ret_mac_key)
+{
+        return derive(volume_key, "turnkeyfs volume file", ret_mac_key);
+}
+
+int tk_volume_key_derive_record_mac(const struct tk_secret *volume_key,
+                                    struct tk_secret **ret_mac_key)
+{
+        return derive(volume_key, "turnkeyfs record MAC", ret_mac_key);
 }
 
 /* The fingerprint is public, but is derived in a secret as every key is. */
@@ -109,10 +120,7 @@ int tk_volume_key_fingerprint(const struct tk_secret *volume_key,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *bytes = NULL;
         int r;
 
-        r = tk_secret_new(TK_KEY_LEN, &bytes);
-        if (r < 0)
-                return r;
-        r = tk_kdf_expand(volume_key, "turnkeyfs fingerprint", NULL, 0, bytes);
+        r = derive(volume_key, "turnkeyfs fingerprint", &bytes);
         if (r < 0)
                 return r;
         tk_hex_encode(tk_secret_bytes(bytes), TK_KEY_LEN, ret_fingerprint);

@@ -23,6 +23,10 @@ TK_MUST_USE int tk_volume_key_unseal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_
 TK_MUST_USE int tk_volume_key_derive_mac(const struct tk_secret *volume_key,
                                          struct tk_secret **ret_mac_key);
 
+/* The key that authenticates the records of dek_wrap = kms. */
+TK_MUST_USE int tk_volume_key_derive_record_mac(const struct tk_secret *volume_key,
+                                                struct tk_secret **ret_mac_key);
+
 /* The public commitment to the volume key, in hexadecimal. */
 TK_MUST_USE int tk_volume_key_fingerprint(const struct tk_secret *volume_key,
                                           char ret_fingerprint[TK_FINGERPRINT_LEN + 1]);

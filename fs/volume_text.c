@@ -104,8 +104,10 @@ static int parse_options(struct parse *parse, const struct tk_ini_entry *entry)
                 return once(parse, SEEN_NAMES);
         }
         if (strcmp(entry->name, "dek_wrap") == 0) {
-                if (strcmp(entry->value, "kek") != 0)
-                        return bad(parse, "dek_wrap is not 'kek'");
+                if (strcmp(entry->value, "kms") == 0)
+                        parse->text->dek_wrap = TK_DEK_WRAP_KMS;
+                else if (strcmp(entry->value, "kek") != 0)
+                        return bad(parse, "dek_wrap is neither 'kek' nor 'kms'");
                 return once(parse, SEEN_DEK_WRAP);
         }
         return bad(parse, "unknown key");
@@ -342,7 +344,8 @@ static const char *find_gap(const struct parse *parse)
         if (text->kek_count == 0)
                 return "there is no KEK version";
         for (size_t i = 0; i < text->kek_count; i++)
-                if (text->keks[i].volume_key_len == 0 || text->keks[i].kek.created < 0)
+                if ((text->keks[i].volume_key_len == 0) != (text->dek_wrap == TK_DEK_WRAP_KMS) ||
+                    text->keks[i].kek.created < 0)
                         return "a KEK version is incomplete";
         for (size_t i = 0; i < text->wrap_count; i++) {
                 const struct tk_volume_wrap *wrap = &text->wraps[i];
@@ -432,9 +435,12 @@ static void write_kek(FILE *out, const struct tk_volume_text *text, size_t i)
         const struct tk_volume_text_kek *kek = &text->keks[i];
         char sealed[TK_SEALED_KEY_LEN * 2];
 
-        tk_base64url_encode(kek->volume_key, TK_SEALED_KEY_LEN, sealed);
-        fprintf(out, "[kek %u]\nstate = %s\ncreated = %lld\nvolume_key = %s\n", kek->kek.version,
-                kek->kek.active ? "active" : "retired", (long long)kek->kek.created, sealed);
+        fprintf(out, "[kek %u]\nstate = %s\ncreated = %lld\n", kek->kek.version,
+                kek->kek.active ? "active" : "retired", (long long)kek->kek.created);
+        if (kek->volume_key_len > 0) {
+                tk_base64url_encode(kek->volume_key, TK_SEALED_KEY_LEN, sealed);
+                fprintf(out, "volume_key = %s\n", sealed);
+        }
         for (size_t w = 0; w < text->wrap_count; w++) {
                 const struct tk_volume_wrap *wrap = &text->wraps[w];
 
@@ -471,7 +477,8 @@ int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed)
         tk_hex_encode(text->id, TK_VOLUME_ID_LEN, id);
         fprintf(out, "[turnkeyfs]\nformat = %d\nvolume = %s\ncreated = %lld\n", TK_VOLUME_FORMAT,
                 id, (long long)text->created);
-        fprintf(out, "[options]\nnames = plain\ndek_wrap = kek\n");
+        fprintf(out, "[options]\nnames = plain\ndek_wrap = %s\n",
+                text->dek_wrap == TK_DEK_WRAP_KMS ? "kms" : "kek");
         for (size_t i = 0; i < text->kek_count; i++)
                 write_kek(out, text, i);
         write_mounts(out, text);

@@ -21,12 +21,13 @@ enum {
 struct tk_volume_text_kek {
         struct tk_volume_kek kek;
         uint8_t volume_key[TK_SEALED_KEY_LEN]; /* sealed under this KEK version */
-        size_t volume_key_len;
+        size_t volume_key_len; /* 0 with dek_wrap = kms: the wraps hold the volume key itself */
 };
 
 struct tk_volume_text {
         uint8_t id[TK_VOLUME_ID_LEN];
         int64_t created; /* Unix seconds */
+        enum tk_dek_wrap dek_wrap;
 
         struct tk_volume_text_kek *keks; /* version i + 1 at i, without gaps */
         size_t kek_count;

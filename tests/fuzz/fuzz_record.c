@@ -9,6 +9,15 @@
 #include <errno.h>
 #include <string.h>
 
+/* No bytes that were not enclosed under the key are disclosed. */
+static void try_blob(const struct tk_record *record)
+{
+        const uint8_t *blob = NULL;
+        size_t blob_len = 0;
+
+        require(tk_record_disclose(record, good.kek, volume_id, &blob, &blob_len) == -EBADMSG);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
@@ -40,7 +49,7 @@ static void try_record(const struct tk_record *record)
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         int r = tk_record_unwrap(record, good.kek, volume_id, &dek);
 
-        if (memcmp(record, &good.record, sizeof(*record)) == 0)
+        if (memcmp(record, &good.record, TK_RECORD_LEN) == 0)
                 require(r == 0 && tk_secret_equal(dek, good.dek));
         else
                 require(!dek && (r == -EBADMSG || r == -ENOTSUP));
@@ -54,10 +63,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 
         make_good();
         r = tk_record_kek_version(bytes, len, &version);
-        require((r == 0 && version > 0 && len == TK_RECORD_LEN) || r == -EBADMSG || r == -ENOTSUP);
+        require((r == 0 && version > 0 && len <= TK_RECORD_MAX) || r == -EBADMSG || r == -ENOTSUP);
         if (r == 0) {
-                memcpy(&record, bytes, sizeof(record));
+                memset(&record, 0, sizeof(record));
+                memcpy(&record, bytes, len);
                 try_record(&record);
+                try_blob(&record);
         }
 
         record = good.record;

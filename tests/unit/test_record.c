@@ -52,7 +52,7 @@ static void test_record__round_trip(void **state)
                 struct tk_record record = wrapped(keys, versions[i]);
                 uint16_t version = 0;
 
-                assert_int_equal(tk_record_kek_version(&record, sizeof(record), &version), 0);
+                assert_int_equal(tk_record_kek_version(&record, TK_RECORD_LEN, &version), 0);
                 assert_int_equal(version, versions[i]);
                 assert_int_equal(tk_record_unwrap(&record, keys->kek, volume_id, &dek), 0);
                 assert_true(tk_secret_equal(dek, keys->dek));
@@ -68,7 +68,7 @@ static void test_record_wrap__layout(void **state)
         uint8_t aad[20 + TK_VOLUME_ID_LEN + 4];
         uint8_t dek[TK_KEY_LEN];
 
-        assert_int_equal(sizeof(record), 64);
+        assert_int_equal(tk_record_len(&record), 64);
         assert_memory_equal(record.bytes, "\x01\x00\x01\x02", 4);
         memcpy(aad, "turnkeyfs key record", 20);
         memcpy(aad + 20, volume_id, TK_VOLUME_ID_LEN);
@@ -97,7 +97,7 @@ static void test_record_unwrap__known_record(void **state)
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         struct tk_record record;
 
-        assert_int_equal(tk_test_unhex(hex, record.bytes, sizeof(record.bytes)), TK_RECORD_LEN);
+        assert_int_equal(tk_test_unhex(hex, record.bytes, TK_RECORD_LEN), TK_RECORD_LEN);
         assert_int_equal(tk_record_unwrap(&record, keys->kek, volume_id, &dek), 0);
         assert_true(tk_secret_equal(dek, keys->dek));
 }
@@ -116,7 +116,7 @@ static void test_record_unwrap__every_bit_counts(void **state)
         const struct keys *keys = *state;
         struct tk_record record = wrapped(keys, 7);
 
-        for (size_t bit = 0; bit < sizeof(record.bytes) * 8; bit++) {
+        for (size_t bit = 0; bit < TK_RECORD_LEN * 8; bit++) {
                 struct tk_secret *dek = NULL;
                 int r;
 
@@ -156,11 +156,52 @@ static void test_record_kek_version__malformed(void **state)
                 assert_int_equal(tk_record_kek_version(&record, len, &version), -EBADMSG);
         memcpy(longer, record.bytes, TK_RECORD_LEN);
         assert_int_equal(tk_record_kek_version(longer, sizeof(longer), &version), -EBADMSG);
-        longer[0] = 2; /* a newer release may have longer records */
+        longer[0] = 3; /* a newer release may have longer records */
         assert_int_equal(tk_record_kek_version(longer, sizeof(longer), &version), -ENOTSUP);
         record.bytes[2] = record.bytes[3] = 0;
-        assert_int_equal(tk_record_kek_version(&record, sizeof(record), &version), -EBADMSG);
+        assert_int_equal(tk_record_kek_version(&record, TK_RECORD_LEN, &version), -EBADMSG);
         assert_int_equal(version, 99);
+}
+
+static void test_record_enclose__every_bit_counts(void **state)
+{
+        const struct keys *keys = *state;
+        uint8_t blob[256];
+        struct tk_record record;
+        struct tk_record changed;
+        const uint8_t *found = NULL;
+        size_t found_len = 0;
+
+        memset(blob, 0xab, sizeof(blob));
+        assert_int_equal(tk_record_enclose(keys->kek, 5, volume_id, blob, sizeof(blob), &record),
+                         0);
+        assert_int_equal(tk_record_len(&record), 6 + 256 + 32);
+        assert_int_equal(tk_record_disclose(&record, keys->kek, volume_id, &found, &found_len), 0);
+        assert_int_equal(found_len, sizeof(blob));
+        assert_memory_equal(found, blob, sizeof(blob));
+        for (size_t bit = 0; bit < tk_record_len(&record) * 8; bit++) {
+                changed = record;
+                changed.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+                assert_int_not_equal(
+                        tk_record_disclose(&changed, keys->kek, volume_id, &found, &found_len), 0);
+        }
+        assert_int_equal(tk_record_disclose(&record, keys->dek, volume_id, &found, &found_len),
+                         -EBADMSG);
+}
+
+static void test_record_enclose__refuses(void **state)
+{
+        const struct keys *keys = *state;
+        uint8_t blob[TK_RECORD_BLOB_MAX + 1] = {0};
+        struct tk_record record;
+
+        assert_int_equal(tk_record_enclose(keys->kek, 0, volume_id, blob, 16, &record), -EINVAL);
+        assert_int_equal(tk_record_enclose(keys->kek, 1, volume_id, blob, 0, &record), -EINVAL);
+        assert_int_equal(tk_record_enclose(keys->kek, 1, volume_id, blob, sizeof(blob), &record),
+                         -EINVAL);
+        assert_int_equal(
+                tk_record_enclose(keys->kek, 1, volume_id, blob, TK_RECORD_BLOB_MAX, &record), 0);
+        assert_int_equal(tk_record_len(&record), TK_RECORD_MAX);
 }
 
 static void test_record_wrap__refuses(void **state)
@@ -187,6 +228,8 @@ int main(void)
                 RECORD_TEST(test_record_unwrap__other_volume_or_kek),
                 RECORD_TEST(test_record_kek_version__malformed),
                 RECORD_TEST(test_record_wrap__refuses),
+                RECORD_TEST(test_record_enclose__every_bit_counts),
+                RECORD_TEST(test_record_enclose__refuses),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
