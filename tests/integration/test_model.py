@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random operations on the mount and on a plain directory come to the same result.
+
+tests/model does the operations; here it runs on a fresh volume, and afterwards the independent
+reader and `verify` look at what lies below.
+"""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+from helpers import read_file
+from mountpoint import RemountService, model_program, run, scaled
+
+OPS = scaled(25_000, 250_000)
+SEEDS = [int(seed) for seed in os.environ.get("TURNKEYFS_TEST_SEEDS", "").split()] or [None, None]
+
+
+@pytest.fixture
+def plain():
+    """The directory that is right: in memory, for speed."""
+    directory = tempfile.mkdtemp(prefix="turnkeyfs-model-", dir="/dev/shm")
+    yield directory
+    shutil.rmtree(directory)
+
+
+def play(volume, plain, seed, *options):
+    """One run of the model; the seed is in its output, which a failure shows."""
+    program = model_program()
+    assert program, "no tk_model: build with -DTK_TESTS=ON"
+    command = [program, "--dir-a", volume.mnt, "--dir-b", plain, *options]
+    if seed is not None:
+        command += ["--seed", seed]
+    with RemountService(volume) as service:
+        done = run(*command, "--remount", service.command, check=False, timeout=3000)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr[-30000:]
+
+
+def assert_reader_agrees(volume, plain):
+    """Every file, byte for byte, as the independent reader decrypts it."""
+    decrypted = volume.reader()
+    count = 0
+    for directory, _, names in os.walk(plain):
+        for name in names:
+            path = os.path.join(directory, name)
+            with decrypted.open(os.path.relpath(path, plain)) as f:
+                assert f.read() == read_file(path), path
+            count += 1
+    assert count > 0
+
+
+@pytest.mark.deadline(300)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_operations_do_the_same_as_on_a_plain_directory(volume, plain, seed):
+    play(volume, plain, seed, "--ops", OPS, "--remount-every", OPS // 4)
+    volume.umount()
+    assert_reader_agrees(volume, plain)
+    volume.assert_verifies_clean()
+
+
+@pytest.mark.deadline(200)
+@pytest.mark.parametrize(
+    "filesystem",
+    [
+        pytest.param(kind, marks=pytest.mark.backing(kind))
+        for kind in ("tmpfs", "ext4", "xfs", "btrfs")
+    ],
+)
+def test_random_operations_do_the_same_on_every_backing_filesystem(volume, plain, filesystem):
+    play(volume, plain, None, "--ops", scaled(5_000, 100_000), "--remount-every", 1000)
+    volume.umount()
+    assert_reader_agrees(volume, plain)
+    volume.assert_verifies_clean()
+
+
+@pytest.mark.deadline(200)
+def test_one_small_file_with_many_operations(volume, plain):
+    """Few names and small sizes: everything meets in the same blocks."""
+    play(volume, plain, None, "--ops", scaled(10_000, 200_000), "--files", 2, "--max-size", 600_000)
+    volume.umount()
+    assert_reader_agrees(volume, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.deadline(200)
+def test_large_files_with_many_groups(volume, plain):
+    play(volume, plain, None, "--ops", scaled(3_000, 100_000), "--files", 4, "--max-size", 40 << 20)
+    volume.umount()
+    assert_reader_agrees(volume, plain)

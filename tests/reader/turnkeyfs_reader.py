@@ -1,0 +1,619 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second reader of TurnkeyFS volumes, written from docs/format.md alone.
+
+It shares no code with the filesystem: if both read the same bytes, the document
+is right. It only reads. Damage is never passed over: each kind has an exception
+of its own, whose text names the file and the place.
+
+As a program:
+
+    turnkeyfs_reader.py --keystore K CIPHERDIR --extract DIR    decrypt the tree
+    turnkeyfs_reader.py --keystore K CIPHERDIR --cat PATH       one file to stdout
+    turnkeyfs_reader.py --keystore K CIPHERDIR --keys           all keys, in hexadecimal
+    turnkeyfs_reader.py --keystore K CIPHERDIR                  check everything
+"""
+
+import argparse
+import base64
+import binascii
+import errno
+import hashlib
+import hmac
+import os
+import stat
+import sys
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+BLOCK = 4096
+GROUP_BLOCKS = 124
+GROUP_SIZE = GROUP_BLOCKS * BLOCK  # plaintext bytes of a group
+GROUP_STRIDE = GROUP_SIZE + BLOCK  # the same in the backing file, with its tag page
+CELL = 32
+HEADER = 4 * CELL
+RECORD_LEN = 64
+RECORD_ATTR = "user.turnkey"
+
+
+class ReaderError(Exception):
+    """The base of everything that is raised here on purpose."""
+
+
+class NotSupported(ReaderError):
+    """A format, provider or option that this reader does not know."""
+
+
+class KeystoreDamaged(ReaderError):
+    """The keystore does not parse, or its checksum is wrong."""
+
+
+class WrongPassphrase(ReaderError):
+    """The keystore needs a passphrase, and not this one."""
+
+
+class VolumeDamaged(ReaderError):
+    """The volume file does not parse, or its MAC is wrong."""
+
+
+class WrongKeystore(ReaderError):
+    """The keystore does not hold the root key of this volume."""
+
+
+class RecordDamaged(ReaderError):
+    """No key record of the file can be used."""
+
+
+class BlockDamaged(ReaderError):
+    """A block does not authenticate."""
+
+    def __init__(self, path, index, why):
+        super().__init__(f"{path}: block {index} (offset {index * BLOCK}): {why}")
+        self.path = path
+        self.index = index
+
+
+# --- small tools ---------------------------------------------------------------------------------
+
+
+def unbase64url(text):
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as e:
+        raise ValueError(f"not base64url: {e}") from e
+
+
+def expand(key, label, context=b"", length=32):
+    return HKDFExpand(algorithm=hashes.SHA256(), length=length, info=label + context).derive(key)
+
+
+def unseal(key, sealed, aad):
+    """A sealed value: IV 12 | ciphertext | tag 16. InvalidTag if it is not authentic."""
+    if len(sealed) < 28:
+        raise InvalidTag
+    return AESGCM(key).decrypt(sealed[:12], sealed[12:], aad)
+
+
+def parse_ini(text):
+    """{section: {name: [lines of the value]}}; ValueError for anything but plain INI."""
+    sections = {}
+    section = name = None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip()[0] in "#;":
+            continue
+        if line[0] in " \t":
+            if name is None:
+                raise ValueError(f"line {number}: continues nothing")
+            sections[section][name].append(line.strip())
+        elif line[0] == "[" and line.rstrip()[-1] == "]":
+            section, name = line.strip()[1:-1], None
+            if section in sections:
+                raise ValueError(f"line {number}: section [{section}] again")
+            sections[section] = {}
+        elif "=" in line and section is not None:
+            name, value = (part.strip() for part in line.split("=", 1))
+            if name in sections[section]:
+                raise ValueError(f"line {number}: {name} again")
+            sections[section][name] = [value]
+        else:
+            raise ValueError(f"line {number}: neither a section nor a value")
+    return sections
+
+
+def split_at(raw, marker):
+    """The bytes before the line @marker."""
+    at = raw.find(b"\n" + marker + b"\n")
+    if at < 0:
+        raise ValueError(f"no line {marker.decode()}")
+    return raw[: at + 1]
+
+
+# --- keystore ------------------------------------------------------------------------------------
+
+
+class Keystore:
+    """The root key versions of the `local` provider."""
+
+    def __init__(self, key_id, versions):
+        self.id = key_id
+        self.versions = versions  # {number: 32 bytes}
+
+    @classmethod
+    def open(cls, path, passphrase=None):
+        with open(path, "rb") as f:
+            raw = f.read()
+        try:
+            return cls._parse(raw, passphrase)
+        except (ValueError, KeyError, UnicodeDecodeError) as e:
+            raise KeystoreDamaged(f"{path}: {e!r}") from e
+        except WrongPassphrase as e:
+            raise WrongPassphrase(f"{path}: {e}") from e
+
+    @classmethod
+    def _parse(cls, raw, passphrase):
+        ini = parse_ini(raw.decode("ascii"))
+        head = {name: "".join(lines) for name, lines in ini["keystore"].items()}
+        if head["format"] != "1":
+            raise NotSupported(f"keystore format {head['format']}")
+        digest = hashlib.sha256(split_at(raw, b"[checksum]")).hexdigest()
+        if digest != "".join(ini["checksum"]["sha256"]):
+            raise ValueError("the checksum is wrong")
+        key_id = bytes.fromhex(head["id"])
+        protection = cls._protection_key(head, passphrase)
+        versions = {}
+        for section, values in ini.items():
+            if section.startswith("version "):
+                number = int(section.split()[1])
+                versions[number] = cls._root_key(values, number, key_id, protection)
+        return cls(key_id, versions)
+
+    @staticmethod
+    def _protection_key(head, passphrase):
+        if head["protection"] == "none":
+            return None
+        if head["protection"] != "passphrase":
+            raise NotSupported(f"keystore protection {head['protection']}")
+        if passphrase is None:
+            raise WrongPassphrase("the keystore needs a passphrase")
+        kdf = Scrypt(
+            salt=unbase64url(head["salt"]),
+            length=32,
+            n=int(head["scrypt_n"]),
+            r=int(head["scrypt_r"]),
+            p=int(head["scrypt_p"]),
+        )
+        return kdf.derive(passphrase)
+
+    @staticmethod
+    def _root_key(values, number, key_id, protection):
+        key = unbase64url("".join(values["key"]))
+        if protection is not None:
+            aad = b"turnkeyfs keystore" + key_id + number.to_bytes(4, "big")
+            try:
+                key = unseal(protection, key, aad)
+            except InvalidTag as e:
+                raise WrongPassphrase("the passphrase is wrong") from e
+        if len(key) != 32:
+            raise ValueError(f"version {number}: {len(key)} bytes of key")
+        return key
+
+    def unwrap(self, wrap, blob=None):
+        """The key inside one [wrap n.p] section, or inside @blob, wrapped alike."""
+        if wrap["key"] != self.id.hex():
+            raise WrongKeystore(f"the volume wants keystore {wrap['key']}, this is {self.id.hex()}")
+        version = int(wrap["version"])
+        if version not in self.versions:
+            raise WrongKeystore(f"the keystore has no version {version}")
+        if wrap["algorithm"] != "A256GCM":
+            raise NotSupported(f"wrap algorithm {wrap['algorithm']}")
+        aad = b"turnkeyfs local wrap" + self.id + version.to_bytes(4, "big")
+        try:
+            return unseal(self.versions[version], blob or unbase64url(wrap["blob"]), aad)
+        except InvalidTag as e:
+            raise WrongKeystore(f"version {version} does not unwrap the KEK") from e
+
+
+# --- volume --------------------------------------------------------------------------------------
+
+
+class Volume:
+    """An unlocked volume."""
+
+    def __init__(self, path, keystore):
+        self.path = os.fspath(path)
+        self.root = os.path.join(self.path, "root")
+        volume_file = os.path.join(self.path, "turnkeyfs.volume")
+        with open(volume_file, "rb") as f:
+            raw = f.read()
+        try:
+            self._parse(raw)
+            self._unlock(raw, keystore)
+        except (ValueError, KeyError, UnicodeDecodeError, InvalidTag) as e:
+            raise VolumeDamaged(f"{volume_file}: {e!r}") from e
+
+    def _parse(self, raw):
+        ini = parse_ini(raw.decode("ascii"))
+        head = {name: "".join(lines) for name, lines in ini["turnkeyfs"].items()}
+        if head["format"] != "1":
+            raise NotSupported(f"volume format {head['format']}")
+        self.id = bytes.fromhex(head["volume"])
+        if len(self.id) != 16:
+            raise ValueError("the volume id is not 16 bytes")
+        self.options = {name: "".join(lines) for name, lines in ini["options"].items()}
+        if self.options["dek_wrap"] not in ("kek", "kms") or self.options["names"] != "plain":
+            raise NotSupported(f"options {self.options}")
+        self.by_kms = self.options["dek_wrap"] == "kms"
+        self.shift = BLOCK if self.by_kms else 0  # a page before group 0 holds the longer record
+        self.mounts_last = int("".join(ini["mounts"]["last"]))
+        self.mounts_unclean = [int(n) for n in " ".join(ini["mounts"]["unclean"]).split()]
+        self._keks = self._sections(ini, "kek ")
+        self._wraps = self._sections(ini, "wrap ")
+        self._mac = bytes.fromhex("".join(ini["mac"]["hmac_sha256"]))
+
+    @staticmethod
+    def _sections(ini, prefix):
+        return {
+            section[len(prefix) :]: {name: "".join(lines) for name, lines in values.items()}
+            for section, values in ini.items()
+            if section.startswith(prefix)
+        }
+
+    def _unlock(self, raw, keystore):
+        self.keystore = keystore
+        self.keks = {}
+        for number, kek in self._keks.items():
+            if kek["state"] == "active":
+                self.keks[int(number)] = self._unwrap(number, keystore)
+        if not self.keks:
+            raise ValueError("no active KEK")
+        if self.by_kms:
+            keys = set(self.keks.values())  # the wraps hold the volume key itself
+        else:
+            keys = {self._unseal_volume_key(number) for number in self.keks}
+        if len(keys) != 1:
+            raise ValueError("the KEK versions hold different volume keys")
+        self.key = keys.pop()
+        self.mac_key = expand(self.key, b"turnkeyfs volume file")
+        self.record_mac_key = expand(self.key, b"turnkeyfs record MAC")
+        self.fingerprint = expand(self.key, b"turnkeyfs fingerprint").hex()
+        mac = hmac.new(self.mac_key, split_at(raw, b"[mac]"), hashlib.sha256).digest()
+        if not hmac.compare_digest(mac, self._mac):
+            raise ValueError("the MAC is wrong")
+
+    def _unwrap(self, number, keystore, blob=None):
+        """What a wrap of KEK version @number holds; @blob: another blob under the same root key."""
+        failure = None
+        for name, wrap in self._wraps.items():
+            if name.split(".")[0] != number:
+                continue
+            if wrap["provider"] != "local":
+                failure = NotSupported(f"provider {wrap['provider']}")
+                continue
+            try:
+                return keystore.unwrap(wrap, blob)
+            except WrongKeystore as e:
+                failure = e
+        raise failure or ValueError(f"KEK {number} has no wrap")
+
+    def _unseal_volume_key(self, number):
+        aad = b"turnkeyfs volume key" + self.id + number.to_bytes(2, "big")
+        return unseal(self.keks[number], unbase64url(self._keks[str(number)]["volume_key"]), aad)
+
+    def unwrap_record(self, record):
+        """The DEK of a key record; RecordDamaged says why there is none."""
+        if record is None:
+            raise RecordDamaged("missing")
+        if self.by_kms:
+            return self._unwrap_long_record(record)
+        if len(record) != RECORD_LEN:
+            raise RecordDamaged(f"{len(record)} bytes")
+        if record[0] != 1 or record[1] != 0:
+            raise RecordDamaged(f"record version {record[0]}, flags {record[1]}")
+        version = int.from_bytes(record[2:4], "big")
+        if version not in self.keks:
+            raise RecordDamaged(f"KEK version {version} is not live")
+        aad = b"turnkeyfs key record" + self.id + record[:4]
+        try:
+            return unseal(self.keks[version], record[4:], aad)
+        except InvalidTag:
+            raise RecordDamaged("does not authenticate") from None
+
+    def _unwrap_long_record(self, record):
+        if len(record) < 6 or record[0] != 2 or record[1] != 0:
+            raise RecordDamaged(f"{len(record)} bytes beginning {record[:2].hex()}")
+        version = int.from_bytes(record[2:4], "big")
+        end = 6 + int.from_bytes(record[4:6], "big")
+        mac = hmac.new(self.record_mac_key, self.id + record[:end], hashlib.sha256).digest()
+        if len(record) != end + 32 or not hmac.compare_digest(mac, record[end:]):
+            raise RecordDamaged("does not authenticate")
+        if version not in self.keks:
+            raise RecordDamaged(f"KEK version {version} is not live")
+        return self._unwrap(str(version), self.keystore, record[6:end])
+
+    def open(self, relative):
+        """The file at @relative below CIPHERDIR/root."""
+        return File(self, os.path.join(self.root, relative))
+
+    def walk(self):
+        """(path relative to root, lstat) of everything, directories before their content."""
+        pending = [""]
+        while pending:
+            directory = pending.pop()
+            for name in sorted(os.listdir(os.path.join(self.root, directory))):
+                relative = os.path.join(directory, name)
+                st = os.lstat(os.path.join(self.root, relative))
+                if stat.S_ISDIR(st.st_mode):
+                    pending.append(relative)
+                yield relative, st
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def plain_size(backing, shift=0):
+    groups, rest = divmod(max(backing - shift, 0), GROUP_STRIDE)
+    return groups * GROUP_SIZE + max(rest - BLOCK, 0)
+
+
+def backing_size(plain, shift=0):
+    return plain + BLOCK * -(-plain // GROUP_SIZE) + (shift if plain else 0)
+
+
+@dataclass
+class Cell:
+    """One block's cell."""
+
+    iv: bytes
+    tag: bytes
+    length: int
+    mount: int
+
+    @classmethod
+    def parse(cls, raw):
+        return cls(
+            raw[:12],
+            raw[12:28],
+            int.from_bytes(raw[28:30], "big"),
+            int.from_bytes(raw[30:32], "big"),
+        )
+
+
+class File:
+    """A regular file, opened: its DEK is known, its blocks are read on demand."""
+
+    def __init__(self, volume, path):
+        self.volume = volume
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._group_keys = {}
+        self._tag_page = (None, b"")
+        try:
+            self.backing_size = os.fstat(self.fd).st_size
+            self.size = plain_size(self.backing_size, volume.shift)
+            self.records = self._read_records()
+            self.dek = self._choose_dek()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _read_records(self):
+        """{"attribute": bytes or None, "copy": bytes or None}"""
+        try:
+            attribute = os.getxattr(self.fd, RECORD_ATTR)
+        except OSError as e:
+            if e.errno != errno.ENODATA:
+                raise
+            attribute = None
+        copy = os.pread(self.fd, RECORD_LEN, 0)
+        if self.volume.by_kms and copy:
+            page = os.pread(self.fd, BLOCK, 0)
+            copy = page[: 6 + int.from_bytes(page[4:6], "big") + 32]
+        return {"attribute": attribute, "copy": copy if copy.strip(b"\0") else None}
+
+    def _group_at(self, group):
+        return self.volume.shift + group * GROUP_STRIDE
+
+    def deks(self):
+        """Every DEK that a record of the file holds, the attribute's first."""
+        found = []
+        for record in self.records.values():
+            try:
+                dek = self.volume.unwrap_record(record)
+            except RecordDamaged:
+                continue
+            if dek not in found:
+                found.append(dek)
+        return found
+
+    def _choose_dek(self):
+        deks = self.deks()
+        if len(deks) > 1:
+            deks = [dek for dek in deks if self._opens_a_block(dek)] or deks
+        if deks:
+            return deks[0]
+        if self.size == 0:
+            return None
+        raise RecordDamaged(f"{self.path}: neither the attribute nor the copy can be used")
+
+    def _opens_a_block(self, dek):
+        """Whether @dek authenticates the first block that has a cell."""
+        for index in range(-(-self.size // BLOCK)):
+            if self._cell(index).strip(b"\0"):
+                try:
+                    self._decrypt(dek, index, {})
+                except BlockDamaged:
+                    continue
+                return True
+        return False
+
+    def _group_tags(self, group):
+        if self._tag_page[0] != group:
+            self._tag_page = (group, os.pread(self.fd, BLOCK, self._group_at(group)))
+        return self._tag_page[1]
+
+    def _cell(self, index):
+        group, k = divmod(index, GROUP_BLOCKS)
+        at = HEADER + k * CELL
+        return self._group_tags(group)[at : at + CELL]
+
+    def is_absent(self, group):
+        return not self._group_tags(group).strip(b"\0")
+
+    def _decrypt(self, dek, index, group_keys):
+        group, k = divmod(index, GROUP_BLOCKS)
+        raw = self._cell(index)
+        if not raw.strip(b"\0"):
+            return b""
+        cell = Cell.parse(raw)
+        if cell.length > BLOCK:
+            raise BlockDamaged(self.path, index, f"length {cell.length}")
+        if group not in group_keys:
+            group_keys[group] = AESGCM(expand(dek, b"turnkeyfs content", group.to_bytes(8, "big")))
+        page = os.pread(self.fd, cell.length, self._group_at(group) + BLOCK + k * BLOCK)
+        aad = index.to_bytes(8, "big") + raw[28:32]
+        try:
+            return group_keys[group].decrypt(cell.iv, page + cell.tag, aad)
+        except InvalidTag:
+            raise BlockDamaged(self.path, index, "does not authenticate") from None
+
+    def read_block(self, index):
+        """The plaintext of one block, at its full length in the file."""
+        length = min(BLOCK, self.size - index * BLOCK)
+        content = self._decrypt(self.dek, index, self._group_keys)
+        return content.ljust(length, b"\0")[:length]
+
+    def blocks(self):
+        """(index, plaintext) of every block but those of absent groups, which are zeros."""
+        for index in range(-(-self.size // BLOCK)):
+            if not self.is_absent(index // GROUP_BLOCKS):
+                yield index, self.read_block(index)
+
+    def read(self):
+        """The whole content."""
+        content = bytearray(self.size)
+        for index, block in self.blocks():
+            content[index * BLOCK : index * BLOCK + len(block)] = block
+        return bytes(content)
+
+    def copy_to(self, path):
+        """Decrypt into a new file; holes stay holes."""
+        with open(path, "xb") as out:
+            for index, block in self.blocks():
+                if block.strip(b"\0"):
+                    out.seek(index * BLOCK)
+                    out.write(block)
+            out.truncate(self.size)
+
+    def group_keys(self):
+        groups = range(-(-self.size // GROUP_SIZE))
+        return [expand(self.dek, b"turnkeyfs content", g.to_bytes(8, "big")) for g in groups]
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+def extract(volume, target):
+    """Decrypt the tree into the new directory @target: files, directories and symlinks."""
+    os.mkdir(target)
+    for relative, st in volume.walk():
+        out = os.path.join(target, relative)
+        if stat.S_ISDIR(st.st_mode):
+            os.mkdir(out)
+        elif stat.S_ISLNK(st.st_mode):
+            os.symlink(os.readlink(os.path.join(volume.root, relative)), out)
+        elif stat.S_ISREG(st.st_mode):
+            with volume.open(relative) as f:
+                f.copy_to(out)
+
+
+def check(volume):
+    """Read everything; a list of the failures."""
+    failures = []
+    for relative, st in volume.walk():
+        if stat.S_ISREG(st.st_mode):
+            try:
+                with volume.open(relative) as f:
+                    for _ in f.blocks():
+                        pass
+            except ReaderError as e:
+                failures.append(e)
+    return failures
+
+
+def keys(keystore, volume):
+    """(what it is, bytes) of every key that the volume uses."""
+    for number, key in keystore.versions.items():
+        yield f"root key version {number}", key
+    for number, kek in volume.keks.items():
+        if not volume.by_kms:
+            yield f"KEK {number}", kek
+    yield "volume key", volume.key
+    yield "volume file MAC key", volume.mac_key
+    if volume.by_kms:
+        yield "record MAC key", volume.record_mac_key
+    for relative, st in volume.walk():
+        if not stat.S_ISREG(st.st_mode):
+            continue
+        with volume.open(relative) as f:
+            for dek in f.deks():
+                yield f"DEK of {relative}", dek
+            for group, key in enumerate(f.group_keys() if f.dek else []):
+                yield f"content key of {relative}, group {group}", key
+
+
+def main():
+    parser = argparse.ArgumentParser(description="read a TurnkeyFS volume without TurnkeyFS")
+    parser.add_argument("--keystore", required=True)
+    parser.add_argument("--passphrase-file")
+    parser.add_argument("cipherdir")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--extract", metavar="DIR", help="decrypt the tree into this new directory")
+    what.add_argument("--cat", metavar="PATH", help="write one file to stdout")
+    what.add_argument("--keys", action="store_true", help="print every key in hexadecimal")
+    args = parser.parse_args()
+    passphrase = None
+    if args.passphrase_file:
+        with open(args.passphrase_file, "rb") as f:
+            passphrase = f.read().removesuffix(b"\n")
+    try:
+        return run(args, Keystore.open(args.keystore, passphrase))
+    except (ReaderError, OSError) as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        return 1
+
+
+def run(args, keystore):
+    volume = Volume(args.cipherdir, keystore)
+    if args.extract:
+        extract(volume, args.extract)
+    elif args.cat:
+        with volume.open(args.cat) as f:
+            sys.stdout.buffer.write(f.read())
+    elif args.keys:
+        for name, key in keys(keystore, volume):
+            print(key.hex(), name)
+    else:
+        failures = check(volume)
+        for failure in failures:
+            print(failure)
+        return 1 if failures else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
