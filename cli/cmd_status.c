@@ -39,29 +39,29 @@ static int find_cipherdir(const char *path, char **ret_cipherdir, struct tk_faul
 
 /* Gathering -------------------------------------------------------------- */
 
-static json_t *gather_protectors(const struct tk_volume *volume, uint16_t kek_version)
+static json_t *gather_protectors(struct tk_volume *volume, uint16_t kek_version)
 {
         json_t *list = json_array();
 
         for (size_t i = 0; i < tk_volume_wrap_count(volume); i++) {
-                const struct tk_volume_wrap *wrap = tk_volume_wrap_at(volume, i);
+                struct tk_volume_wrap wrap = tk_volume_wrap_at(volume, i);
 
-                if (wrap->kek_version != kek_version)
+                if (wrap.kek_version != kek_version)
                         continue;
-                json_array_append_new(list, json_pack("{si so so so so}",                     //
-                                                      "number", (int)wrap->protector,         //
-                                                      "provider",                             //
-                                                      tk_text_json(wrap->provider),           //
-                                                      "key", tk_text_json(wrap->wrap.key_id), //
-                                                      "version",                              //
-                                                      tk_text_json(wrap->wrap.version),       //
-                                                      "algorithm",                            //
-                                                      tk_text_json(wrap->wrap.algorithm)));
+                json_array_append_new(list, json_pack("{si so so so so}",                    //
+                                                      "number", (int)wrap.protector,         //
+                                                      "provider",                            //
+                                                      tk_text_json(wrap.provider),           //
+                                                      "key", tk_text_json(wrap.wrap.key_id), //
+                                                      "version",                             //
+                                                      tk_text_json(wrap.wrap.version),       //
+                                                      "algorithm",                           //
+                                                      tk_text_json(wrap.wrap.algorithm)));
         }
         return list;
 }
 
-static json_t *gather_keks(const struct tk_volume *volume)
+static json_t *gather_keks(struct tk_volume *volume)
 {
         json_t *list = json_array();
 
@@ -78,7 +78,7 @@ static json_t *gather_keks(const struct tk_volume *volume)
 }
 
 /* null if nobody holds the lock. */
-static json_t *gather_lock(const struct tk_volume *volume)
+static json_t *gather_lock(struct tk_volume *volume)
 {
         struct tk_volume_holder holder = {0};
 
@@ -88,7 +88,7 @@ static json_t *gather_lock(const struct tk_volume *volume)
                          tk_text_json(holder.doing));
 }
 
-static json_t *gather_mountpoint(const struct tk_volume *volume)
+static json_t *gather_mountpoint(struct tk_volume *volume)
 {
         TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
 
@@ -98,7 +98,7 @@ static json_t *gather_mountpoint(const struct tk_volume *volume)
 }
 
 /* Format, names and wrap are the only ones that tk_volume_open accepts in this release. */
-static json_t *gather(const struct tk_volume *volume, const char **ret_why)
+static json_t *gather(struct tk_volume *volume, const char **ret_why)
 {
         char id[2 * TK_VOLUME_ID_LEN + 1];
         json_t *daemon = tk_serve_ask(volume, ret_why);

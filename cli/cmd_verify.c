@@ -120,7 +120,7 @@ static void on_progress(void *context, const struct tk_verify_totals *so_far)
         tk_progress_update(&report->progress, so_far->bytes);
 }
 
-static int print_json(const struct tk_volume *volume, json_t *findings,
+static int print_json(struct tk_volume *volume, json_t *findings,
                       const struct tk_verify_totals *totals)
 {
         return tk_text_print_json(json_pack("{si so sb s{sI sI sI sI sI sI} sO}",           //

@@ -187,7 +187,7 @@ static void check_keys(struct tk_doctor *doctor, struct tk_volume *volume)
                 check_unlock(doctor, volume, keystore);
 }
 
-static void check_use(struct tk_doctor *doctor, const struct tk_volume *volume)
+static void check_use(struct tk_doctor *doctor, struct tk_volume *volume)
 {
         struct tk_volume_holder holder = {0};
         const char *why;

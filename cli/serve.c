@@ -59,7 +59,7 @@ char *tk_serve_status(void *context)
         return text;
 }
 
-json_t *tk_serve_ask(const struct tk_volume *volume, const char **ret_why)
+json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
 {
         TK_CLEANUP(tk_freep) char *answer = NULL;
         json_t *daemon = NULL;
@@ -79,7 +79,7 @@ json_t *tk_serve_ask(const struct tk_volume *volume, const char **ret_why)
         return daemon;
 }
 
-size_t tk_serve_unclean_count(const struct tk_volume *volume, const json_t *daemon)
+size_t tk_serve_unclean_count(struct tk_volume *volume, const json_t *daemon)
 {
         size_t count = tk_volume_unclean_count(volume);
         bool numbered = json_integer_value(json_object_get(daemon, "mount_number")) > 0;

@@ -8,7 +8,7 @@
 
 /* Borrowed by the control thread for as long as it runs. */
 struct tk_serve {
-        const struct tk_volume *volume;
+        struct tk_volume *volume;
         const struct tk_fs *fs;
         const char *keystore;
         const char *mountpoint;
@@ -29,8 +29,8 @@ int64_t tk_serve_clock_ms(void);
  * answers; @ret_why then says why if there should be an answer, and is NULL if
  * nobody listens.
  */
-json_t *tk_serve_ask(const struct tk_volume *volume, const char **ret_why);
+json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why);
 
 /* How many mounts of @volume ended uncleanly: without the running one, whose own words are @daemon
  * (NULL: none). */
-size_t tk_serve_unclean_count(const struct tk_volume *volume, const json_t *daemon);
+size_t tk_serve_unclean_count(struct tk_volume *volume, const json_t *daemon);

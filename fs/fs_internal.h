@@ -16,6 +16,9 @@ struct tk_fs {
         struct tk_stats stats;
         struct tk_inode_table *inodes;
 
+        atomic_bool rotating;          /* a pass over the tree is under way */
+        _Atomic uint64_t rotate_moves; /* what moved unseen meanwhile: the pass must be repeated */
+
         pthread_mutex_t openfiles_lock; /* guards inode -> open file and the counts in it */
         pthread_cond_t openfiles_loaded;
         struct tk_openfile *openfiles; /* under openfiles_lock: all of them */

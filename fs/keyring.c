@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Keyring: DEKs wrapped and unwrapped under KEK versions, or by the KMS. */
+/*
+ * Keyring: DEKs wrapped and unwrapped under KEK versions, or by the KMS.
+ *
+ * Versions are counted: whoever works with one holds it, so that the lock is only
+ * held to find it, and a retired one is wiped when the last user lets go.
+ */
 
 #include "fs/keyring.h"
 
@@ -11,20 +16,23 @@
 
 enum { CACHED_DEKS_MAX = 65536 };
 
-/* One KEK version: one of the two is set, if it is live. */
+/* One live KEK version: a key, or a version of a root key. */
 struct version {
-        struct tk_secret *kek;
-        struct tk_kms_wrap *root; /* without a blob */
+        unsigned refs; /* keyring lock */
+        uint16_t number;
+        struct tk_secret *kek;   /* NULL: the KMS is asked */
+        struct tk_kms *kms;      /* borrowed */
+        struct tk_kms_wrap root; /* without a blob */
 };
 
 struct tk_keyring {
         uint8_t volume_id[TK_VOLUME_ID_LEN];
-        struct version *versions; /* by version - 1 */
-        uint16_t count;           /* versions that have a place: the highest one */
-
-        struct tk_kms *kms; /* borrowed; NULL with dek_wrap = kek */
-        struct tk_secret *mac_key;
+        struct tk_secret *mac_key; /* NULL with dek_wrap = kek */
         struct tk_dekcache *cache;
+
+        pthread_mutex_t lock;
+        struct version **versions; /* under lock: by number - 1; NULL: not live */
+        uint16_t count;            /* under lock: the highest number */
 };
 
 int tk_keyring_new(const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_keyring **ret_ring)
@@ -35,86 +43,129 @@ int tk_keyring_new(const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_keyring 
         if (!ring)
                 return -ENOMEM;
         memcpy(ring->volume_id, volume_id, TK_VOLUME_ID_LEN);
+        pthread_mutex_init(&ring->lock, NULL);
         *ret_ring = ring;
         return 0;
+}
+
+/* Drop one use of @version. Called with the keyring locked. */
+static void version_unref(struct version *version)
+{
+        if (!version || --version->refs > 0)
+                return;
+        tk_secret_free(version->kek);
+        free(version);
 }
 
 struct tk_keyring *tk_keyring_free(struct tk_keyring *ring)
 {
         if (!ring)
                 return NULL;
-        for (uint16_t i = 0; i < ring->count; i++) {
-                tk_secret_free(ring->versions[i].kek);
-                free(ring->versions[i].root);
-        }
+        for (uint16_t i = 0; i < ring->count; i++)
+                version_unref(ring->versions[i]);
         free(ring->versions);
         tk_dekcache_free(ring->cache);
         tk_secret_free(ring->mac_key);
+        pthread_mutex_destroy(&ring->lock);
         free(ring);
         return NULL;
 }
 
-/* The free place of @version. */
-static int make_place(struct tk_keyring *ring, uint16_t version, struct version **ret_place)
+/* Put @version in its place; it is taken over, also on failure. */
+static int add(struct tk_keyring *ring, struct version *version)
 {
-        struct version *versions;
+        uint16_t number = version->number;
+        struct version **versions;
+        int r = 0;
 
-        if (version == 0)
-                return -EINVAL;
-        if (version > ring->count) {
-                versions = reallocarray(ring->versions, version, sizeof(*versions));
-                if (!versions)
-                        return -ENOMEM;
-                memset(versions + ring->count, 0, sizeof(*versions) * (version - ring->count));
-                ring->versions = versions;
-                ring->count = version;
+        version->refs = 1;
+        TK_LOCK_SCOPE(&ring->lock);
+        if (number > ring->count) {
+                versions = reallocarray(ring->versions, number, sizeof(struct version *));
+                if (versions) {
+                        memset(versions + ring->count, 0,
+                               sizeof(struct version *) * (number - ring->count));
+                        ring->versions = versions;
+                        ring->count = number;
+                } else {
+                        r = -ENOMEM;
+                }
         }
-        *ret_place = &ring->versions[version - 1];
-        return (*ret_place)->kek || (*ret_place)->root ? -EEXIST : 0;
+        if (r == 0 && (number == 0 || ring->versions[number - 1]))
+                r = number == 0 ? -EINVAL : -EEXIST;
+        if (r < 0)
+                version_unref(version);
+        else
+                ring->versions[number - 1] = version;
+        return r;
 }
 
 int tk_keyring_add(struct tk_keyring *ring, uint16_t version, struct tk_secret *kek)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned = kek;
-        struct version *place;
-        int r;
+        struct version *fresh = calloc(1, sizeof(*fresh));
 
-        r = make_place(ring, version, &place);
-        if (r < 0)
-                return r;
-        place->kek = TK_TAKE(owned);
-        return 0;
+        if (!fresh) {
+                tk_secret_free(kek);
+                return -ENOMEM;
+        }
+        fresh->number = version;
+        fresh->kek = kek;
+        return add(ring, fresh);
 }
 
-int tk_keyring_use_kms(struct tk_keyring *ring, struct tk_kms *kms, struct tk_secret *mac_key,
-                       int64_t lease_ms)
+int tk_keyring_use_roots(struct tk_keyring *ring, struct tk_secret *mac_key, int64_t lease_ms)
 {
-        tk_secret_free(ring->mac_key);
         ring->mac_key = mac_key;
-        ring->kms = kms;
-        ring->cache = tk_dekcache_free(ring->cache);
         return tk_dekcache_new(CACHED_DEKS_MAX, lease_ms, &ring->cache);
 }
 
-int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, const struct tk_kms_wrap *root)
+int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, struct tk_kms *kms,
+                        const struct tk_kms_wrap *root)
 {
-        struct version *place;
-        int r;
+        struct version *fresh = calloc(1, sizeof(*fresh));
 
-        r = make_place(ring, version, &place);
-        if (r < 0)
-                return r;
-        place->root = malloc(sizeof(*root));
-        if (!place->root)
+        if (!fresh)
                 return -ENOMEM;
-        *place->root = *root;
-        place->root->blob_len = 0;
-        return 0;
+        fresh->number = version;
+        fresh->kms = kms;
+        fresh->root = *root;
+        fresh->root.blob_len = 0;
+        return add(ring, fresh);
 }
 
-uint16_t tk_keyring_current(const struct tk_keyring *ring)
+void tk_keyring_retire(struct tk_keyring *ring, uint16_t version)
 {
+        TK_LOCK_SCOPE(&ring->lock);
+        if (version == 0 || version > ring->count)
+                return;
+        version_unref(ring->versions[version - 1]);
+        ring->versions[version - 1] = NULL;
+}
+
+uint16_t tk_keyring_current(struct tk_keyring *ring)
+{
+        TK_LOCK_SCOPE(&ring->lock);
         return ring->count;
+}
+
+/* Version @number, or the current one for 0, held until put; NULL if it is not live. */
+static struct version *get(struct tk_keyring *ring, uint16_t number)
+{
+        struct version *version;
+
+        TK_LOCK_SCOPE(&ring->lock);
+        if (number == 0)
+                number = ring->count;
+        version = number > 0 && number <= ring->count ? ring->versions[number - 1] : NULL;
+        if (version)
+                version->refs++;
+        return version;
+}
+
+static void put(struct tk_keyring *ring, struct version *version)
+{
+        TK_LOCK_SCOPE(&ring->lock);
+        version_unref(version);
 }
 
 /* What the KMS says of a DEK: the application gets the errno, the log the words. */
@@ -125,19 +176,18 @@ static int log_refusal(int r, const struct tk_fault *fault)
         return r;
 }
 
-static int wrap_by_kms(struct tk_keyring *ring, const struct tk_secret *dek,
-                       struct tk_record *ret_record)
+static int wrap_by_kms(struct tk_keyring *ring, const struct version *version,
+                       const struct tk_secret *dek, struct tk_record *ret_record)
 {
-        const struct version *current = &ring->versions[ring->count - 1];
         struct tk_fault fault = {0};
         struct tk_kms_wrap wrap;
         int r;
 
-        r = tk_kms_wrap(ring->kms, current->root->version, dek, &wrap, &fault);
+        r = tk_kms_wrap(version->kms, version->root.version, dek, &wrap, &fault);
         if (r < 0)
                 return log_refusal(r, &fault);
-        r = tk_record_enclose(ring->mac_key, ring->count, ring->volume_id, wrap.blob, wrap.blob_len,
-                              ret_record);
+        r = tk_record_enclose(ring->mac_key, version->number, ring->volume_id, wrap.blob,
+                              wrap.blob_len, ret_record);
         if (r < 0)
                 return r;
         tk_dekcache_put(ring->cache, ret_record, dek);
@@ -147,19 +197,24 @@ static int wrap_by_kms(struct tk_keyring *ring, const struct tk_secret *dek,
 int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret *dek,
                     struct tk_record *ret_record)
 {
-        if (ring->count == 0)
+        struct version *version = get(ring, 0);
+        int r;
+
+        if (!version)
                 return -ENOKEY;
-        if (ring->kms)
-                return wrap_by_kms(ring, dek, ret_record);
-        return tk_record_wrap(ring->versions[ring->count - 1].kek, ring->count, ring->volume_id,
-                              dek, ret_record);
+        if (version->kek)
+                r = tk_record_wrap(version->kek, version->number, ring->volume_id, dek, ret_record);
+        else
+                r = wrap_by_kms(ring, version, dek, ret_record);
+        put(ring, version);
+        return r;
 }
 
-static int unwrap_by_kms(struct tk_keyring *ring, const struct tk_kms_wrap *root,
+static int unwrap_by_kms(struct tk_keyring *ring, const struct version *version,
                          const struct tk_record *record, struct tk_secret **ret_dek)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
-        struct tk_kms_wrap wrap = *root;
+        struct tk_kms_wrap wrap = version->root;
         struct tk_fault fault = {0};
         const uint8_t *blob;
         int r;
@@ -171,7 +226,7 @@ static int unwrap_by_kms(struct tk_keyring *ring, const struct tk_kms_wrap *root
         if (r != -ENOENT)
                 return r;
         memcpy(wrap.blob, blob, wrap.blob_len);
-        r = tk_kms_unwrap(ring->kms, &wrap, &dek, &fault);
+        r = tk_kms_unwrap(version->kms, &wrap, &dek, &fault);
         if (r < 0)
                 return log_refusal(r, &fault);
         if (tk_secret_len(dek) != TK_KEY_LEN)
@@ -184,22 +239,23 @@ static int unwrap_by_kms(struct tk_keyring *ring, const struct tk_kms_wrap *root
 int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
                       struct tk_secret **ret_dek)
 {
-        const struct version *place;
         size_t len = tk_record_len(record);
-        uint16_t version;
+        struct version *version;
+        uint16_t number;
         int r;
 
         if (len > TK_RECORD_MAX)
                 return -EBADMSG;
-        r = tk_record_kek_version(record->bytes, len, &version);
+        r = tk_record_kek_version(record->bytes, len, &number);
         if (r < 0)
                 return r;
-        if (version > ring->count)
+        version = get(ring, number);
+        if (!version)
                 return -EBADMSG;
-        place = &ring->versions[version - 1];
-        if (place->kek)
-                return tk_record_unwrap(record, place->kek, ring->volume_id, ret_dek);
-        if (place->root)
-                return unwrap_by_kms(ring, place->root, record, ret_dek);
-        return -EBADMSG;
+        if (version->kek)
+                r = tk_record_unwrap(record, version->kek, ring->volume_id, ret_dek);
+        else
+                r = unwrap_by_kms(ring, version, record, ret_dek);
+        put(ring, version);
+        return r;
 }

@@ -6,8 +6,8 @@
  *
  * With dek_wrap = kek it holds the KEK versions in memory. With dek_wrap = kms it
  * holds none: each version stands for one of the root key, and the KMS is asked,
- * which may block; DEKs that it gave are kept for a lease. Filled while the
- * volume is opened; afterwards it is used by any thread.
+ * which may block; DEKs that it gave are kept for a lease. Thread-safe; no lock is
+ * held across cryptography or a call to the KMS.
  */
 
 #include "crypto/record.h"
@@ -25,18 +25,24 @@ TK_DEFINE_CLEANUP(struct tk_keyring *, tk_keyring_free)
 TK_MUST_USE int tk_keyring_add(struct tk_keyring *ring, uint16_t version, struct tk_secret *kek);
 
 /*
- * From now on DEKs go to @kms, which is borrowed; @mac_key, which is taken over,
- * authenticates records; DEKs are kept for @lease_ms.
+ * DEKs are wrapped by root keys: @mac_key, which is taken over, authenticates
+ * records; DEKs are kept for @lease_ms. Before the first add_root.
  */
-TK_MUST_USE int tk_keyring_use_kms(struct tk_keyring *ring, struct tk_kms *kms,
-                                   struct tk_secret *mac_key, int64_t lease_ms);
+TK_MUST_USE int tk_keyring_use_roots(struct tk_keyring *ring, struct tk_secret *mac_key,
+                                     int64_t lease_ms);
 
-/* @root says which version of the root key stands for @version; its blob is ignored. */
-TK_MUST_USE int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version,
+/*
+ * @version is a version of a root key of @kms, which is borrowed for the life of
+ * the keyring: the one that @root names. Its blob is ignored.
+ */
+TK_MUST_USE int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, struct tk_kms *kms,
                                     const struct tk_kms_wrap *root);
 
+/* @version is live no more: its key is wiped as soon as nobody uses it. */
+void tk_keyring_retire(struct tk_keyring *ring, uint16_t version);
+
 /* The highest version, which new records are wrapped under; 0 if there is none. */
-uint16_t tk_keyring_current(const struct tk_keyring *ring);
+uint16_t tk_keyring_current(struct tk_keyring *ring);
 
 /* -ENOKEY if the keyring is empty; or what the KMS says. */
 TK_MUST_USE int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret *dek,

@@ -94,15 +94,24 @@ static int set_owner(struct tk_fs *fs, struct tk_inode *inode, int fd, const str
         return 0;
 }
 
-static int set_times(int fd, const struct tk_setattr *set)
+static int set_times(struct tk_fs *fs, struct tk_inode *inode, int fd, const struct tk_setattr *set)
 {
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
+        struct tk_openfile *file = tk_openfile_peek(fs, inode);
+        int r;
 
         if (set->what & TK_SETATTR_ATIME)
                 times[0] = set->atime;
         if (set->what & TK_SETATTR_MTIME)
                 times[1] = set->mtime;
-        return tk_backing_utimens(fd, times);
+        if (file)
+                pthread_mutex_lock(&file->times_lock);
+        r = tk_backing_utimens(fd, times);
+        if (file) {
+                pthread_mutex_unlock(&file->times_lock);
+                tk_openfile_put(fs, file);
+        }
+        return r;
 }
 
 /* Set-group-id without group execution once meant locking: members of the group keep it. */
@@ -138,7 +147,7 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
         if (r == 0 && set->what & TK_SETATTR_MODE)
                 r = tk_backing_chmod(fd, set->mode & 07777);
         if (r == 0 && set->what & (TK_SETATTR_ATIME | TK_SETATTR_MTIME))
-                r = set_times(fd, set);
+                r = set_times(fs, inode, fd, set);
         if (r < 0)
                 return r;
         return tk_op_getattr(fs, inode, ret_st);

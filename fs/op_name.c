@@ -12,6 +12,7 @@
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/op.h"
+#include "fs/rewrap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -171,6 +172,34 @@ int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent,
         return lookup_at(fs, parent, parentfd, name, ret_entry);
 }
 
+/*
+ * While a rotation walks the tree, a file that moves could pass from the part not
+ * yet seen to the part already seen: its record is made current first. A directory
+ * with all that is in it can't be: the walk is repeated.
+ */
+static void settle_inode(struct tk_fs *fs, struct tk_inode *inode, mode_t type)
+{
+        if (!fs->rotating)
+                return;
+        if (S_ISDIR(type) || (S_ISREG(type) && tk_rewrap_inode(fs, inode) < 0))
+                fs->rotate_moves++;
+}
+
+static void settle_name(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name)
+{
+        struct tk_inode *inode;
+        struct stat st;
+
+        if (!fs->rotating || fstatat(parentfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                return;
+        if (tk_inode_lookup(fs->inodes, parent, parentfd, name, &st, &inode) < 0) {
+                fs->rotate_moves++;
+                return;
+        }
+        settle_inode(fs, inode, st.st_mode);
+        tk_inode_forget(fs->inodes, inode, 1);
+}
+
 int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent, const char *name,
                struct tk_entry *ret_entry)
 {
@@ -184,6 +213,7 @@ int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
+        settle_inode(fs, inode, tk_inode_type(inode));
         r = tk_backing_link(fd, parentfd, name);
         if (r < 0)
                 return r;
@@ -257,6 +287,9 @@ int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
         new_parentfd = open_dir_path(fs, new_parent);
         if (new_parentfd < 0)
                 return new_parentfd;
+        settle_name(fs, parent, parentfd, name);
+        if (flags & RENAME_EXCHANGE)
+                settle_name(fs, new_parent, new_parentfd, new_name);
         if (flags & RENAME_EXCHANGE)
                 return rename_at(fs, parent, parentfd, name, new_parent, new_parentfd, new_name,
                                  flags);

@@ -31,6 +31,7 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
         file->fd = -1;
         file->base = fs->base;
         tk_rangelock_init(&file->ranges);
+        pthread_mutex_init(&file->times_lock, NULL);
         return file;
 }
 
@@ -42,6 +43,7 @@ static struct tk_openfile *file_free(struct tk_openfile *file)
         if (file->fd >= 0)
                 close(file->fd);
         tk_rangelock_done(&file->ranges);
+        pthread_mutex_destroy(&file->times_lock);
         free(file);
         return NULL;
 }

@@ -25,8 +25,9 @@ struct tk_openfile {
 
         uint64_t base; /* backing offset of group 0: the filesystem's, see fs_internal.h */
         struct tk_secret *dek;
-        struct tk_record record;
-        _Atomic uid_t owner; /* whom space is charged to */
+        struct tk_record record;    /* under a range with group 0 */
+        _Atomic uid_t owner;        /* whom space is charged to */
+        pthread_mutex_t times_lock; /* setting times against writes of ours that keep them */
 
         struct tk_rangelock ranges;
         _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */

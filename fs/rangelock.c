@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Range lock: a list of held ranges; few threads make it a short one. */
+/*
+ * Range lock: a queue of ranges, in which one is held as soon as none before it
+ * conflicts. Few threads make it a short one.
+ */
 
 #include "fs/rangelock.h"
 
@@ -8,7 +11,7 @@ void tk_rangelock_init(struct tk_rangelock *rangelock)
 {
         pthread_mutex_init(&rangelock->lock, NULL);
         pthread_cond_init(&rangelock->released, NULL);
-        rangelock->held = NULL;
+        rangelock->queue = NULL;
 }
 
 void tk_rangelock_done(struct tk_rangelock *rangelock)
@@ -17,11 +20,12 @@ void tk_rangelock_done(struct tk_rangelock *rangelock)
         pthread_mutex_destroy(&rangelock->lock);
 }
 
-static bool conflicts(const struct tk_rangelock *rangelock, const struct tk_range *wanted)
+/* Whether @wanted, which is in the queue, must wait for one before it. */
+static bool must_wait(const struct tk_rangelock *rangelock, const struct tk_range *wanted)
 {
-        for (const struct tk_range *held = rangelock->held; held; held = held->next)
-                if ((held->exclusive || wanted->exclusive) && held->first <= wanted->last &&
-                    wanted->first <= held->last)
+        for (const struct tk_range *range = rangelock->queue; range != wanted; range = range->next)
+                if ((range->exclusive || wanted->exclusive) && range->first <= wanted->last &&
+                    wanted->first <= range->last)
                         return true;
         return false;
 }
@@ -29,16 +33,20 @@ static bool conflicts(const struct tk_rangelock *rangelock, const struct tk_rang
 void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
                    uint64_t last, bool exclusive)
 {
+        struct tk_range **end;
+
         range->first = first;
         range->last = last;
         range->exclusive = exclusive;
+        range->owner = rangelock;
+        range->next = NULL;
 
         TK_LOCK_SCOPE(&rangelock->lock);
-        while (conflicts(rangelock, range))
+        for (end = &rangelock->queue; *end; end = &(*end)->next)
+                ;
+        *end = range;
+        while (must_wait(rangelock, range))
                 pthread_cond_wait(&rangelock->released, &rangelock->lock);
-        range->owner = rangelock;
-        range->next = rangelock->held;
-        rangelock->held = range;
 }
 
 void tk_range_release(struct tk_range *range)
@@ -48,7 +56,7 @@ void tk_range_release(struct tk_range *range)
         if (!rangelock)
                 return;
         TK_LOCK_SCOPE(&rangelock->lock);
-        for (struct tk_range **link = &rangelock->held; *link; link = &(*link)->next) {
+        for (struct tk_range **link = &rangelock->queue; *link; link = &(*link)->next) {
                 if (*link != range)
                         continue;
                 *link = range->next;

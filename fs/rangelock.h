@@ -16,7 +16,7 @@
 struct tk_rangelock {
         pthread_mutex_t lock;
         pthread_cond_t released;
-        struct tk_range *held; /* under lock */
+        struct tk_range *queue; /* under lock: held and waited for, in the order of arrival */
 };
 
 struct tk_range {
@@ -30,7 +30,11 @@ struct tk_range {
 void tk_rangelock_init(struct tk_rangelock *rangelock);
 void tk_rangelock_done(struct tk_rangelock *rangelock);
 
-/* Wait until no other holder conflicts, then hold the range. */
+/*
+ * Wait until nobody who came before conflicts, then hold the range: first come, first
+ * served, so that readers without end do not keep a writer out. A thread that holds
+ * one range of a lock must not wait for another.
+ */
 void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
                    uint64_t last, bool exclusive);
 

@@ -27,11 +27,13 @@ static const char volume_file[] = "turnkeyfs.volume";
 struct tk_volume {
         char *path;
         int dirfd;
-        int lockfd; /* -1: not locked by us */
-        char *raw;  /* the text as read, for the MAC */
+        int lockfd;                /* -1: not locked by us */
+        char *raw;                 /* the text as read, for the MAC */
+        pthread_mutex_t text_lock; /* guards what changes of text after unlock */
         struct tk_volume_text text;
-        struct tk_secret *mac_key;  /* NULL before unlock */
-        struct tk_keyring *keyring; /* NULL before unlock */
+        struct tk_secret *volume_key; /* NULL before unlock */
+        struct tk_secret *mac_key;    /* NULL before unlock */
+        struct tk_keyring *keyring;   /* NULL before unlock */
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         uint16_t mount_number;
 };
@@ -146,32 +148,47 @@ static int wrap_tested(struct tk_kms *kms, const struct tk_secret *key,
         return 0;
 }
 
-/* KEK version 1; with dek_wrap = kms it stands for the root key, which wraps the volume key. */
-static int make_first_kek(struct tk_volume_text *text, struct tk_kms *kms,
-                          const struct tk_secret *volume_key, struct tk_fault *fault)
+/*
+ * The next KEK version for the volume of @text: its entry, its wrap by @kms, and the
+ * key itself; with dek_wrap = kms there is none, and the volume key is wrapped.
+ */
+static int make_kek(const struct tk_volume_text *text, struct tk_kms *kms,
+                    const struct tk_secret *volume_key, struct tk_volume_text_kek *ret_entry,
+                    struct tk_volume_wrap *ret_wrap, struct tk_secret **ret_kek,
+                    struct tk_fault *fault)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
-        struct tk_volume_text_kek entry = {
-                .kek = {.version = 1, .active = true, .created = text->created}};
-        struct tk_volume_wrap wrap = {.kek_version = 1, .protector = 1};
+        uint16_t version = (uint16_t)(text->kek_count + 1);
         int r;
 
+        *ret_entry = (struct tk_volume_text_kek){
+                .kek = {.version = version, .active = true, .created = (int64_t)time(NULL)}};
+        *ret_wrap = (struct tk_volume_wrap){.kek_version = version, .protector = 1};
         if (text->dek_wrap == TK_DEK_WRAP_KEK) {
                 r = tk_random_secret(TK_KEY_LEN, &kek);
                 if (r < 0)
                         return r;
-                r = tk_volume_key_seal(text->id, 1, kek, volume_key, entry.volume_key);
+                r = tk_volume_key_seal(text->id, version, kek, volume_key, ret_entry->volume_key);
                 if (r < 0)
                         return r;
-                entry.volume_key_len = TK_SEALED_KEY_LEN;
+                ret_entry->volume_key_len = TK_SEALED_KEY_LEN;
         }
-        r = wrap_tested(kms, kek ? kek : volume_key, &wrap, fault);
+        r = wrap_tested(kms, kek ? kek : volume_key, ret_wrap, fault);
         if (r < 0)
                 return r;
-        r = tk_volume_text_add_kek(text, &entry);
+        *ret_kek = TK_TAKE(kek);
+        return 0;
+}
+
+static int add_kek(struct tk_volume_text *text, const struct tk_volume_text_kek *entry,
+                   const struct tk_volume_wrap *wrap)
+{
+        int r;
+
+        r = tk_volume_text_add_kek(text, entry);
         if (r < 0)
                 return r;
-        return tk_volume_text_add_wrap(text, &wrap);
+        return tk_volume_text_add_wrap(text, wrap);
 }
 
 static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
@@ -179,6 +196,9 @@ static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *mac_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_volume_text_kek entry;
+        struct tk_volume_wrap wrap;
         int r;
 
         r = tk_random_secret(TK_KEY_LEN, &volume_key);
@@ -190,7 +210,10 @@ static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
         r = tk_volume_key_fingerprint(volume_key, ret_fingerprint);
         if (r < 0)
                 return r;
-        r = make_first_kek(text, kms, volume_key, fault);
+        r = make_kek(text, kms, volume_key, &entry, &wrap, &kek, fault);
+        if (r < 0)
+                return r;
+        r = add_kek(text, &entry, &wrap);
         if (r < 0)
                 return r;
         return store(dirfd, text, mac_key);
@@ -259,6 +282,7 @@ int tk_volume_open(const char *path, struct tk_volume **ret_volume, struct tk_fa
         volume = calloc(1, sizeof(*volume));
         if (!volume)
                 return -ENOMEM;
+        pthread_mutex_init(&volume->text_lock, NULL);
         volume->dirfd = -1;
         volume->lockfd = -1;
         volume->path = realpath(path, NULL);
@@ -283,7 +307,9 @@ struct tk_volume *tk_volume_free(struct tk_volume *volume)
         if (!volume)
                 return NULL;
         tk_keyring_free(volume->keyring);
+        tk_secret_free(volume->volume_key);
         tk_secret_free(volume->mac_key);
+        pthread_mutex_destroy(&volume->text_lock);
         tk_volume_text_done(&volume->text);
         free(volume->raw);
         free(volume->path);
@@ -397,7 +423,7 @@ static int unlock_root(struct tk_volume *volume, struct tk_kms *kms,
                 if (tk_secret_len(*volume_key) != TK_KEY_LEN)
                         return damaged(volume, "a wrapped key has the wrong size", fault);
         }
-        return tk_keyring_add_root(keyring, entry->kek.version, wrap);
+        return tk_keyring_add_root(keyring, entry->kek.version, kms, wrap);
 }
 
 /* Newest first: its KMS answer is the one that matters most. */
@@ -478,18 +504,19 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
                 r = tk_volume_key_derive_record_mac(volume_key, &record_mac);
                 if (r < 0)
                         return r;
-                r = tk_keyring_use_kms(keyring, kms, TK_TAKE(record_mac), unlock->lease_ms);
+                r = tk_keyring_use_roots(keyring, TK_TAKE(record_mac), unlock->lease_ms);
                 if (r < 0)
                         return r;
         }
         volume->keyring = TK_TAKE(keyring);
+        volume->volume_key = TK_TAKE(volume_key);
         volume->mac_key = TK_TAKE(mac_key);
         return 0;
 }
 
-/* Mount numbers ---------------------------------------------------------- */
+/* Changes to the volume file ------------------------------------------------ */
 
-static int store_mounts(struct tk_volume *volume, struct tk_fault *fault)
+static int store_text(struct tk_volume *volume, struct tk_fault *fault)
 {
         int r;
 
@@ -500,12 +527,93 @@ static int store_mounts(struct tk_volume *volume, struct tk_fault *fault)
         return 0;
 }
 
+/* Whether the current KEK version is protected as @wrap would protect it. */
+static bool is_protected_alike(const struct tk_volume *volume, const struct tk_volume_wrap *wrap)
+{
+        const struct tk_volume_text *text = &volume->text;
+
+        for (size_t i = 0; i < text->wrap_count; i++) {
+                const struct tk_volume_wrap *have = &text->wraps[i];
+
+                if (have->kek_version == text->kek_count &&
+                    strcmp(have->provider, wrap->provider) == 0 &&
+                    strcmp(have->wrap.key_id, wrap->wrap.key_id) == 0 &&
+                    strcmp(have->wrap.version, wrap->wrap.version) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* The version made is stored, then usable; if it can't be stored, it never was. */
+static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
+                     const struct tk_volume_text_kek *entry, const struct tk_volume_wrap *wrap,
+                     struct tk_secret *kek, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned = kek;
+        struct tk_volume_text *text = &volume->text;
+        size_t wrap_count;
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        wrap_count = text->wrap_count;
+        r = add_kek(text, entry, wrap);
+        if (r == 0)
+                r = store_text(volume, fault);
+        if (r < 0) {
+                text->kek_count = entry->kek.version - 1U;
+                text->wrap_count = wrap_count;
+                return r;
+        }
+        if (owned)
+                return tk_keyring_add(volume->keyring, entry->kek.version, TK_TAKE(owned));
+        return tk_keyring_add_root(volume->keyring, entry->kek.version, kms, &wrap->wrap);
+}
+
+int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_if_current,
+                        struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_volume_text_kek entry;
+        struct tk_volume_wrap wrap;
+        int r;
+
+        if (volume->text.kek_count == UINT16_MAX)
+                return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, -EOVERFLOW,
+                                    "%s has had %u KEK versions, which is all that it can have; "
+                                    "copy the data to a new volume",
+                                    volume->path, UINT16_MAX);
+        r = make_kek(&volume->text, kms, volume->volume_key, &entry, &wrap, &kek, fault);
+        if (r < 0)
+                return r;
+        if (!even_if_current && is_protected_alike(volume, &wrap))
+                return 0;
+        return adopt_kek(volume, kms, &entry, &wrap, TK_TAKE(kek), fault);
+}
+
+int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        for (size_t i = 0; i < text->kek_count; i++)
+                if (text->keks[i].kek.version < version)
+                        text->keks[i].kek.active = false;
+        r = store_text(volume, fault);
+        if (r < 0)
+                return r;
+        for (uint16_t old = 1; old < version; old++)
+                tk_keyring_retire(volume->keyring, old);
+        return 0;
+}
+
 int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
 {
         struct tk_volume_text *text = &volume->text;
         uint16_t *unclean;
         uint16_t number = text->last_mount == UINT16_MAX ? 1 : (uint16_t)(text->last_mount + 1);
 
+        TK_LOCK_SCOPE(&volume->text_lock);
         unclean = reallocarray(text->unclean, text->unclean_count + 1, sizeof(*unclean));
         if (!unclean)
                 return -ENOMEM;
@@ -513,7 +621,7 @@ int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
         unclean[text->unclean_count++] = number;
         text->last_mount = number;
         volume->mount_number = number;
-        return store_mounts(volume, fault);
+        return store_text(volume, fault);
 }
 
 int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault)
@@ -521,11 +629,12 @@ int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault)
         struct tk_volume_text *text = &volume->text;
         size_t kept = 0;
 
+        TK_LOCK_SCOPE(&volume->text_lock);
         for (size_t i = 0; i < text->unclean_count; i++)
                 if (text->unclean[i] != volume->mount_number)
                         text->unclean[kept++] = text->unclean[i];
         text->unclean_count = kept;
-        return store_mounts(volume, fault);
+        return store_text(volume, fault);
 }
 
 /* Accessors -------------------------------------------------------------- */
@@ -570,32 +679,48 @@ const char *tk_volume_fingerprint(const struct tk_volume *volume)
         return volume->keyring ? volume->fingerprint : NULL;
 }
 
-size_t tk_volume_kek_count(const struct tk_volume *volume)
+size_t tk_volume_kek_count(struct tk_volume *volume)
 {
+        TK_LOCK_SCOPE(&volume->text_lock);
         return volume->text.kek_count;
 }
 
-struct tk_volume_kek tk_volume_kek_at(const struct tk_volume *volume, size_t i)
+struct tk_volume_kek tk_volume_kek_at(struct tk_volume *volume, size_t i)
 {
-        struct tk_volume_kek kek = volume->text.keks[i].kek;
+        struct tk_volume_kek kek;
 
+        TK_LOCK_SCOPE(&volume->text_lock);
+        kek = volume->text.keks[i].kek;
         kek.protectors = 0;
         for (size_t w = 0; w < volume->text.wrap_count; w++)
                 kek.protectors += volume->text.wraps[w].kek_version == kek.version;
         return kek;
 }
 
-size_t tk_volume_wrap_count(const struct tk_volume *volume)
+size_t tk_volume_active_count(struct tk_volume *volume)
 {
+        size_t count = 0;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        for (size_t i = 0; i < volume->text.kek_count; i++)
+                count += volume->text.keks[i].kek.active;
+        return count;
+}
+
+size_t tk_volume_wrap_count(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
         return volume->text.wrap_count;
 }
 
-const struct tk_volume_wrap *tk_volume_wrap_at(const struct tk_volume *volume, size_t i)
+struct tk_volume_wrap tk_volume_wrap_at(struct tk_volume *volume, size_t i)
 {
-        return &volume->text.wraps[i];
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return volume->text.wraps[i];
 }
 
-size_t tk_volume_unclean_count(const struct tk_volume *volume)
+size_t tk_volume_unclean_count(struct tk_volume *volume)
 {
+        TK_LOCK_SCOPE(&volume->text_lock);
         return volume->text.unclean_count;
 }

@@ -6,7 +6,7 @@
  *
  * The order of use is open (parse), lock, unlock the keys (authenticate), then
  * mount_begin and mount_end. Text layout: docs/format.md, "Volume file". Calls
- * on one volume come from one thread at a time, but for the accessors.
+ * on one volume come from one thread at a time; accessors from any, at any time.
  */
 
 #include "fs/keyring.h"
@@ -92,6 +92,19 @@ struct tk_volume_unlock {
 TK_MUST_USE int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
                                  const struct tk_volume_unlock *unlock, struct tk_fault *fault);
 
+/*
+ * A new KEK version under the current version of the root key of @kms, proved by
+ * an unwrap, stored durably, and current from then on. Nothing happens if the
+ * current KEK version is under it already, unless @even_if_current. @kms is
+ * borrowed for as long as the volume is open.
+ */
+TK_MUST_USE int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms,
+                                    bool even_if_current, struct tk_fault *fault);
+
+/* All KEK versions below @version are retired, durably, and gone from memory. */
+TK_MUST_USE int tk_volume_retire_below(struct tk_volume *volume, uint16_t version,
+                                       struct tk_fault *fault);
+
 /* Take a mount number, durably, before the first write; it counts as unclean until mount_end. */
 TK_MUST_USE int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault);
 TK_MUST_USE int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault);
@@ -107,8 +120,9 @@ const char *tk_volume_path(const struct tk_volume *volume);           /* absolut
 int tk_volume_dirfd(const struct tk_volume *volume);                  /* CIPHERDIR */
 struct tk_keyring *tk_volume_keyring(const struct tk_volume *volume); /* NULL before unlock */
 const char *tk_volume_fingerprint(const struct tk_volume *volume);    /* NULL before unlock */
-size_t tk_volume_kek_count(const struct tk_volume *volume);
-struct tk_volume_kek tk_volume_kek_at(const struct tk_volume *volume, size_t i);
-size_t tk_volume_wrap_count(const struct tk_volume *volume);
-const struct tk_volume_wrap *tk_volume_wrap_at(const struct tk_volume *volume, size_t i);
-size_t tk_volume_unclean_count(const struct tk_volume *volume);
+size_t tk_volume_kek_count(struct tk_volume *volume);
+struct tk_volume_kek tk_volume_kek_at(struct tk_volume *volume, size_t i);
+size_t tk_volume_wrap_count(struct tk_volume *volume);
+struct tk_volume_wrap tk_volume_wrap_at(struct tk_volume *volume, size_t i);
+size_t tk_volume_active_count(struct tk_volume *volume); /* KEK versions not retired */
+size_t tk_volume_unclean_count(struct tk_volume *volume);

@@ -35,6 +35,7 @@ struct tk_kms_wrap {
 };
 
 struct tk_kms; /* opaque: an open provider */
+struct tk_kms_admin;
 
 /* What a provider implements; @impl is its own state. */
 struct tk_kms_provider {
@@ -46,6 +47,7 @@ struct tk_kms_provider {
                       struct tk_fault *fault);
         int (*probe)(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault);
         void (*free)(void *impl);
+        const struct tk_kms_admin *admin; /* kms_admin.h; NULL: none */
 };
 
 /* Takes over @impl, also on failure. */

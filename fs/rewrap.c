@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Rewrap.
+ *
+ * The new record is made first, without a lock (a KMS may be asked). Then it is
+ * put in place under group 0's range, which every writer of a header holds: so no
+ * write brings the old record back.
+ */
+
+#include "fs/rewrap.h"
+
+#include "fs/backing.h"
+#include "fs/fs_internal.h"
+#include "fs/keyattr.h"
+#include <errno.h>
+#include <sys/stat.h>
+
+static int write_copy(struct tk_openfile *file)
+{
+        struct timespec times[2];
+        struct stat st;
+        int r;
+
+        /* Against setattr: what it sets in between would be undone. */
+        TK_LOCK_SCOPE(&file->times_lock);
+        if (fstat(file->fd, &st) < 0)
+                return -errno;
+        r = tk_backing_pwrite(file->fd, file->record.bytes, tk_record_len(&file->record), 0);
+        if (r < 0)
+                return r;
+        times[0] = st.st_atim;
+        times[1] = st.st_mtim;
+        return tk_backing_utimens(file->fd, times);
+}
+
+/* Put @record in the place of the old one, in memory, attribute and copy. */
+static int replace_record(struct tk_openfile *file, const struct tk_record *record)
+{
+        TK_RANGE_SCOPE(range);
+        int r;
+
+        tk_range_hold(&file->ranges, &range, 0, 0, true);
+        r = tk_keyattr_store(file->fd, record);
+        if (r < 0)
+                return r;
+        file->record = *record;
+        return file->has_header ? write_copy(file) : 0;
+}
+
+static bool is_current(struct tk_fs *fs, struct tk_openfile *file)
+{
+        TK_RANGE_SCOPE(range);
+        uint16_t version = 0;
+        int r;
+
+        tk_range_hold(&file->ranges, &range, 0, 0, false);
+        r = tk_record_kek_version(file->record.bytes, tk_record_len(&file->record), &version);
+        return r == 0 && version == tk_keyring_current(fs->keyring);
+}
+
+int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file)
+{
+        struct tk_record record;
+        int r;
+
+        if (is_current(fs, file))
+                return TK_REWRAP_CURRENT;
+        r = tk_keyring_wrap(fs->keyring, file->dek, &record);
+        if (r < 0)
+                return r;
+        r = replace_record(file, &record);
+        return r < 0 ? r : TK_REWRAP_DONE;
+}
+
+int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
+{
+        struct tk_openfile *file;
+        int r;
+
+        r = tk_openfile_get(fs, inode, true, &file);
+        if (r < 0)
+                return r;
+        r = tk_rewrap_file(fs, file);
+        tk_openfile_put(fs, file);
+        return r;
+}

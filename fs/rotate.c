@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Rotation.
+ *
+ * A pass walks the tree with the operations that serve the mount, so that it
+ * shares open files with it. Files made during a pass have current records. What
+ * is renamed or linked meanwhile is rewrapped first (op_name.c), and a renamed
+ * directory makes the pass count for nothing: so a pass that found nothing old
+ * has seen everything. Only then, and after a sync, are old versions retired.
+ */
+
+#include "fs/rotate.h"
+
+#include "base/log.h"
+#include "fs/fs_internal.h"
+#include "fs/op.h"
+#include "fs/rewrap.h"
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+enum { PASSES_MAX = 100, PACE_BATCH = 64 };
+
+struct walk {
+        struct tk_fs *fs;
+        const struct tk_rotate_options *options;
+        struct tk_rotate_progress progress;
+        uint64_t old;            /* records found old in this pass */
+        uint64_t paced;          /* files since the pass began */
+        struct timespec started; /* of the pass */
+        int r;                   /* why the walk stopped */
+};
+
+static bool stopped(const struct walk *walk)
+{
+        return walk->options->stop && atomic_load(walk->options->stop);
+}
+
+/* Keep to the rate: sleep when the pass is ahead of it. */
+static void pace(struct walk *walk)
+{
+        unsigned rate = walk->options->files_per_s;
+        struct timespec now;
+        struct timespec pause;
+        int64_t ahead_ns;
+
+        if (rate == 0 || ++walk->paced % PACE_BATCH != 0)
+                return;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        ahead_ns = (int64_t)(walk->paced * 1000000000 / rate) -
+                   ((int64_t)(now.tv_sec - walk->started.tv_sec) * 1000000000 +
+                    (now.tv_nsec - walk->started.tv_nsec));
+        if (ahead_ns <= 0)
+                return;
+        pause.tv_sec = ahead_ns / 1000000000;
+        pause.tv_nsec = ahead_ns % 1000000000;
+        nanosleep(&pause, NULL);
+}
+
+static void visit_file(struct walk *walk, struct tk_inode *inode)
+{
+        int r;
+
+        walk->progress.files++;
+        r = tk_rewrap_inode(walk->fs, inode);
+        if (r == TK_REWRAP_DONE) {
+                walk->old++;
+                walk->progress.rewrapped++;
+        } else if (r < 0 && r != -ESTALE && r != -ENOENT) {
+                walk->progress.failed++;
+                tk_log_limited(TK_LOG_ERROR,
+                               "rotation: the key record of inode %llu can't be rewrapped: %s",
+                               (unsigned long long)tk_inode_number(inode), strerror(-r));
+        }
+        if (walk->options->progress)
+                walk->options->progress(walk->options->context, &walk->progress);
+        pace(walk);
+}
+
+static int visit_dir(struct walk *walk, struct tk_inode *inode);
+
+/* Where visit_dir is. */
+struct place {
+        struct walk *walk;
+        struct tk_dir *dir;
+};
+
+static int visit_entry(void *context, const struct tk_dir_entry *found)
+{
+        struct place *place = context;
+        struct walk *walk = place->walk;
+        struct tk_entry entry;
+        int r;
+
+        if (strcmp(found->name, ".") == 0 || strcmp(found->name, "..") == 0)
+                return 0;
+        if (stopped(walk))
+                return -ECANCELED;
+        r = tk_op_lookup_in(walk->fs, place->dir, found->name, &entry);
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
+        if (S_ISDIR(entry.st.st_mode))
+                r = visit_dir(walk, entry.inode);
+        else if (S_ISREG(entry.st.st_mode))
+                visit_file(walk, entry.inode);
+        tk_inode_forget(walk->fs->inodes, entry.inode, 1);
+        return r;
+}
+
+static int visit_dir(struct walk *walk, struct tk_inode *inode)
+{
+        struct place place = {.walk = walk};
+        int r;
+
+        r = tk_op_opendir(walk->fs, inode, &place.dir);
+        if (r < 0)
+                return r == -ENOENT || r == -ESTALE ? 0 : r; /* removed meanwhile */
+        r = tk_op_readdir(place.dir, 0, visit_entry, &place);
+        tk_op_releasedir(place.dir);
+        return r;
+}
+
+/* One pass. Returns whether it saw everything and found nothing old, or a negative errno. */
+static int run_pass(struct walk *walk)
+{
+        struct tk_fs *fs = walk->fs;
+        uint64_t moves = fs->rotate_moves;
+        int r;
+
+        walk->progress.passes++;
+        walk->progress.files = 0;
+        walk->progress.failed = 0;
+        walk->old = 0;
+        walk->paced = 0;
+        clock_gettime(CLOCK_MONOTONIC, &walk->started);
+        r = visit_dir(walk, tk_inode_root(fs->inodes));
+        if (r < 0)
+                return r;
+        return walk->old == 0 && fs->rotate_moves == moves;
+}
+
+/* Passes until one counts. 1: everything is current; 0: some records can't be rewrapped. */
+static int run_passes(struct walk *walk)
+{
+        int r = 0;
+
+        walk->fs->rotating = true;
+        while (r == 0 && walk->progress.passes < PASSES_MAX)
+                r = run_pass(walk);
+        walk->fs->rotating = false;
+        return r > 0 ? walk->progress.failed == 0 : r;
+}
+
+static int retire_old(struct tk_fs *fs, struct tk_fault *fault)
+{
+        struct tk_volume *volume = fs->volume;
+        uint16_t current = tk_keyring_current(fs->keyring);
+
+        /* Every new record must be on the disk before the key of the old ones goes. */
+        if (syncfs(fs->rootfd) < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, -errno,
+                                    "cannot sync %s: %s; the old key versions stay",
+                                    tk_volume_path(volume), strerror(errno));
+        return tk_volume_retire_below(volume, current, fault);
+}
+
+int tk_rotate_run(struct tk_fs *fs, const struct tk_rotate_options *options,
+                  struct tk_rotate_progress *ret_progress, struct tk_fault *fault)
+{
+        struct walk walk = {.fs = fs, .options = options};
+        int r;
+
+        r = tk_volume_renew_kek(fs->volume, options->kms, options->even_if_current, fault);
+        if (r < 0)
+                return r;
+        walk.progress.kek_version = tk_keyring_current(fs->keyring);
+        if (tk_volume_active_count(fs->volume) > 1) {
+                r = run_passes(&walk);
+                if (r > 0) {
+                        r = retire_old(fs, fault);
+                        walk.progress.done = r == 0;
+                }
+        }
+        *ret_progress = walk.progress;
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "the rotation of %s stopped: %s",
+                                    tk_volume_path(fs->volume), strerror(-r));
+        return 0;
+}
