@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Keyring: KEK versions by number, wrapping under the newest. */
+
+#include "support.h"
+
+#include "crypto/random.h"
+#include "fs/keyring.h"
+#include <errno.h>
+
+static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
+
+static struct tk_keyring *new_ring(void)
+{
+        struct tk_keyring *ring = NULL;
+
+        assert_int_equal(tk_keyring_new(volume_id, &ring), 0);
+        return ring;
+}
+
+static struct tk_secret *new_kek(void)
+{
+        struct tk_secret *kek = NULL;
+
+        assert_int_equal(tk_random_secret(TK_KEY_LEN, &kek), 0);
+        return kek;
+}
+
+static void test_keyring__empty(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = new_kek();
+        struct tk_secret *found = NULL;
+        struct tk_record record;
+
+        assert_int_equal(tk_keyring_current(ring), 0);
+        assert_int_equal(tk_keyring_wrap(ring, dek, &record), -ENOKEY);
+        assert_int_equal(tk_record_wrap(dek, 1, volume_id, dek, &record), 0);
+        assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EBADMSG);
+        assert_null(found);
+        assert_null(tk_keyring_free(NULL));
+}
+
+static void test_add__refused(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+
+        /* The keyring takes the key over, also when it refuses it: the teardown counts. */
+        assert_int_equal(tk_keyring_add(ring, 0, new_kek()), -EINVAL);
+        assert_int_equal(tk_keyring_add(ring, 2, new_kek()), 0);
+        assert_int_equal(tk_keyring_add(ring, 2, new_kek()), -EEXIST);
+        assert_int_equal(tk_keyring_add(ring, 1, new_kek()), 0);
+        assert_int_equal(tk_keyring_current(ring), 2);
+}
+
+static void test_keyring__every_live_version(void **state)
+{
+        static const uint16_t live[] = {1, 3, 65535};
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = new_kek();
+        struct tk_record records[3];
+        uint16_t version = 0;
+
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(tk_keyring_add(ring, live[i], new_kek()), 0);
+                assert_int_equal(tk_keyring_current(ring), live[i]);
+                assert_int_equal(tk_keyring_wrap(ring, dek, &records[i]), 0);
+                assert_int_equal(tk_record_kek_version(records[i].bytes, TK_RECORD_LEN, &version),
+                                 0);
+                assert_int_equal(version, live[i]);
+        }
+        for (int i = 0; i < 3; i++) {
+                TK_CLEANUP(tk_secret_freep) struct tk_secret *found = NULL;
+
+                assert_int_equal(tk_keyring_unwrap(ring, &records[i], &found), 0);
+                assert_true(tk_secret_equal(found, dek));
+        }
+}
+
+static void test_unwrap__version_not_live(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = new_kek();
+        struct tk_secret *found = NULL;
+        struct tk_record record;
+
+        assert_int_equal(tk_keyring_add(ring, 3, new_kek()), 0);
+        for (uint16_t version = 1; version < 6; version++) {
+                assert_int_equal(tk_record_wrap(kek, version, volume_id, kek, &record), 0);
+                assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EBADMSG);
+                assert_null(found);
+        }
+}
+
+static void test_unwrap__damaged(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = new_kek();
+        struct tk_secret *found = NULL;
+        struct tk_record record;
+
+        assert_int_equal(tk_keyring_add(ring, 1, new_kek()), 0);
+        assert_int_equal(tk_keyring_add(ring, 2, new_kek()), 0);
+        assert_int_equal(tk_keyring_wrap(ring, dek, &record), 0);
+        for (size_t bit = 0; bit < (size_t)8 * TK_RECORD_LEN; bit++) {
+                int r;
+
+                tk_test_flip(record.bytes, bit);
+                r = tk_keyring_unwrap(ring, &record, &found);
+                assert_true(r == -EBADMSG || r == -ENOTSUP);
+                assert_null(found);
+                tk_test_flip(record.bytes, bit);
+        }
+}
+
+static void test_unwrap__other_volume(void **state)
+{
+        static const uint8_t other_id[TK_VOLUME_ID_LEN] = "another volume's";
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = new_kek();
+        struct tk_secret *same = NULL;
+        struct tk_secret *found = NULL;
+        struct tk_record record;
+
+        assert_int_equal(tk_secret_dup_bytes(tk_secret_bytes(kek), TK_KEY_LEN, &same), 0);
+        assert_int_equal(tk_keyring_add(ring, 1, same), 0);
+        assert_int_equal(tk_record_wrap(kek, 1, other_id, kek, &record), 0);
+        assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EBADMSG);
+        assert_null(found);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TK_TEST(test_keyring__empty),
+                TK_TEST(test_add__refused),
+                TK_TEST(test_keyring__every_live_version),
+                TK_TEST(test_unwrap__version_not_live),
+                TK_TEST(test_unwrap__damaged),
+                TK_TEST(test_unwrap__other_volume),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
