@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The `azure` provider.
+ *
+ * The configuration says which vault and key are asked, never the data: what a wrap names is
+ * compared with it. RSA keys wrap by RSA-OAEP-256, on this machine or by the vault; AES keys
+ * of a Managed HSM by A256KW, by the HSM. Unwrapping is always the service's: that is how its
+ * owner can refuse.
+ */
+
+#include "kms/azure.h"
+
+#include "kms/azure_provider.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+        /* How old the description of a version may be when it wraps locally. */
+        FRESH_MS = 60 * 1000,
+        /* A few minutes of leeway for clocks, as the vault itself gives. */
+        LEEWAY_S = 300,
+};
+
+/* Reading keys */
+
+static const char *pinned_or_newest(const struct tk_azure *azure)
+{
+        return azure->client->key.version;
+}
+
+/* Remember it in place of an older reading, or of the oldest. */
+static void remember(struct tk_azure *azure, const struct tk_azure_key *key)
+{
+        size_t place = 0;
+
+        TK_LOCK_SCOPE(&azure->lock);
+        for (size_t i = 0; i < TK_AZURE_KNOWN_MAX; i++) {
+                const struct tk_azure_known *known = &azure->known[i];
+
+                if (known->read_ms &&
+                    tk_azure_same_version(known->key.id.version, key->id.version)) {
+                        place = i;
+                        break;
+                }
+                if (known->read_ms < azure->known[place].read_ms)
+                        place = i;
+        }
+        azure->known[place].key = *key;
+        azure->known[place].read_ms = tk_azure_net_now(&azure->client->net);
+}
+
+static bool recall(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key)
+{
+        int64_t now = tk_azure_net_now(&azure->client->net);
+
+        TK_LOCK_SCOPE(&azure->lock);
+        for (size_t i = 0; i < TK_AZURE_KNOWN_MAX; i++) {
+                const struct tk_azure_known *known = &azure->known[i];
+
+                if (known->read_ms == 0 || now - known->read_ms > FRESH_MS ||
+                    !tk_azure_same_version(known->key.id.version, version))
+                        continue;
+                *ret_key = known->key;
+                return true;
+        }
+        return false;
+}
+
+int tk_azure_read_key(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key,
+                      struct tk_fault *fault)
+{
+        struct tk_azure_client *client = azure->client;
+        TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
+        struct tk_azure_key key;
+        char url[TK_HTTP_URL_MAX];
+        int r;
+
+        tk_azure_client_url(client, "keys", version, "", url);
+        r = tk_azure_client_call(client,
+                                 &(struct tk_azure_call){.operation = &tk_azure_get,
+                                                         .method = TK_HTTP_GET,
+                                                         .url = url,
+                                                         .version = version},
+                                 &answer, fault);
+        if (r < 0)
+                return r;
+        r = tk_azure_msg_parse_key(tk_text_of(answer.body), tk_text_len(answer.body), &key);
+        if (r == -EBADMSG)
+                return tk_azure_client_say_nonsense(client, &answer, "it is no key", fault);
+        if (r < 0)
+                return r;
+        if (!tk_azure_id_same_key(&key.id, &client->key) ||
+            (version[0] && !tk_azure_same_version(key.id.version, version)))
+                return tk_azure_client_say_nonsense(client, &answer, "it is about another key",
+                                                    fault);
+        remember(azure, &key);
+        *ret_key = key;
+        return 0;
+}
+
+static int check_type(const struct tk_azure *azure, const struct tk_azure_key *key,
+                      struct tk_fault *fault)
+{
+        const char *algorithm = tk_azure_msg_algorithm(key->type);
+
+        if (!algorithm)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -ENOTSUP,
+                                    "the root key %s is of type %s, which can't wrap keys; use an "
+                                    "RSA key: az keyvault key create --kty RSA --size 3072",
+                                    azure->client->url, key->type);
+        return 0;
+}
+
+/* Whether new keys may be wrapped by it: enabled, within its dates, safe from being lost. */
+static int check_for_wrapping(const struct tk_azure *azure, const struct tk_azure_key *key,
+                              struct tk_fault *fault)
+{
+        const struct tk_azure_client *client = azure->client;
+        int64_t now = tk_azure_net_unix_now(&client->net);
+        char vault[TK_AZURE_HOST_MAX];
+
+        if (!key->attributes.enabled)
+                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
+                                    "version %s of the root key %s is disabled; its owner enables "
+                                    "it by: az keyvault key set-attributes --id %s/%s --enabled "
+                                    "true",
+                                    key->id.version, client->url, client->url, key->id.version);
+        if (key->attributes.expires >= 0 && key->attributes.expires + LEEWAY_S < now)
+                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
+                                    "version %s of the root key %s has expired: it still unwraps, "
+                                    "but wraps nothing new; its owner makes a new version by: az "
+                                    "keyvault key rotate --id %s",
+                                    key->id.version, client->url, client->url);
+        if (key->attributes.not_before > now + LEEWAY_S)
+                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
+                                    "version %s of the root key %s is not valid yet, but from "
+                                    "%" PRId64 " (Unix time) on",
+                                    key->id.version, client->url, key->attributes.not_before);
+        if (!azure->allow_purge && !tk_azure_msg_purge_protected(&key->attributes)) {
+                tk_azure_vault_name(client->key.host, vault);
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,
+                                    "the vault %s has no purge protection (recovery level %s): who "
+                                    "deletes the root key could make the data unreadable for ever. "
+                                    "Switch it on by: az keyvault update --name %s "
+                                    "--enable-purge-protection true; or accept the risk by [azure] "
+                                    "require_purge_protection = no",
+                                    vault,
+                                    key->attributes.recovery_level[0]
+                                            ? key->attributes.recovery_level
+                                            : "not given",
+                                    vault);
+        }
+        return check_type(azure, key, fault);
+}
+
+static int azure_current(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
+{
+        struct tk_azure *azure = impl;
+        struct tk_azure_key key;
+        int r;
+
+        r = tk_azure_read_key(azure, pinned_or_newest(azure), &key, fault);
+        if (r == 0)
+                r = check_for_wrapping(azure, &key, fault);
+        if (r < 0)
+                return r;
+        memcpy(ret_version, key.id.version, TK_KMS_VERSION_MAX);
+        return 0;
+}
+
+/* Wrapping */
+
+static void start_wrap(const struct tk_azure *azure, const char *algorithm, const char *version,
+                       struct tk_kms_wrap *wrap)
+{
+        memset(wrap, 0, sizeof(*wrap));
+        snprintf(wrap->key_id, sizeof(wrap->key_id), "%s", azure->client->url);
+        snprintf(wrap->algorithm, sizeof(wrap->algorithm), "%s", algorithm);
+        snprintf(wrap->version, sizeof(wrap->version), "%s", version);
+}
+
+static int wrap_locally(const struct tk_azure *azure, const struct tk_azure_key *key,
+                        const struct tk_secret *plain, struct tk_kms_wrap *ret_wrap,
+                        struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_rsa_freep) struct tk_rsa *rsa = NULL;
+        uint8_t blob[TK_RSA_BYTES_MAX];
+        size_t len;
+        int r;
+
+        r = tk_rsa_new_public(key->n, key->n_len, key->e, key->e_len, &rsa);
+        if (r == -EBADMSG)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -ENOTSUP,
+                                    "version %s of the root key %s is no RSA key of 2048, 3072 or "
+                                    "4096 bits",
+                                    key->id.version, azure->client->url);
+        if (r == 0)
+                r = tk_rsa_wrap(rsa, plain, blob, &len);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "can't wrap by the root key %s: %s", azure->client->url,
+                                    strerror(-r));
+        start_wrap(azure, TK_AZURE_RSA_OAEP_256, key->id.version, ret_wrap);
+        memcpy(ret_wrap->blob, blob, len);
+        ret_wrap->blob_len = len;
+        return 0;
+}
+
+/* wrapkey or unwrapkey by @version. The answer has to come from that version of our key. */
+static int ask_crypto(struct tk_azure *azure, const struct tk_azure_operation *operation,
+                      const char *version, const char *algorithm, const void *value, size_t len,
+                      struct tk_secret **ret_value, struct tk_fault *fault)
+{
+        struct tk_azure_client *client = azure->client;
+        TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *body = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *result = NULL;
+        struct tk_azure_id id;
+        char url[TK_HTTP_URL_MAX];
+        int r;
+
+        r = tk_azure_msg_build_crypto(algorithm, value, len, &body);
+        if (r < 0)
+                return r;
+        tk_azure_client_url(client, "keys", version,
+                            operation == &tk_azure_wrap ? "wrapkey" : "unwrapkey", url);
+        r = tk_azure_client_call(client,
+                                 &(struct tk_azure_call){.operation = operation,
+                                                         .method = TK_HTTP_POST,
+                                                         .url = url,
+                                                         .body = body,
+                                                         .version = version},
+                                 &answer, fault);
+        if (r < 0)
+                return r;
+        r = tk_azure_msg_parse_crypto(tk_text_of(answer.body), tk_text_len(answer.body), &id,
+                                      &result);
+        if (r == -EBADMSG)
+                return tk_azure_client_say_nonsense(client, &answer, "it holds no wrapped key",
+                                                    fault);
+        if (r < 0)
+                return r;
+        if (!tk_azure_id_same_key(&id, &client->key) || !tk_azure_same_version(id.version, version))
+                return tk_azure_client_say_nonsense(client, &answer, "another key answered", fault);
+        *ret_value = TK_TAKE(result);
+        return 0;
+}
+
+static int wrap_by_service(struct tk_azure *azure, const struct tk_azure_key *key,
+                           const struct tk_secret *plain, struct tk_kms_wrap *ret_wrap,
+                           struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *blob = NULL;
+        const char *algorithm = tk_azure_msg_algorithm(key->type);
+        int r;
+
+        r = ask_crypto(azure, &tk_azure_wrap, key->id.version, algorithm, tk_secret_bytes(plain),
+                       tk_secret_len(plain), &blob, fault);
+        if (r < 0)
+                return r;
+        if (tk_secret_len(blob) > TK_KMS_BLOB_MAX || tk_secret_len(blob) < tk_secret_len(plain))
+                return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
+                                    "the vault of the root key %s wrapped a key into %zu bytes, "
+                                    "which can't be right",
+                                    azure->client->url, tk_secret_len(blob));
+        start_wrap(azure, algorithm, key->id.version, ret_wrap);
+        memcpy(ret_wrap->blob, tk_secret_bytes(blob), tk_secret_len(blob));
+        ret_wrap->blob_len = tk_secret_len(blob);
+        return 0;
+}
+
+static int azure_wrap(void *impl, const char *version, const struct tk_secret *plain,
+                      struct tk_kms_wrap *ret_wrap, struct tk_fault *fault)
+{
+        struct tk_azure *azure = impl;
+        struct tk_azure_key key;
+        int r = 0;
+
+        if (!tk_azure_is_version(version))
+                return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
+                                    "the root key %s can't have the version that is asked for",
+                                    azure->client->url);
+        if (!recall(azure, version, &key))
+                r = tk_azure_read_key(azure, version, &key, fault);
+        if (r == 0)
+                r = check_for_wrapping(azure, &key, fault);
+        if (r < 0)
+                return r;
+        if (azure->wrap == TK_AZURE_WRAP_LOCAL && key.n_len > 0)
+                return wrap_locally(azure, &key, plain, ret_wrap, fault);
+        return wrap_by_service(azure, &key, plain, ret_wrap, fault);
+}
+
+/* Unwrapping */
+
+/* The algorithm, as a constant of ours; NULL for any other than the two. */
+static const char *known_algorithm(const struct tk_kms_wrap *wrap)
+{
+        static const char *const algorithms[] = {TK_AZURE_RSA_OAEP_256, TK_AZURE_A256KW};
+
+        for (size_t i = 0; i < 2; i++)
+                if (strncmp(wrap->algorithm, algorithms[i], sizeof(wrap->algorithm)) == 0)
+                        return algorithms[i];
+        return NULL;
+}
+
+static bool has_plausible_length(const struct tk_kms_wrap *wrap, const char *algorithm)
+{
+        if (strcmp(algorithm, TK_AZURE_A256KW) == 0)
+                return wrap->blob_len >= 24 && wrap->blob_len <= TK_KMS_BLOB_MAX &&
+                       wrap->blob_len % 8 == 0;
+        return wrap->blob_len == 256 || wrap->blob_len == 384 || wrap->blob_len == 512;
+}
+
+static int say_other_key(const struct tk_azure *azure, const struct tk_azure_id *id, bool is_id,
+                         struct tk_fault *fault)
+{
+        char other[TK_AZURE_URL_MAX] = "something that is no key identifier";
+
+        if (is_id)
+                tk_azure_id_base(id, other);
+        return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
+                            "the configured root key is %s, but a key of this volume is wrapped by "
+                            "%s; correct [azure] key, if that is the right one",
+                            azure->client->url, other);
+}
+
+/* Refuse what is not ours before anything is sent. */
+static int check_wrap(const struct tk_azure *azure, const struct tk_kms_wrap *wrap,
+                      const char **ret_algorithm, struct tk_fault *fault)
+{
+        struct tk_azure_id id;
+        bool is_id = strnlen(wrap->key_id, sizeof(wrap->key_id)) < sizeof(wrap->key_id) &&
+                     tk_azure_id_parse(wrap->key_id, &id) == 0;
+
+        if (!is_id || id.version[0] || !tk_azure_id_same_key(&id, &azure->client->key))
+                return say_other_key(azure, &id, is_id, fault);
+        if (!tk_azure_is_version(wrap->version))
+                return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
+                                    "a key is wrapped by a version of %s that no key can have: the "
+                                    "volume file is damaged",
+                                    azure->client->url);
+        *ret_algorithm = known_algorithm(wrap);
+        if (!*ret_algorithm)
+                return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, -ENOTSUP,
+                                    "a key is wrapped by %s with an algorithm that this release "
+                                    "does not know; use the release that made the volume, or a "
+                                    "newer one",
+                                    azure->client->url);
+        if (!has_plausible_length(wrap, *ret_algorithm))
+                return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -EBADMSG,
+                                    "a key wrapped by %s has %zu bytes, which %s never makes: the "
+                                    "volume file is damaged; restore it from a backup",
+                                    azure->client->url, wrap->blob_len, *ret_algorithm);
+        return 0;
+}
+
+static int azure_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_secret **ret_key,
+                        struct tk_fault *fault)
+{
+        struct tk_azure *azure = impl;
+        const char *algorithm;
+        int r;
+
+        r = check_wrap(azure, wrap, &algorithm, fault);
+        if (r < 0)
+                return r;
+        return ask_crypto(azure, &tk_azure_unwrap, wrap->version, algorithm, wrap->blob,
+                          wrap->blob_len, ret_key, fault);
+}
+
+static int azure_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+
+        return azure_unwrap(impl, wrap, &key, fault);
+}
+
+/* Opening */
+
+static void azure_free(void *impl)
+{
+        struct tk_azure *azure = impl;
+
+        tk_azure_client_free(azure->client);
+        pthread_mutex_destroy(&azure->lock);
+        free(azure);
+}
+
+static const struct tk_kms_provider provider = {
+        .name = "azure",
+        .current = azure_current,
+        .wrap = azure_wrap,
+        .unwrap = azure_unwrap,
+        .probe = azure_probe,
+        .free = azure_free,
+};
+
+int tk_azure_open_with(const struct tk_kms_azure_options *options, const struct tk_azure_net *net,
+                       struct tk_kms **ret_kms, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_azure_client_freep) struct tk_azure_client *client = NULL;
+        struct tk_azure *azure;
+        int r;
+
+        r = tk_azure_client_new(options, net, &client, fault);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "can't open the azure provider: %s", strerror(-r));
+        azure = calloc(1, sizeof(*azure));
+        if (!azure)
+                return -ENOMEM;
+        pthread_mutex_init(&azure->lock, NULL);
+        azure->wrap = options->wrap;
+        azure->allow_purge = options->allow_purge;
+        azure->client = TK_TAKE(client);
+        return tk_kms_new(&provider, azure, ret_kms);
+}
+
+int tk_kms_azure_open(const struct tk_kms_azure_options *options, struct tk_kms **ret_kms,
+                      struct tk_fault *fault)
+{
+        return tk_azure_open_with(options, NULL, ret_kms, fault);
+}
+
+bool tk_kms_azure_is_key(const char *text)
+{
+        struct tk_azure_id id;
+
+        return tk_azure_id_parse(text, &id) == 0;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The provider's state, which azure.c and azure_admin.c share. */
+
+#include "kms/azure_client.h"
+
+enum { TK_AZURE_KNOWN_MAX = 4 };
+
+/* What is known of a version since it was last read. */
+struct tk_azure_known {
+        int64_t read_ms; /* 0: the place is free */
+        struct tk_azure_key key;
+};
+
+struct tk_azure {
+        struct tk_azure_client *client;
+        enum tk_azure_wrap_place wrap;
+        bool allow_purge;
+        pthread_mutex_t lock;
+        struct tk_azure_known known[TK_AZURE_KNOWN_MAX]; /* under lock */
+};
+
+/* Open with a net of the caller's, for tests; as tk_kms_azure_open otherwise. */
+TK_MUST_USE int tk_azure_open_with(const struct tk_kms_azure_options *options,
+                                   const struct tk_azure_net *net, struct tk_kms **ret_kms,
+                                   struct tk_fault *fault);
+
+/*
+ * Read @version of the configured key (empty: the newest) from the vault, and check
+ * that the answer is about it.
+ */
+TK_MUST_USE int tk_azure_read_key(struct tk_azure *azure, const char *version,
+                                  struct tk_azure_key *ret_key, struct tk_fault *fault);
