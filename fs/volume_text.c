@@ -364,6 +364,18 @@ static size_t find_signed_len(const char *text)
         return at ? (size_t)(at + 1 - text) : 0;
 }
 
+/*
+ * The MAC does not cover its own section: that is to be, byte for byte, what the
+ * formatter writes. Otherwise a change of it could go unseen.
+ */
+static bool ends_with_mac(const struct tk_volume_text *text, const char *mac_section)
+{
+        TK_CLEANUP(tk_freep) char *expected = NULL;
+
+        return tk_volume_text_append_mac("", text->mac, &expected) == 0 &&
+               strcmp(mac_section, expected) == 0;
+}
+
 int tk_volume_text_parse(const char *text, const char *path, struct tk_volume_text *ret_text,
                          struct tk_fault *fault)
 {
@@ -388,6 +400,8 @@ int tk_volume_text_parse(const char *text, const char *path, struct tk_volume_te
         ret_text->signed_len = find_signed_len(text);
         if (!parse.problem && ret_text->signed_len == 0)
                 parse.problem = "there is no [mac] section";
+        if (!parse.problem && !ends_with_mac(ret_text, text + ret_text->signed_len))
+                parse.problem = "its [mac] section was changed";
         if (parse.problem)
                 return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -EINVAL,
                                     "%s: the volume file is damaged: %s; restore it from a backup",
