@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mount without root: made, mounted by fusermount3 and used by one ordinary user."""
+
+import errno
+import os
+import pwd
+import shutil
+import stat
+
+import mountpoint
+import pytest
+from conftest import finish
+from helpers import (
+    GROUP,
+    RENAME_EXCHANGE,
+    as_user,
+    noise,
+    raises,
+    read_file,
+    renameat2,
+    write_file,
+)
+from mountpoint import run
+
+USER = pwd.getpwnam("nobody")
+
+
+def nobody(function, *args):
+    as_user(USER.pw_uid, USER.pw_gid, [], function, *args)
+
+
+@pytest.fixture
+def fuse_for_all():
+    """/dev/fuse as udev makes it; containers and small machines may not have udev."""
+    if not shutil.which("fusermount3"):
+        pytest.skip("no fusermount3")
+    mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
+    os.chmod("/dev/fuse", 0o666)
+    yield
+    os.chmod("/dev/fuse", mode)
+
+
+@pytest.fixture
+def mine(fuse_for_all, work):
+    """A volume that belongs to an ordinary user, mounted by that user."""
+    home = work / "home"
+    home.mkdir()
+    os.chown(home, USER.pw_uid, USER.pw_gid)
+    prefix = ("setpriv", "--reuid", USER.pw_uid, "--regid", USER.pw_gid, "--clear-groups", "--")
+    volume = mountpoint.Volume(home, prefix=prefix)
+    for path in (volume.mnt, volume.conf):
+        os.chown(path, USER.pw_uid, USER.pw_gid)
+    volume.init().mount()
+    yield volume
+    finish(volume)
+
+
+def test_a_file_is_stored_and_read_back(mine):
+    nobody(write_file, mine.mnt / "f", noise(100_000))
+    mine.remount()
+
+    def check():
+        assert read_file(mine.mnt / "f") == noise(100_000)
+
+    nobody(check)
+    mine.umount()
+    assert mine.read_below("f") == noise(100_000)
+    assert os.stat(mine.below("f")).st_uid == USER.pw_uid
+    mine.assert_verifies_clean()
+
+
+def test_even_root_stays_outside(mine):
+    raises(errno.EACCES, os.listdir, mine.mnt)
+
+
+def test_read_only_files_are_written_by_their_creator_and_rewritten_never(mine):
+    """As git makes its objects: mode 0444 from the start."""
+
+    def work():
+        fd = os.open(mine.mnt / "object", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
+        os.write(fd, noise(GROUP + 5))
+        os.fsync(fd)
+        os.close(fd)
+        raises(errno.EACCES, os.open, mine.mnt / "object", os.O_RDWR)
+        assert read_file(mine.mnt / "object") == noise(GROUP + 5)
+        os.link(mine.mnt / "object", mine.mnt / "linked")
+        os.chmod(mine.mnt / "object", 0o400)
+        os.utime(mine.mnt / "object", ns=(1, 2))
+
+    nobody(work)
+    mine.remount()
+
+    def check():
+        assert read_file(mine.mnt / "linked") == noise(GROUP + 5)
+        assert os.stat(mine.mnt / "linked").st_mtime_ns == 2
+        os.unlink(mine.mnt / "object")
+        assert os.stat(mine.mnt / "linked").st_nlink == 1
+
+    nobody(check)
+
+
+def test_a_file_without_any_permission_can_be_made_readable_again(mine):
+    def work():
+        write_file(mine.mnt / "f", b"content")
+        os.chmod(mine.mnt / "f", 0)
+        raises(errno.EACCES, read_file, mine.mnt / "f")
+
+    nobody(work)
+    mine.remount()
+
+    def again():
+        assert os.stat(mine.mnt / "f").st_size == 7
+        os.chmod(mine.mnt / "f", 0o600)
+        assert read_file(mine.mnt / "f") == b"content"
+
+    nobody(again)
+
+
+def test_directories_move_while_files_in_them_are_open(mine):
+    """Without file handles the daemon finds files by parent and name: they change here."""
+
+    def work():
+        os.makedirs(mine.mnt / "a/b/c")
+        write_file(mine.mnt / "a/b/c/f", b"first")
+        fd = os.open(mine.mnt / "a/b/c/f", os.O_RDWR)
+        directory = os.open(mine.mnt / "a/b", os.O_RDONLY)
+        os.rename(mine.mnt / "a", mine.mnt / "z")
+        os.rename(mine.mnt / "z/b/c", mine.mnt / "c")
+        os.pwrite(fd, b"FIRST", 0)
+        assert read_file(mine.mnt / "c/f") == b"FIRST"
+        assert os.listdir(directory) == []
+        os.mkdir("new", dir_fd=directory)
+        assert os.listdir(mine.mnt / "z/b") == ["new"]
+        os.mkdir(mine.mnt / "a")
+        write_file(mine.mnt / "a/f", b"another")
+        renameat2(mine.mnt / "a", mine.mnt / "c", RENAME_EXCHANGE)
+        assert read_file(mine.mnt / "a/f") == b"FIRST" and read_file(mine.mnt / "c/f") == b"another"
+        assert os.pread(fd, 5, 0) == b"FIRST"
+
+    nobody(work)
+
+
+def test_hard_links_survive_the_name_they_were_found_by(mine):
+    def work():
+        write_file(mine.mnt / "a", noise(9000))
+        os.link(mine.mnt / "a", mine.mnt / "b")
+        os.stat(mine.mnt / "b")
+        os.unlink(mine.mnt / "a")
+        assert read_file(mine.mnt / "b") == noise(9000)
+        os.mkdir(mine.mnt / "d")
+        os.link(mine.mnt / "b", mine.mnt / "d/c")
+        os.rename(mine.mnt / "b", mine.mnt / "e")
+        os.unlink(mine.mnt / "e")
+        assert read_file(mine.mnt / "d/c") == noise(9000)
+        os.truncate(mine.mnt / "d/c", 5)
+        assert read_file(mine.mnt / "d/c") == noise(9000)[:5]
+
+    nobody(work)
+
+
+def test_an_unlinked_open_file_lives_on(mine):
+    def work():
+        fd = os.open(mine.mnt / "f", os.O_RDWR | os.O_CREAT)
+        os.write(fd, noise(5000))
+        os.unlink(mine.mnt / "f")
+        os.ftruncate(fd, 6000)
+        os.fchmod(fd, 0o640)
+        os.setxattr(fd, "user.a", b"1")
+        assert os.pread(fd, 10_000, 0) == noise(5000) + bytes(1000)
+        assert os.fstat(fd).st_nlink == 0
+        assert os.listdir(mine.mnt) == []
+
+    nobody(work)
+
+
+def test_many_files_are_walked_and_removed(mine):
+    def work():
+        for i in range(300):
+            os.makedirs(mine.mnt / f"d{i % 20}", exist_ok=True)
+            write_file(mine.mnt / f"d{i % 20}/f{i}", noise(100 + i))
+        for i in range(300):
+            assert read_file(mine.mnt / f"d{i % 20}/f{i}") == noise(100 + i)
+        shutil.rmtree(mine.mnt / "d3")
+        assert len(os.listdir(mine.mnt)) == 19
+
+    nobody(work)
+
+
+def test_status_answers_the_owner(mine):
+    done = run(*mine.prefix, mountpoint.turnkeyfs(), "status", mine.mnt)
+    assert "owner only" in done.stdout
