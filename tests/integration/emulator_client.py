@@ -123,9 +123,9 @@ class Vault:
 class Emulator:
     """A process of its own; its state outlives `stop`, so that it can be started again."""
 
-    def __init__(self, directory, *arguments):
+    def __init__(self, directory, *arguments, known_keys=True):
         self.directory = pathlib.Path(directory)
-        self.arguments = list(arguments)
+        self.arguments = list(arguments) + (["--known-keys"] if known_keys else [])
         self.process = None
         self.ready = None
 
@@ -134,7 +134,7 @@ class Emulator:
         log = open(self.directory / "log", "ab")
         command = [
             "/usr/bin/python3", "-m", "turnkeyfs_emulator",
-            "--state", self.directory, "--known-keys", *self.arguments,
+            "--state", self.directory, *self.arguments,
         ]  # fmt: skip
         with log:
             self.process = subprocess.Popen(

@@ -32,8 +32,8 @@ def make_emulator(tmp_path):
     """A function that starts emulators with arguments of their own."""
     made = []
 
-    def make(*arguments, name="emulator"):
-        made.append(Emulator(tmp_path / name, *arguments).start())
+    def make(*arguments, name="emulator", **more):
+        made.append(Emulator(tmp_path / name, *arguments, **more).start())
         return made[-1]
 
     yield make
