@@ -73,15 +73,15 @@ static int check_empty(const char *path, int dirfd, struct tk_fault *fault)
                         close(fd);
                 return r;
         }
+        if (faccessat(dirfd, volume_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+                r = tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -EEXIST,
+                                 "%s is an encrypted directory already; mount it, or choose "
+                                 "another directory",
+                                 path);
         while (r == 0 && (entry = readdir(dir))) {
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
-                if (strcmp(entry->d_name, volume_file) == 0)
-                        r = tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -EEXIST,
-                                         "%s is an encrypted directory already; mount it, or "
-                                         "choose another directory",
-                                         path);
-                else if (strcmp(entry->d_name, "lost+found") != 0)
+                if (strcmp(entry->d_name, "lost+found") != 0)
                         r = tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, -ENOTEMPTY,
                                          "%s is not empty (it holds '%s'); choose an empty or a "
                                          "new directory",
@@ -356,6 +356,36 @@ static int find_wrap(struct tk_volume *volume, const struct tk_kms *kms, uint16_
                             volume->path, version, tk_kms_provider_name(kms));
 }
 
+/*
+ * The key of KEK version @version, by whichever of its wraps is for the key of @kms: it
+ * says of the others that they name another key.
+ */
+static int unwrap_by(struct tk_volume *volume, struct tk_kms *kms, uint16_t version,
+                     const struct tk_kms_wrap **ret_wrap, struct tk_secret **ret_key,
+                     struct tk_fault *fault)
+{
+        struct tk_fault said = {0};
+        int r = 0;
+
+        for (size_t i = 0; i < volume->text.wrap_count; i++) {
+                const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
+
+                if (wrap->kek_version != version ||
+                    strcmp(wrap->provider, tk_kms_provider_name(kms)) != 0)
+                        continue;
+                *ret_wrap = &wrap->wrap;
+                memset(&said, 0, sizeof(said));
+                r = tk_kms_unwrap(kms, &wrap->wrap, ret_key, &said);
+                if (r != -ENOENT)
+                        break;
+        }
+        if (r < 0 && said.kind)
+                return tk_fault_set(fault, said.kind, r, "%s", said.text);
+        if (r == 0 && !*ret_key)
+                return find_wrap(volume, kms, version, ret_wrap, fault);
+        return r;
+}
+
 static int damaged(const struct tk_volume *volume, const char *what, struct tk_fault *fault)
 {
         return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -EBADMSG,
@@ -385,10 +415,7 @@ static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
         const struct tk_kms_wrap *wrap;
         int r;
 
-        r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
-        if (r < 0)
-                return r;
-        r = tk_kms_unwrap(kms, wrap, &kek, fault);
+        r = unwrap_by(volume, kms, entry->kek.version, &wrap, &kek, fault);
         if (r < 0)
                 return r;
         if (tk_secret_len(kek) != TK_KEY_LEN)
@@ -413,11 +440,12 @@ static int unlock_root(struct tk_volume *volume, struct tk_kms *kms,
         const struct tk_kms_wrap *wrap;
         int r;
 
-        r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
-        if (r < 0)
-                return r;
-        if (!*volume_key) {
-                r = tk_kms_unwrap(kms, wrap, volume_key, fault);
+        if (*volume_key) {
+                r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
+                if (r < 0)
+                        return r;
+        } else {
+                r = unwrap_by(volume, kms, entry->kek.version, &wrap, volume_key, fault);
                 if (r < 0)
                         return r;
                 if (tk_secret_len(*volume_key) != TK_KEY_LEN)
@@ -607,13 +635,40 @@ int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk
         return 0;
 }
 
+static bool is_unclean(const struct tk_volume_text *text, uint16_t mount)
+{
+        for (size_t i = 0; i < text->unclean_count; i++)
+                if (text->unclean[i] == mount)
+                        return true;
+        return false;
+}
+
+/* The number behind the last one that stands for no unclean mount; 0 if there is none. */
+static uint16_t next_mount_number(const struct tk_volume_text *text)
+{
+        uint16_t number = text->last_mount;
+
+        for (unsigned tries = 0; tries < UINT16_MAX; tries++) {
+                number = number == UINT16_MAX ? 1 : (uint16_t)(number + 1);
+                if (!is_unclean(text, number))
+                        return number;
+        }
+        return 0;
+}
+
 int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
 {
         struct tk_volume_text *text = &volume->text;
         uint16_t *unclean;
-        uint16_t number = text->last_mount == UINT16_MAX ? 1 : (uint16_t)(text->last_mount + 1);
+        uint16_t number;
 
         TK_LOCK_SCOPE(&volume->text_lock);
+        number = next_mount_number(text);
+        if (number == 0)
+                return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, -EOVERFLOW,
+                                    "%s has had %u mounts that did not end cleanly, which is all "
+                                    "that it can count; copy the data to a new volume",
+                                    volume->path, UINT16_MAX);
         unclean = reallocarray(text->unclean, text->unclean_count + 1, sizeof(*unclean));
         if (!unclean)
                 return -ENOMEM;
