@@ -457,6 +457,12 @@ def test_the_command_line_explains_itself():
     assert run("--state", "x", "--set", "broken").returncode == 2
 
 
+def test_a_port_that_is_taken_is_named_in_one_line(emulator, tmp_path):
+    done = run("--state", str(tmp_path / "state"), "--port", str(emulator.port))
+    assert done.returncode == 1 and "Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_setting_of_the_command_line_outlives_a_reset(make_emulator):
     emulator = make_emulator("--set", "get_disabled=403", "--vault", "mine", "--hsm", "ours")
     assert set(emulator.vaults) == {"mine"} and set(emulator.hsms) == {"ours"}

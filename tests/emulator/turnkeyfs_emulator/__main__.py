@@ -56,7 +56,7 @@ def main():
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # inherited by all threads
     try:
         app = App(options)
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         sys.exit(f"turnkeyfs_emulator: {e}")
     app.start()
     print(f"ready: {app.state.path('ready.json')}", flush=True)
