@@ -21,6 +21,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Blocks that are looked at, to find out whose a file is. */
+enum { BLOCKS_TRIED = 1024 };
+
 /* One of the two places of a record, and what is in it. */
 struct candidate {
         struct tk_record record;
@@ -86,13 +89,36 @@ static int read_copy(struct tk_fs *fs, int fd, const struct candidate *attribute
         return candidate_unwrap(fs, ret_candidate);
 }
 
-/*
- * Whether @dek opens the first block of the file that can be told by: 1 yes, 0
- * no, -ENODATA if no block of the first groups can tell.
- */
-static int opens_a_block(const struct tk_fs *fs, int fd, uint64_t backing_size,
-                         const struct tk_secret *dek)
+/* Whether @dek opens @block: 1 or 0, or a negative errno. */
+static int opens_block(const struct tk_fs *fs, int fd, struct tk_scratch *scratch, uint64_t block,
+                       const uint8_t *cell, const struct tk_secret *dek)
 {
+        ssize_t n;
+        int r;
+
+        n = tk_fdio_pread(fd, scratch->head, TK_BLOCK_LEN, (off_t)(fs->base + tk_data_off(block)));
+        if (n < 0)
+                return (int)n;
+        r = tk_block_use_group(scratch, dek, tk_group_of_block(block));
+        if (r < 0)
+                return r;
+        r = tk_block_open(scratch, block, cell, scratch->head, TK_BLOCK_LEN);
+        tk_wipe(scratch->head, TK_BLOCK_LEN);
+        return r == 0 ? 1 : r == -EBADMSG ? 0 : r;
+}
+
+/* Whose blocks the file holds. */
+enum verdict { ATTRIBUTE_WINS, COPY_WINS, NOBODY_WINS };
+
+/*
+ * Both places hold a DEK, and not the same: the first block that opens under one of
+ * them decides. Damaged blocks say nothing. Nobody wins if none of many opens; in a
+ * file without blocks, the attribute does.
+ */
+static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                 const struct candidate *attribute, const struct candidate *copy)
+{
+        unsigned tried = 0;
         struct tk_scratch *scratch;
         uint64_t size = tk_plain_size_at(fs->base, backing_size);
         uint64_t groups = (size + TK_GROUP_LEN - 1) / TK_GROUP_LEN;
@@ -101,7 +127,7 @@ static int opens_a_block(const struct tk_fs *fs, int fd, uint64_t backing_size,
         r = tk_scratch_get(&scratch);
         if (r < 0)
                 return r;
-        for (uint64_t group = 0; group < groups && group < 64; group++) {
+        for (uint64_t group = 0; group < groups && group < 64 && tried < BLOCKS_TRIED; group++) {
                 ssize_t n = tk_fdio_pread(fd, scratch->tag_pages, TK_BLOCK_LEN,
                                           (off_t)(fs->base + tk_tag_page_off(group)));
 
@@ -115,32 +141,16 @@ static int opens_a_block(const struct tk_fs *fs, int fd, uint64_t backing_size,
 
                         if (tk_bytes_are_zero(cell, TK_CELL_LEN))
                                 continue;
-                        n = tk_fdio_pread(fd, scratch->head, TK_BLOCK_LEN,
-                                          (off_t)(fs->base + tk_data_off(block)));
-                        if (n < 0)
-                                return (int)n;
-                        r = tk_block_use_group(scratch, dek, group);
-                        if (r < 0)
-                                return r;
-                        r = tk_block_open(scratch, block, cell, scratch->head, TK_BLOCK_LEN);
-                        tk_wipe(scratch->head, TK_BLOCK_LEN);
-                        return r == 0 ? 1 : r == -EBADMSG ? 0 : r;
+                        tried++;
+                        r = opens_block(fs, fd, scratch, block, cell, attribute->dek);
+                        if (r != 0)
+                                return r < 0 ? r : ATTRIBUTE_WINS;
+                        r = opens_block(fs, fd, scratch, block, cell, copy->dek);
+                        if (r != 0)
+                                return r < 0 ? r : COPY_WINS;
                 }
         }
-        return -ENODATA;
-}
-
-/* Both places hold a DEK, and not the same: 1 if the copy's is the file's, 0 if the attribute's. */
-static int copy_wins(const struct tk_fs *fs, int fd, uint64_t backing_size,
-                     const struct candidate *attribute, const struct candidate *copy)
-{
-        int by_attribute = opens_a_block(fs, fd, backing_size, attribute->dek);
-        int by_copy;
-
-        if (by_attribute != 0)
-                return by_attribute == -ENODATA || by_attribute > 0 ? 0 : by_attribute;
-        by_copy = opens_a_block(fs, fd, backing_size, copy->dek);
-        return by_copy;
+        return tried > 0 ? NOBODY_WINS : ATTRIBUTE_WINS;
 }
 
 static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
@@ -148,6 +158,7 @@ static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
                   struct tk_keyattr *ret_keyattr)
 {
         struct candidate *winner = attribute;
+        bool undecided = false;
         bool same = attribute->dek && copy->dek && tk_secret_equal(attribute->dek, copy->dek);
         int r;
 
@@ -159,14 +170,16 @@ static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
         if (!attribute->dek) {
                 winner = copy;
         } else if (copy->dek && !same) {
-                r = copy_wins(fs, fd, backing_size, attribute, copy);
+                r = judge(fs, fd, backing_size, attribute, copy);
                 if (r < 0)
                         return r;
-                winner = r > 0 ? copy : attribute;
+                winner = r == COPY_WINS ? copy : attribute;
+                undecided = r == NOBODY_WINS;
         }
 
         ret_keyattr->attribute_bad = winner != attribute;
-        ret_keyattr->copy_bad = backing_size > 0 && winner != copy &&
+        /* Undecided, neither is overwritten: it may be all that is left of the file's key. */
+        ret_keyattr->copy_bad = backing_size > 0 && winner != copy && !undecided &&
                                 (!copy->dek || memcmp(copy->record.bytes, attribute->record.bytes,
                                                       TK_RECORD_LEN) != 0);
         ret_keyattr->record = winner->record;
