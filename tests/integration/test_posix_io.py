@@ -23,6 +23,7 @@ from helpers import (
     read_file,
     write_file,
 )
+from mountpoint import Filesystem, run
 
 FOUR_BLOCKS = noise(4 * BLOCK)
 
@@ -476,8 +477,6 @@ def test_seek_data_finds_what_was_only_just_written(place, opened):
 
 
 def test_a_sparse_copy_has_the_same_bytes(place):
-    from mountpoint import run
-
     with open(place / "f", "wb") as f:
         for at in (0, GROUP - 1, 3 * GROUP + 5, 9 * GROUP):
             f.seek(at)
@@ -583,6 +582,15 @@ def test_sync_calls_return(place, opened):
     os.sync()
 
 
+def test_syncfs_does_not_mind_removed_files(place):
+    write_file(place / "gone", FOUR_BLOCKS)
+    write_file(place / "replaced", FOUR_BLOCKS)
+    write_file(place / "kept", FOUR_BLOCKS)
+    os.unlink(place / "gone")
+    os.rename(place / "kept", place / "replaced")
+    run("sync", "-f", place.path)
+
+
 def test_statvfs_is_that_of_the_filesystem_below(place):
     found = os.statvfs(place.path)
     assert found.f_blocks > 0 and found.f_bavail <= found.f_bfree <= found.f_blocks
@@ -604,8 +612,6 @@ def test_st_blocks_is_near_what_is_stored(place):
 
 def test_no_space_is_enospc_and_what_was_there_stays(work, make_volume):
     """A small filesystem below, filled to the brim."""
-    from mountpoint import Filesystem
-
     small = Filesystem("ext4", work, size=16 << 20)
     reason = small.mount()
     if reason:

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names, directories and links: each test holds on a plain directory, and on a mount as well."""
 
+import ctypes
 import errno
 import os
 import socket
 import stat
 
 import pytest
-from helpers import RENAME_EXCHANGE, RENAME_NOREPLACE, raises, read_file, renameat2, write_file
+from helpers import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    libc,
+    raises,
+    read_file,
+    renameat2,
+    write_file,
+)
+from mountpoint import run
 
 LONGEST = "n" * 255
 
@@ -84,8 +94,6 @@ def test_a_path_deeper_than_path_max(place):
     os.unlink("g", dir_fd=fd)
     os.close(fd)
     os.close(start)
-    from mountpoint import run
-
     run("rm", "-r", place / name)
     assert os.listdir(place.path) == []
 
@@ -334,17 +342,11 @@ def test_removing_while_reading_empties_a_directory(place):
     os.mkdir(place / "d")
     for i in range(1000):
         write_file(place / f"d/{i}", b"")
-    from mountpoint import run
-
     run("rm", "-r", place / "d")
     assert not os.path.exists(place / "d")
 
 
 def test_rewinding_shows_what_is_new(place):
-    import ctypes
-
-    from helpers import libc
-
     libc.opendir.restype = ctypes.c_void_p
     libc.readdir.restype = ctypes.c_void_p
     libc.readdir.argtypes = libc.rewinddir.argtypes = libc.closedir.argtypes = [ctypes.c_void_p]
