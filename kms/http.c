@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 
 enum {
-        IDLE_MAX = 8,
+        IDLE_MAX = 32,
         CONNECT_MS = 5000,
         TOTAL_MS = 15000,
         BODY_FIRST = 4096,
@@ -45,6 +45,7 @@ struct transfer {
         struct tk_secret *body;
         size_t body_len;
         size_t headers_len;
+        bool headers_ended;
         bool too_large;
         int error; /* of an allocation */
 };
@@ -153,8 +154,12 @@ static size_t take_header(char *line, size_t size, size_t count, void *context)
                 return 0;
         }
         transfer->headers_len += len;
-        if (len >= 5 && strncmp(line, "HTTP/", 5) == 0)
+        if (len >= 5 && strncmp(line, "HTTP/", 5) == 0) {
                 forget_headers(answer); /* an interim answer came before */
+                transfer->headers_ended = false;
+        }
+        if (line[0] == '\r' || line[0] == '\n')
+                transfer->headers_ended = true;
         keep_challenge(answer, line, len);
         if (match_header(line, len, "Retry-After", answer->retry_after,
                          sizeof(answer->retry_after)))
@@ -223,7 +228,9 @@ static void set_safety(const struct tk_http *http, CURL *curl, bool local)
 static void set_options(const struct tk_http *http, CURL *curl,
                         const struct tk_http_request *request, struct transfer *transfer)
 {
-        unsigned total_ms = request->timeout_ms ? request->timeout_ms : http->total_ms;
+        unsigned total_ms = request->timeout_ms && request->timeout_ms < http->total_ms
+                                    ? request->timeout_ms
+                                    : http->total_ms;
         unsigned connect_ms = http->connect_ms < total_ms ? http->connect_ms : total_ms;
 
         curl_easy_setopt(curl, CURLOPT_URL, request->url);
@@ -338,6 +345,8 @@ static int finish(CURL *curl, CURLcode code, struct transfer *transfer)
                 return transfer->error;
         if (code == CURLE_OUT_OF_MEMORY)
                 return -ENOMEM;
+        if (code == CURLE_OK && !transfer->headers_ended)
+                code = CURLE_RECV_ERROR; /* cut off in the headers, which libcurl accepts */
         if (code != CURLE_OK) {
                 answer->failure = failure_of(code, transfer);
                 if (transfer->too_large)

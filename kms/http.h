@@ -31,7 +31,7 @@ struct tk_http_request {
         const struct tk_secret *headers[TK_HTTP_HEADERS_MAX];
         const struct tk_secret *body; /* a text; NULL: none */
         const char *content_type;     /* of the body */
-        unsigned timeout_ms;          /* for everything; 0: the client's */
+        unsigned timeout_ms;          /* for everything, if shorter than the client's; 0: that */
         bool local;                   /* a service of this machine: http is allowed */
         bool once;                    /* must not be sent a second time by the library */
 };
