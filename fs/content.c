@@ -135,8 +135,8 @@ static int read_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_scr
 ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, size_t len,
                         const uint8_t **ret_data)
 {
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         TK_RANGE_SCOPE(range);
-        struct tk_scratch *scratch;
         uint64_t first = tk_block_of(off);
         uint64_t size;
         int r;
@@ -152,6 +152,9 @@ ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off
 
         tk_range_hold(&file->ranges, &range, tk_group_of(off), tk_content_last_group(off, len),
                       false);
+        r = tk_openfile_need_dek(fs, file);
+        if (r < 0)
+                return r;
         size = file->size;
         if (off >= size)
                 return 0;
@@ -404,6 +407,9 @@ static int write_held(struct write *write)
         bool first_group = tk_group_of_block(write->first) == 0;
         int r;
 
+        r = tk_openfile_need_dek(write->fs, file);
+        if (r < 0)
+                return r;
         write->old_size = file->size;
         write->new_size = write->off + write->len > write->old_size ? write->off + write->len
                                                                     : write->old_size;
@@ -428,6 +434,7 @@ static int write_held(struct write *write)
 int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, uint8_t *data,
                      size_t len)
 {
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         struct write write = {.fs = fs, .file = file, .off = off, .data = data, .len = len};
         uint64_t first_group = tk_group_of(off);
         uint64_t last_group = tk_content_last_group(off, len);
@@ -439,9 +446,10 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, u
                 return -EINVAL;
         if (off > TK_SIZE_MAX - len)
                 return -EFBIG;
-        r = tk_scratch_get(&write.scratch);
+        r = tk_scratch_get(&scratch);
         if (r < 0)
                 return r;
+        write.scratch = scratch;
         write.first = tk_block_of(off);
         write.last = tk_block_of(off + len - 1);
 

@@ -87,8 +87,8 @@ static int shrink_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scr
 
 int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
 {
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         TK_RANGE_SCOPE(range);
-        struct tk_scratch *scratch;
         int r;
 
         if (size > TK_SIZE_MAX)
@@ -98,6 +98,9 @@ int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
                 return r;
         tk_creds_charge(file->owner);
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        r = tk_openfile_need_dek(fs, file);
+        if (r < 0)
+                return r;
         if (size > file->size)
                 return grow_held(file, size);
         if (size < file->size)
@@ -300,8 +303,8 @@ static int fallocate_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_
 int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, uint64_t off,
                          uint64_t len)
 {
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         TK_RANGE_SCOPE(range);
-        struct tk_scratch *scratch;
         int r;
 
         if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
@@ -317,6 +320,9 @@ int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, u
                 return r;
         tk_creds_charge(file->owner);
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        r = tk_openfile_need_dek(fs, file);
+        if (r < 0)
+                return r;
         return fallocate_held(fs, file, scratch, mode, off, len);
 }
 
@@ -376,8 +382,8 @@ static int find_block(struct tk_openfile *file, struct tk_scratch *scratch, bool
 int tk_content_seek(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, int whence,
                     uint64_t *ret_off)
 {
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         TK_RANGE_SCOPE(range);
-        struct tk_scratch *scratch;
         uint64_t size;
         uint64_t block = 0;
         uint64_t found;

@@ -5,6 +5,7 @@
 #include "fs/fs.h"
 
 #include "fs/fs_internal.h"
+#include "fs/keeper.h"
 #include "fs/openfile.h"
 #include "fs/scratch.h"
 #include <errno.h>
@@ -22,6 +23,7 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
                 return -ENOMEM;
         pthread_mutex_init(&fs->openfiles_lock, NULL);
         pthread_cond_init(&fs->openfiles_loaded, NULL);
+        pthread_mutex_init(&fs->keeper_lock, NULL);
         fs->volume = volume;
         fs->keyring = tk_volume_keyring(volume);
         fs->read_only = options->read_only;
@@ -51,6 +53,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
                 close(fs->rootfd);
         pthread_cond_destroy(&fs->openfiles_loaded);
         pthread_mutex_destroy(&fs->openfiles_lock);
+        pthread_mutex_destroy(&fs->keeper_lock);
         free(fs);
         tk_scratch_drop();
         return NULL;
@@ -59,4 +62,12 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
 const struct tk_stats *tk_fs_stats(const struct tk_fs *fs)
 {
         return &fs->stats;
+}
+
+bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status)
+{
+        TK_LOCK_SCOPE(&fs->keeper_lock);
+        if (fs->keeper)
+                tk_keeper_status(fs->keeper, ret_status);
+        return fs->keeper;
 }

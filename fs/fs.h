@@ -24,3 +24,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs);
 TK_DEFINE_CLEANUP(struct tk_fs *, tk_fs_free)
 
 const struct tk_stats *tk_fs_stats(const struct tk_fs *fs);
+
+/* What the mount's keeper says (keeper.h); false: there is none now. */
+struct tk_keeper_status;
+bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status);

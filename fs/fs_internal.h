@@ -16,6 +16,12 @@ struct tk_fs {
         struct tk_stats stats;
         struct tk_inode_table *inodes;
 
+        pthread_mutex_t keeper_lock;
+        struct tk_keeper *keeper; /* under keeper_lock: while mounted */
+
+        _Atomic int gate;          /* what requests are refused with; 0: they are served */
+        atomic_bool gate_draining; /* but writeback still passes */
+
         atomic_bool rotating;          /* a pass over the tree is under way */
         _Atomic uint64_t rotate_moves; /* what moved unseen meanwhile: the pass must be repeated */
 

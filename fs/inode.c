@@ -518,6 +518,40 @@ int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flag
         return open_by_place_checked(table, inode, flags);
 }
 
+enum { CHAIN_MAX = 256 }; /* chains are a few inodes long */
+
+/* The inodes of one bucket, counted. False behind the last bucket. */
+static bool collect(struct tk_inode_table *table, size_t bucket, struct tk_inode *inodes[CHAIN_MAX],
+                    size_t *ret_count)
+{
+        size_t count = 0;
+
+        TK_LOCK_SCOPE(&table->lock);
+        if (bucket >= table->bucket_count)
+                return false;
+        for (struct tk_inode *inode = table->buckets[bucket]; inode && count < CHAIN_MAX;
+             inode = inode->next) {
+                inode->refs++;
+                inodes[count++] = inode;
+        }
+        *ret_count = count;
+        return true;
+}
+
+void tk_inode_for_each(struct tk_inode_table *table,
+                       void (*visit)(void *context, struct tk_inode *inode), void *context)
+{
+        struct tk_inode *inodes[CHAIN_MAX];
+        size_t count;
+
+        for (size_t bucket = 0; collect(table, bucket, inodes, &count); bucket++) {
+                for (size_t i = 0; i < count; i++) {
+                        visit(context, inodes[i]);
+                        tk_inode_unref(table, inodes[i]);
+                }
+        }
+}
+
 uint64_t tk_inode_number(const struct tk_inode *inode)
 {
         return inode->ino;

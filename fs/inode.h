@@ -51,6 +51,13 @@ void tk_inode_unref(struct tk_inode_table *table, struct tk_inode *inode);
  */
 TK_MUST_USE int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flags);
 
+/*
+ * Call @visit for every inode that has a name, without a lock held; each is counted
+ * meanwhile. Inodes that come or go during the call may be left out.
+ */
+void tk_inode_for_each(struct tk_inode_table *table,
+                       void (*visit)(void *context, struct tk_inode *inode), void *context);
+
 /* The backing inode number, for messages and for striping. */
 uint64_t tk_inode_number(const struct tk_inode *inode);
 mode_t tk_inode_type(const struct tk_inode *inode); /* S_IFMT bits */

@@ -119,7 +119,7 @@ static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
                  const struct candidate *attribute, const struct candidate *copy)
 {
         unsigned tried = 0;
-        struct tk_scratch *scratch;
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         uint64_t size = tk_plain_size_at(fs->base, backing_size);
         uint64_t groups = (size + TK_GROUP_LEN - 1) / TK_GROUP_LEN;
         int r;

@@ -33,6 +33,7 @@ struct tk_keyring {
         pthread_mutex_t lock;
         struct version **versions; /* under lock: by number - 1; NULL: not live */
         uint16_t count;            /* under lock: the highest number */
+        int closed;                /* under lock: the error; 0: open */
 };
 
 int tk_keyring_new(const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_keyring **ret_ring)
@@ -142,24 +143,50 @@ void tk_keyring_retire(struct tk_keyring *ring, uint16_t version)
         ring->versions[version - 1] = NULL;
 }
 
+void tk_keyring_close(struct tk_keyring *ring, int error)
+{
+        {
+                TK_LOCK_SCOPE(&ring->lock);
+                ring->closed = error;
+                for (uint16_t i = 0; i < ring->count; i++) {
+                        version_unref(ring->versions[i]);
+                        ring->versions[i] = NULL;
+                }
+        }
+        if (ring->cache)
+                tk_dekcache_clear(ring->cache);
+}
+
+void tk_keyring_reopen(struct tk_keyring *ring)
+{
+        TK_LOCK_SCOPE(&ring->lock);
+        ring->closed = 0;
+}
+
 uint16_t tk_keyring_current(struct tk_keyring *ring)
 {
         TK_LOCK_SCOPE(&ring->lock);
         return ring->count;
 }
 
-/* Version @number, or the current one for 0, held until put; NULL if it is not live. */
-static struct version *get(struct tk_keyring *ring, uint16_t number)
+/*
+ * Version @number, or the current one for 0, held until put. -ENOKEY if there is
+ * none at all, -EBADMSG if this one is not live, or what the keyring is closed with.
+ */
+static int get(struct tk_keyring *ring, uint16_t number, struct version **ret_version)
 {
-        struct version *version;
-
         TK_LOCK_SCOPE(&ring->lock);
+        if (ring->closed < 0)
+                return ring->closed;
         if (number == 0)
                 number = ring->count;
-        version = number > 0 && number <= ring->count ? ring->versions[number - 1] : NULL;
-        if (version)
-                version->refs++;
-        return version;
+        if (number == 0)
+                return -ENOKEY;
+        if (number > ring->count || !ring->versions[number - 1])
+                return -EBADMSG;
+        *ret_version = ring->versions[number - 1];
+        (*ret_version)->refs++;
+        return 0;
 }
 
 static void put(struct tk_keyring *ring, struct version *version)
@@ -197,11 +224,12 @@ static int wrap_by_kms(struct tk_keyring *ring, const struct version *version,
 int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret *dek,
                     struct tk_record *ret_record)
 {
-        struct version *version = get(ring, 0);
+        struct version *version;
         int r;
 
-        if (!version)
-                return -ENOKEY;
+        r = get(ring, 0, &version);
+        if (r < 0)
+                return r;
         if (version->kek)
                 r = tk_record_wrap(version->kek, version->number, ring->volume_id, dek, ret_record);
         else
@@ -249,9 +277,9 @@ int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
         r = tk_record_kek_version(record->bytes, len, &number);
         if (r < 0)
                 return r;
-        version = get(ring, number);
-        if (!version)
-                return -EBADMSG;
+        r = get(ring, number, &version);
+        if (r < 0)
+                return r;
         if (version->kek)
                 r = tk_record_unwrap(record, version->kek, ring->volume_id, ret_dek);
         else

@@ -41,10 +41,17 @@ TK_MUST_USE int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, s
 /* @version is live no more: its key is wiped as soon as nobody uses it. */
 void tk_keyring_retire(struct tk_keyring *ring, uint16_t version);
 
+/*
+ * Every key is wiped as soon as nobody uses it, kept DEKs too, and asked for one the
+ * keyring answers @error (negative) until reopen; versions are added again before.
+ */
+void tk_keyring_close(struct tk_keyring *ring, int error);
+void tk_keyring_reopen(struct tk_keyring *ring);
+
 /* The highest version, which new records are wrapped under; 0 if there is none. */
 uint16_t tk_keyring_current(struct tk_keyring *ring);
 
-/* -ENOKEY if the keyring is empty; or what the KMS says. */
+/* -ENOKEY if the keyring is empty; what it was closed with; or what the KMS says. */
 TK_MUST_USE int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret *dek,
                                 struct tk_record *ret_record);
 

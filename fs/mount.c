@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "fs/creds.h"
+#include "fs/fs_internal.h"
 #include "fs/killpriv.h"
 #include "fs/ops.h"
 #include "fs/seeker.h"
@@ -27,8 +28,13 @@
 
 enum { THREADS_EXTRA = 4, THREADS_MAX = 16 };
 
-/* We are the only writer of the backing directory: what the kernel knows stays true. */
-static const double cache_timeout_s = 30;
+/*
+ * We are the only writer of the backing directory: what the kernel knows stays true.
+ * But names that it remembers must not outlive a revocation: the lease's share of the
+ * window and this one are below the whole.
+ */
+static const double cache_timeout_max_s = 30;
+static const double cache_share_of_window = 0.4;
 
 struct session {
         struct fuse_session *fuse;
@@ -221,6 +227,49 @@ static void block_signals(void)
         pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/* Keeper ---------------------------------------------------------------------- */
+
+static void invalidate(void *context, struct tk_inode *inode)
+{
+        const struct session *session = context;
+        bool is_root = inode == tk_inode_root(session->ops.fs->inodes);
+
+        (void)!fuse_lowlevel_notify_inval_inode(
+                session->fuse, is_root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)inode, 0, 0);
+}
+
+static int start_keeper(struct session *session, const struct tk_keeper_options *options)
+{
+        struct tk_revoke_kernel kernel = {.invalidate = invalidate, .context = session};
+        struct tk_fs *fs = session->ops.fs;
+
+        if (!options)
+                return 0;
+        TK_LOCK_SCOPE(&fs->keeper_lock);
+        return tk_keeper_new(fs, options, &kernel, &fs->keeper);
+}
+
+/* Outside the lock: the thread may be waiting for the kernel. */
+static void stop_keeper(struct session *session)
+{
+        struct tk_fs *fs = session->ops.fs;
+        struct tk_keeper *keeper;
+
+        pthread_mutex_lock(&fs->keeper_lock);
+        keeper = fs->keeper;
+        fs->keeper = NULL;
+        pthread_mutex_unlock(&fs->keeper_lock);
+        tk_keeper_free(keeper);
+}
+
+static double cache_timeout_s(const struct tk_keeper_options *keeper)
+{
+        double share = keeper ? (double)keeper->lease.window_ms / 1000 * cache_share_of_window
+                              : cache_timeout_max_s;
+
+        return share < cache_timeout_max_s ? share : cache_timeout_max_s;
+}
+
 static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mount_options *options,
                   struct tk_fault *fault)
 {
@@ -251,6 +300,9 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
                                     "cannot mount at %s; see above, and 'turnkeyfs doctor'",
                                     options->mountpoint);
         session->mounted = true;
+        r = start_keeper(session, options->keeper);
+        if (r < 0)
+                return r;
         r = tk_killpriv_enable(session->fuse);
         if (r < 0)
                 tk_log(TK_LOG_WARNING,
@@ -262,6 +314,7 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
 static void tear_down(struct session *session)
 {
         stop_signals(session);
+        stop_keeper(session);
         if (session->mounted)
                 fuse_session_unmount(session->fuse);
         tk_seeker_free(session->seeker);
@@ -274,7 +327,7 @@ int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struc
         struct session session = {
                 .mountpoint = options->mountpoint,
                 .ops = {.fs = fs,
-                        .timeout_s = cache_timeout_s,
+                        .timeout_s = cache_timeout_s(options->keeper),
                         .ready = options->ready,
                         .ready_context = options->ready_context},
         };

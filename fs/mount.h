@@ -6,6 +6,7 @@
  */
 
 #include "fs/fs.h"
+#include "fs/keeper.h"
 
 struct tk_mount_options {
         const char *source; /* shown as the mounted device: the CIPHERDIR, absolute */
@@ -13,7 +14,8 @@ struct tk_mount_options {
         const char *fuse_options; /* comma-separated, passed to the kernel's mount; NULL: none */
         bool allow_other;
         bool read_only;
-        unsigned threads;             /* 0: by CPU count */
+        unsigned threads;                       /* 0: by CPU count */
+        const struct tk_keeper_options *keeper; /* NULL: the lease is not kept */
         void (*ready)(void *context); /* called once when the kernel has accepted the mount */
         void *ready_context;
 };

@@ -32,6 +32,7 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
         file->base = fs->base;
         tk_rangelock_init(&file->ranges);
         pthread_mutex_init(&file->times_lock, NULL);
+        pthread_mutex_init(&file->dek_lock, NULL);
         return file;
 }
 
@@ -44,6 +45,7 @@ static struct tk_openfile *file_free(struct tk_openfile *file)
                 close(file->fd);
         tk_rangelock_done(&file->ranges);
         pthread_mutex_destroy(&file->times_lock);
+        pthread_mutex_destroy(&file->dek_lock);
         free(file);
         return NULL;
 }
@@ -332,6 +334,55 @@ struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode)
                 return NULL;
         }
         return file;
+}
+
+int tk_openfile_need_dek(struct tk_fs *fs, struct tk_openfile *file)
+{
+        struct tk_secret *dek;
+        int r;
+
+        if (file->dek)
+                return 0;
+        TK_LOCK_SCOPE(&file->dek_lock);
+        if (file->dek)
+                return 0;
+        r = tk_keyring_unwrap(fs->keyring, &file->record, &dek);
+        if (r == 0)
+                file->dek = dek;
+        return r;
+}
+
+/* The open file behind @previous in the list (NULL: the first), with a reference. */
+static struct tk_openfile *next_open(struct tk_fs *fs, struct tk_openfile *previous)
+{
+        struct tk_openfile *file;
+
+        TK_LOCK_SCOPE(&fs->openfiles_lock);
+        file = previous ? previous->next : fs->openfiles;
+        while (file && file->loading)
+                file = file->next;
+        if (file)
+                file->refs++;
+        return file;
+}
+
+void tk_openfile_wipe_all(struct tk_fs *fs)
+{
+        struct tk_openfile *file = next_open(fs, NULL);
+
+        while (file) {
+                struct tk_openfile *next;
+
+                {
+                        TK_RANGE_SCOPE(range);
+
+                        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+                        file->dek = tk_secret_free(file->dek);
+                }
+                next = next_open(fs, file);
+                tk_openfile_put(fs, file);
+                file = next;
+        }
 }
 
 void tk_openfile_put_all(struct tk_fs *fs)

@@ -24,10 +24,11 @@ struct tk_openfile {
         int load_error;         /* under the open-file lock of fs */
 
         uint64_t base; /* backing offset of group 0: the filesystem's, see fs_internal.h */
-        struct tk_secret *dek;
-        struct tk_record record;    /* under a range with group 0 */
-        _Atomic uid_t owner;        /* whom space is charged to */
-        pthread_mutex_t times_lock; /* setting times against writes of ours that keep them */
+        _Atomic(struct tk_secret *) dek; /* NULL: wiped; dropped under a range of everything */
+        pthread_mutex_t dek_lock;        /* one thread brings it back */
+        struct tk_record record;         /* under a range with group 0 */
+        _Atomic uid_t owner;             /* whom space is charged to */
+        pthread_mutex_t times_lock;      /* setting times against writes of ours that keep them */
 
         struct tk_rangelock ranges;
         _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */
@@ -55,6 +56,15 @@ void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file);
 
 /* The open file if there is one, with one more reference; NULL otherwise. */
 struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode);
+
+/*
+ * Have the DEK in @file->dek, unwrapped again if it was wiped. The caller holds a
+ * range of the file, so that it stays. What the keyring says if it can't be had.
+ */
+TK_MUST_USE int tk_openfile_need_dek(struct tk_fs *fs, struct tk_openfile *file);
+
+/* Wipe the DEKs of all open files, each when no request uses it any more. */
+void tk_openfile_wipe_all(struct tk_fs *fs);
 
 /* The kernel is gone: let go of what it left open. */
 void tk_openfile_put_all(struct tk_fs *fs);

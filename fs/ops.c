@@ -11,6 +11,7 @@
 #include "fs/fs_internal.h"
 #include "fs/killpriv.h"
 #include "fs/op.h"
+#include "fs/revoke.h"
 #include "fs/seeker.h"
 #include <fcntl.h>
 #include <limits.h>
@@ -49,6 +50,16 @@ static struct tk_caller caller_of(fuse_req_t req)
         const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
         return (struct tk_caller){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
+}
+
+/* Whether the mount is closed, and the request therefore answered. */
+static bool refused(fuse_req_t req, bool writeback)
+{
+        int r = tk_revoke_gate(fs_of(req), writeback);
+
+        if (r < 0)
+                tk_reply_error(req, r);
+        return r < 0;
 }
 
 static bool caller_in_group(void *req, gid_t gid)
@@ -110,6 +121,8 @@ static void shim_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_lookup(fs_of(req), inode_of(req, parent), name, &entry);
         if (r == -ENOENT) {
                 /* The kernel may remember for a while that there is nothing. */
@@ -143,6 +156,8 @@ static void shim_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_mknod(fs_of(req), inode_of(req, parent), name, mode, dev, &caller, &entry);
         reply_entry(req, r, &entry);
 }
@@ -153,6 +168,8 @@ static void shim_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_mkdir(fs_of(req), inode_of(req, parent), name, mode, &caller, &entry);
         reply_entry(req, r, &entry);
 }
@@ -163,6 +180,8 @@ static void shim_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, 
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_symlink(fs_of(req), target, inode_of(req, parent), name, &caller, &entry);
         reply_entry(req, r, &entry);
 }
@@ -172,6 +191,8 @@ static void shim_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const c
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_link(fs_of(req), inode_of(req, ino), inode_of(req, parent), name, &entry);
         reply_entry(req, r, &entry);
 }
@@ -181,6 +202,8 @@ static void shim_readlink(fuse_req_t req, fuse_ino_t ino)
         char target[PATH_MAX + 1];
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_readlink(fs_of(req), inode_of(req, ino), target, sizeof(target));
         if (r < 0)
                 tk_reply_error(req, r);
@@ -190,17 +213,23 @@ static void shim_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static void shim_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+        if (refused(req, false))
+                return;
         tk_reply_error(req, tk_op_unlink(fs_of(req), inode_of(req, parent), name, false));
 }
 
 static void shim_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+        if (refused(req, false))
+                return;
         tk_reply_error(req, tk_op_unlink(fs_of(req), inode_of(req, parent), name, true));
 }
 
 static void shim_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                         const char *new_name, unsigned flags)
 {
+        if (refused(req, false))
+                return;
         tk_reply_error(req, tk_op_rename(fs_of(req), inode_of(req, parent), name,
                                          inode_of(req, new_parent), new_name, flags));
 }
@@ -212,6 +241,8 @@ static void shim_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
         struct tk_dir *dir;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_opendir(fs_of(req), inode_of(req, ino), &dir);
         if (r < 0) {
                 tk_reply_error(req, r);
@@ -313,6 +344,8 @@ static void list(fuse_req_t req, size_t max, off_t off, struct fuse_file_info *f
 static void shim_readdir(fuse_req_t req, fuse_ino_t ino, size_t max, off_t off,
                          struct fuse_file_info *fi)
 {
+        if (refused(req, false))
+                return;
         (void)ino;
         list(req, max, off, fi, false);
 }
@@ -320,6 +353,8 @@ static void shim_readdir(fuse_req_t req, fuse_ino_t ino, size_t max, off_t off,
 static void shim_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t max, off_t off,
                              struct fuse_file_info *fi)
 {
+        if (refused(req, false))
+                return;
         (void)ino;
         list(req, max, off, fi, true);
 }
@@ -339,6 +374,9 @@ static void shim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
         struct stat st;
         int r;
 
+        /* The root's stay to be seen: whoever unmounts looks at the mountpoint. */
+        if (ino != FUSE_ROOT_ID && refused(req, false))
+                return;
         (void)fi;
         r = tk_op_getattr(fs_of(req), inode_of(req, ino), &st);
         reply_attr(req, r, &st);
@@ -380,6 +418,8 @@ static void shim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int 
         struct stat st;
         int r;
 
+        if (refused(req, false))
+                return;
         (void)fi;
         set.kill_setid = tk_killpriv_wanted() ? &kill : NULL;
         r = tk_op_setattr(fs_of(req), inode_of(req, ino), &set, &st);
@@ -415,6 +455,8 @@ static void shim_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size
 {
         TK_CLEANUP(tk_freep) char *buf = max > 0 ? malloc(max) : NULL;
 
+        if (refused(req, false))
+                return;
         if (max > 0 && !buf) {
                 tk_reply_error(req, -ENOMEM);
                 return;
@@ -426,6 +468,8 @@ static void shim_listxattr(fuse_req_t req, fuse_ino_t ino, size_t max)
 {
         TK_CLEANUP(tk_freep) char *buf = max > 0 ? malloc(max) : NULL;
 
+        if (refused(req, false))
+                return;
         if (max > 0 && !buf) {
                 tk_reply_error(req, -ENOMEM);
                 return;
@@ -436,12 +480,16 @@ static void shim_listxattr(fuse_req_t req, fuse_ino_t ino, size_t max)
 static void shim_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                           size_t len, int flags)
 {
+        if (refused(req, false))
+                return;
         tk_reply_error(req,
                        tk_op_setxattr(fs_of(req), inode_of(req, ino), name, value, len, flags));
 }
 
 static void shim_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
+        if (refused(req, false))
+                return;
         tk_reply_error(req, tk_op_removexattr(fs_of(req), inode_of(req, ino), name));
 }
 
@@ -473,6 +521,8 @@ static void shim_create(fuse_req_t req, fuse_ino_t parent, const char *name, mod
         struct tk_entry entry;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_create(fs, inode_of(req, parent), name, mode & 07777, fi->flags, &caller, &entry,
                          &file);
         if (r == -EEXIST && !(fi->flags & O_EXCL))
@@ -495,6 +545,8 @@ static void shim_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         struct tk_openfile *file;
         int r;
 
+        if (refused(req, false))
+                return;
         r = tk_op_open(fs_of(req), inode_of(req, ino), fi->flags, &file);
         if (r < 0) {
                 tk_reply_error(req, r);
@@ -519,6 +571,8 @@ static void shim_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
         const uint8_t *data;
         ssize_t n;
 
+        if (refused(req, false))
+                return;
         (void)ino;
         n = tk_content_read(fs_of(req), file_of(fi), (uint64_t)off, len, &data);
         if (n < 0)
@@ -535,6 +589,8 @@ static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
         int r;
 
         (void)ino;
+        if (refused(req, fi->writepage))
+                return;
         /* Without splice the bytes are in memory, in the worker's own buffer. */
         if (bufv->count != 1 || bufv->buf[0].flags & FUSE_BUF_IS_FD) {
                 tk_reply_error(req, -EIO);
@@ -558,6 +614,8 @@ static void shim_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fus
 static void shim_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                            struct fuse_file_info *fi)
 {
+        if (refused(req, false))
+                return;
         (void)ino;
         tk_reply_error(req, tk_content_fallocate(fs_of(req), file_of(fi), mode, (uint64_t)off,
                                                  (uint64_t)len));
@@ -570,6 +628,8 @@ static void shim_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
         uint64_t found;
         int r;
 
+        if (refused(req, false))
+                return;
         if (tk_op_has_writers(fs_of(req), file)) {
                 tk_seeker_ask(context_of(req)->seeker, req, ino, file, (uint64_t)off, whence);
                 return;
@@ -587,6 +647,8 @@ static void shim_copy_file_range(fuse_req_t req, fuse_ino_t from_ino, off_t from
 {
         ssize_t n;
 
+        if (refused(req, false))
+                return;
         (void)from_ino;
         (void)to_ino;
         if (flags != 0) {

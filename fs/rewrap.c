@@ -3,7 +3,7 @@
 /*
  * Rewrap.
  *
- * The new record is made first, without a lock (a KMS may be asked). Then it is
+ * The new record is made first (a KMS may be asked), while readers go on. Then it is
  * put in place under group 0's range, which every writer of a header holds: so no
  * write brings the old record back.
  */
@@ -48,6 +48,19 @@ static int replace_record(struct tk_openfile *file, const struct tk_record *reco
         return file->has_header ? write_copy(file) : 0;
 }
 
+/* A record for the DEK under the current KEK version. */
+static int make_record(struct tk_fs *fs, struct tk_openfile *file, struct tk_record *ret_record)
+{
+        TK_RANGE_SCOPE(range);
+        int r;
+
+        tk_range_hold(&file->ranges, &range, 0, 0, false);
+        r = tk_openfile_need_dek(fs, file);
+        if (r < 0)
+                return r;
+        return tk_keyring_wrap(fs->keyring, file->dek, ret_record);
+}
+
 static bool is_current(struct tk_fs *fs, struct tk_openfile *file)
 {
         TK_RANGE_SCOPE(range);
@@ -66,7 +79,7 @@ int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file)
 
         if (is_current(fs, file))
                 return TK_REWRAP_CURRENT;
-        r = tk_keyring_wrap(fs->keyring, file->dek, &record);
+        r = make_record(fs, file, &record);
         if (r < 0)
                 return r;
         r = replace_record(file, &record);

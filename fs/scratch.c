@@ -95,6 +95,15 @@ int tk_scratch_get(struct tk_scratch **ret_scratch)
         return 0;
 }
 
+struct tk_scratch *tk_scratch_forget(struct tk_scratch *scratch)
+{
+        if (!scratch)
+                return NULL;
+        tk_wipe(tk_secret_bytes_mutable(scratch->subkey), TK_KEY_LEN);
+        tk_aead_clear_key(scratch->aead);
+        return NULL;
+}
+
 void tk_scratch_drop(void)
 {
         pthread_once(&key_once, make_key);

@@ -31,5 +31,9 @@ struct tk_scratch {
 /* This thread's scratch; it is wiped and freed when the thread ends. -ENOMEM. */
 TK_MUST_USE int tk_scratch_get(struct tk_scratch **ret_scratch);
 
+/* Wipe the subkey in hand; the rest stays. NULL is fine. At the end of each request. */
+struct tk_scratch *tk_scratch_forget(struct tk_scratch *scratch);
+TK_DEFINE_CLEANUP(struct tk_scratch *, tk_scratch_forget)
+
 /* Free this thread's scratch now: for the main thread, which does not end before exit. */
 void tk_scratch_drop(void);

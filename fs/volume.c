@@ -31,7 +31,8 @@ struct tk_volume {
         char *raw;                 /* the text as read, for the MAC */
         pthread_mutex_t text_lock; /* guards what changes of text after unlock */
         struct tk_volume_text text;
-        struct tk_secret *volume_key; /* NULL before unlock */
+        struct tk_kms **kms;          /* borrowed: by KEK version - 1, who protects it */
+        struct tk_secret *volume_key; /* NULL before unlock, and while the keys are closed */
         struct tk_secret *mac_key;    /* NULL before unlock */
         struct tk_keyring *keyring;   /* NULL before unlock */
         char fingerprint[TK_FINGERPRINT_LEN + 1];
@@ -307,6 +308,7 @@ struct tk_volume *tk_volume_free(struct tk_volume *volume)
         if (!volume)
                 return NULL;
         tk_keyring_free(volume->keyring);
+        free(volume->kms);
         tk_secret_free(volume->volume_key);
         tk_secret_free(volume->mac_key);
         pthread_mutex_destroy(&volume->text_lock);
@@ -406,10 +408,11 @@ static int agree_on_volume_key(const struct tk_volume *volume, struct tk_secret 
         return 0;
 }
 
-static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
-                      const struct tk_volume_text_kek *entry, struct tk_keyring *keyring,
-                      struct tk_secret **volume_key, struct tk_fault *fault)
+static int unlock_kek(struct tk_volume *volume, const struct tk_volume_text_kek *entry,
+                      struct tk_keyring *keyring, struct tk_secret **volume_key,
+                      struct tk_fault *fault)
 {
+        struct tk_kms *kms = volume->kms[entry->kek.version - 1];
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
         struct tk_secret *unsealed;
         const struct tk_kms_wrap *wrap;
@@ -433,10 +436,11 @@ static int unlock_kek(struct tk_volume *volume, struct tk_kms *kms,
 }
 
 /* With dek_wrap = kms: one call gives the volume key; other versions are asked when needed. */
-static int unlock_root(struct tk_volume *volume, struct tk_kms *kms,
-                       const struct tk_volume_text_kek *entry, struct tk_keyring *keyring,
-                       struct tk_secret **volume_key, struct tk_fault *fault)
+static int unlock_root(struct tk_volume *volume, const struct tk_volume_text_kek *entry,
+                       struct tk_keyring *keyring, struct tk_secret **volume_key,
+                       struct tk_fault *fault)
 {
+        struct tk_kms *kms = volume->kms[entry->kek.version - 1];
         const struct tk_kms_wrap *wrap;
         int r;
 
@@ -455,7 +459,7 @@ static int unlock_root(struct tk_volume *volume, struct tk_kms *kms,
 }
 
 /* Newest first: its KMS answer is the one that matters most. */
-static int unlock_versions(struct tk_volume *volume, struct tk_kms *kms, struct tk_keyring *keyring,
+static int unlock_versions(struct tk_volume *volume, struct tk_keyring *keyring,
                            struct tk_secret **volume_key, struct tk_fault *fault)
 {
         int r;
@@ -466,12 +470,24 @@ static int unlock_versions(struct tk_volume *volume, struct tk_kms *kms, struct 
                 if (!entry->kek.active)
                         continue;
                 r = volume->text.dek_wrap == TK_DEK_WRAP_KMS
-                            ? unlock_root(volume, kms, entry, keyring, volume_key, fault)
-                            : unlock_kek(volume, kms, entry, keyring, volume_key, fault);
+                            ? unlock_root(volume, entry, keyring, volume_key, fault)
+                            : unlock_kek(volume, entry, keyring, volume_key, fault);
                 if (r < 0)
                         return r;
         }
         return *volume_key ? 0 : damaged(volume, "no KEK version is active", fault);
+}
+
+/* @kms protects KEK version @version; versions come in order. */
+static int note_kms(struct tk_volume *volume, uint16_t version, struct tk_kms *kms)
+{
+        struct tk_kms **all = reallocarray(volume->kms, version, sizeof(struct tk_kms *));
+
+        if (!all)
+                return -ENOMEM;
+        volume->kms = all;
+        volume->kms[version - 1] = kms;
+        return 0;
 }
 
 static int check_fingerprint(struct tk_volume *volume, const struct tk_secret *volume_key,
@@ -513,10 +529,15 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *record_mac = NULL;
         int r;
 
+        for (size_t i = 0; i < volume->text.kek_count; i++) {
+                r = note_kms(volume, (uint16_t)(i + 1), kms);
+                if (r < 0)
+                        return r;
+        }
         r = tk_keyring_new(volume->text.id, &keyring);
         if (r < 0)
                 return r;
-        r = unlock_versions(volume, kms, keyring, &volume_key, fault);
+        r = unlock_versions(volume, keyring, &volume_key, fault);
         if (r < 0)
                 return r;
         r = check_fingerprint(volume, volume_key, unlock->fingerprint, fault);
@@ -539,6 +560,104 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
         volume->keyring = TK_TAKE(keyring);
         volume->volume_key = TK_TAKE(volume_key);
         volume->mac_key = TK_TAKE(mac_key);
+        return 0;
+}
+
+/* What the one KEK version @entry comes to; its wrap is copied, so that no lock is held meanwhile.
+ */
+static int probe_version(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        struct tk_kms_wrap copy = {0};
+        struct tk_kms *kms = NULL;
+        int r = 0;
+
+        {
+                TK_LOCK_SCOPE(&volume->text_lock);
+                if (volume->text.keks[version - 1].kek.active) {
+                        const struct tk_kms_wrap *wrap = NULL;
+
+                        kms = volume->kms[version - 1];
+                        r = find_wrap(volume, kms, version, &wrap, fault);
+                        if (r == 0)
+                                copy = *wrap;
+                }
+        }
+        return r == 0 && kms ? tk_kms_probe(kms, &copy, fault) : r;
+}
+
+/* Worse answers first; what is not listed says nothing about the key. */
+static int rank(int r)
+{
+        static const int order[] = {-EKEYREVOKED, -ENOENT, -EACCES, -ENOKEY};
+
+        for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+                if (r == order[i])
+                        return (int)i;
+        return r == 0 ? 100 : r == -EKEYEXPIRED ? 99 : 50;
+}
+
+int tk_volume_probe(struct tk_volume *volume, struct tk_fault *fault)
+{
+        size_t count = tk_volume_kek_count(volume);
+        int worst = 0;
+
+        for (size_t version = 1; version <= count; version++) {
+                struct tk_fault said = {0};
+                int r = probe_version(volume, (uint16_t)version, &said);
+
+                if (rank(r) >= rank(worst))
+                        continue;
+                worst = r;
+                if (fault)
+                        *fault = said;
+        }
+        return worst;
+}
+
+struct tk_kms *tk_volume_current_kms(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return volume->kms[volume->text.kek_count - 1];
+}
+
+int tk_volume_has_new_root(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_kms *kms = tk_volume_current_kms(volume);
+        char version[TK_KMS_VERSION_MAX];
+        const struct tk_kms_wrap *wrap = NULL;
+        int r;
+
+        r = tk_kms_current(kms, version, fault);
+        if (r < 0)
+                return r;
+        TK_LOCK_SCOPE(&volume->text_lock);
+        r = find_wrap(volume, kms, (uint16_t)volume->text.kek_count, &wrap, fault);
+        return r < 0 ? r : strcmp(wrap->version, version) != 0;
+}
+
+void tk_volume_close_keys(struct tk_volume *volume, int error)
+{
+        tk_keyring_close(volume->keyring, error);
+        TK_LOCK_SCOPE(&volume->text_lock);
+        volume->volume_key = tk_secret_free(volume->volume_key);
+}
+
+int tk_volume_reopen_keys(struct tk_volume *volume, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        int r;
+
+        r = unlock_versions(volume, volume->keyring, &volume_key, fault);
+        if (r < 0) {
+                /* What was unwrapped before the failure is not kept. */
+                tk_keyring_close(volume->keyring, r);
+                return r;
+        }
+        {
+                TK_LOCK_SCOPE(&volume->text_lock);
+                volume->volume_key = TK_TAKE(volume_key);
+        }
+        tk_keyring_reopen(volume->keyring);
         return 0;
 }
 
@@ -584,6 +703,9 @@ static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
 
         TK_LOCK_SCOPE(&volume->text_lock);
         wrap_count = text->wrap_count;
+        r = note_kms(volume, entry->kek.version, kms);
+        if (r < 0)
+                return r;
         r = add_kek(text, entry, wrap);
         if (r == 0)
                 r = store_text(volume, fault);
@@ -610,6 +732,10 @@ int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_
                                     "%s has had %u KEK versions, which is all that it can have; "
                                     "copy the data to a new volume",
                                     volume->path, UINT16_MAX);
+        if (!volume->volume_key)
+                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
+                                    "%s is locked: its root key is revoked or out of reach",
+                                    volume->path);
         r = make_kek(&volume->text, kms, volume->volume_key, &entry, &wrap, &kek, fault);
         if (r < 0)
                 return r;

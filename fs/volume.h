@@ -101,6 +101,27 @@ TK_MUST_USE int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
 TK_MUST_USE int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms,
                                     bool even_if_current, struct tk_fault *fault);
 
+/*
+ * Ask whether every KEK version in use could be unwrapped now, each by the KMS that
+ * protects it. The worst answer counts: 0, or what the providers return.
+ */
+TK_MUST_USE int tk_volume_probe(struct tk_volume *volume, struct tk_fault *fault);
+
+/*
+ * Whether the root key that protects the current KEK version has a newer version: 1
+ * or 0, or what the provider returns.
+ */
+TK_MUST_USE int tk_volume_has_new_root(struct tk_volume *volume, struct tk_fault *fault);
+
+/* Who protects the current KEK version; borrowed. */
+struct tk_kms *tk_volume_current_kms(struct tk_volume *volume);
+
+/* Wipe the volume's keys; its keyring answers @error from then on. Its MAC key stays. */
+void tk_volume_close_keys(struct tk_volume *volume, int error);
+
+/* Unwrap them all again; the keyring is open afterwards. */
+TK_MUST_USE int tk_volume_reopen_keys(struct tk_volume *volume, struct tk_fault *fault);
+
 /* All KEK versions below @version are retired, durably, and gone from memory. */
 TK_MUST_USE int tk_volume_retire_below(struct tk_volume *volume, uint16_t version,
                                        struct tk_fault *fault);

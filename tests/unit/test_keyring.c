@@ -92,6 +92,33 @@ static void test_unwrap__version_not_live(void **state)
         }
 }
 
+static void test_keyring_close__until_reopen(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = new_kek();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = new_kek();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *found = NULL;
+        struct tk_secret *copy = NULL;
+        struct tk_record record;
+        size_t alive = tk_secret_alive();
+
+        assert_int_equal(tk_secret_dup_bytes(tk_secret_bytes(kek), TK_KEY_LEN, &copy), 0);
+        assert_int_equal(tk_keyring_add(ring, 1, copy), 0);
+        assert_int_equal(tk_keyring_wrap(ring, dek, &record), 0);
+
+        tk_keyring_close(ring, -EKEYREVOKED);
+        assert_int_equal(tk_secret_alive(), alive); /* the KEK is gone from memory */
+        assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EKEYREVOKED);
+        assert_int_equal(tk_keyring_wrap(ring, dek, &record), -EKEYREVOKED);
+
+        assert_int_equal(tk_secret_dup_bytes(tk_secret_bytes(kek), TK_KEY_LEN, &copy), 0);
+        assert_int_equal(tk_keyring_add(ring, 1, copy), 0);
+        assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EKEYREVOKED);
+        tk_keyring_reopen(ring);
+        assert_int_equal(tk_keyring_unwrap(ring, &record, &found), 0);
+        assert_true(tk_secret_equal(found, dek));
+}
+
 static void test_unwrap__damaged(void **state)
 {
         TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
@@ -136,6 +163,7 @@ int main(void)
                 TK_TEST(test_add__refused),
                 TK_TEST(test_keyring__every_live_version),
                 TK_TEST(test_unwrap__version_not_live),
+                TK_TEST(test_keyring_close__until_reopen),
                 TK_TEST(test_unwrap__damaged),
                 TK_TEST(test_unwrap__other_volume),
         };

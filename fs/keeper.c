@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The keeper.
+ *
+ * The decisions are lease.c's; here are the clock, the calls and the log lines. A
+ * change of state is said once, with what the KMS said.
+ */
+
+#include "fs/keeper.h"
+
+#include "base/log.h"
+#include "crypto/random.h"
+#include "fs/fs_internal.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+struct tk_keeper {
+        struct tk_fs *fs;
+        struct tk_keeper_options options;
+        struct tk_revoke_kernel kernel;
+        pthread_t thread;
+
+        pthread_mutex_t lock;
+        pthread_cond_t woken;
+        bool stop;             /* under lock */
+        struct tk_lease lease; /* under lock; changed by the thread only */
+        uint64_t probes;       /* under lock */
+        int64_t poll_ms;       /* under lock: when to ask for the current version */
+        int64_t polled_ms;     /* under lock: when it was last answered; -1: never */
+        char trouble[512];     /* under lock */
+};
+
+/* A clock that runs on while the machine sleeps: so does a lease. */
+static int64_t now_ms(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_BOOTTIME, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static uint32_t draw(void)
+{
+        uint32_t number = 0;
+
+        (void)!tk_random_bytes(&number, sizeof(number)); /* only spreads the load */
+        return number;
+}
+
+static int64_t next_poll(const struct tk_keeper *keeper, int64_t now)
+{
+        int64_t window = keeper->options.rotation_window_ms;
+
+        return window > 0 ? now + window / 5 + (int64_t)(draw() % (uint32_t)(window / 20 + 1))
+                          : INT64_MAX;
+}
+
+static void say(struct tk_keeper *keeper, enum tk_lease_state state, const struct tk_fault *fault)
+{
+        const char *path = tk_volume_path(keeper->fs->volume);
+        const char *why = fault->kind ? fault->text : "no reason was given";
+
+        switch (state) {
+        case TK_LEASE_ACTIVE:
+                tk_log(TK_LOG_INFO, "%s: the key can be used again; served as before", path);
+                break;
+        case TK_LEASE_DEGRADED:
+                tk_log(TK_LOG_WARNING,
+                       "%s: the KMS can't be reached; served until the outage "
+                       "grace ends: %s",
+                       path, why);
+                break;
+        default:
+                tk_log(TK_LOG_ERROR, "%s: locked, the key is %s: %s", path, tk_lease_name(state),
+                       why);
+        }
+}
+
+/* The mount follows the lease. Keys that can't be unwrapped after all leave it closed. */
+static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk_lease_state state,
+                   struct tk_fault *fault)
+{
+        int error = tk_lease_errno(state);
+        struct tk_fs *fs = keeper->fs;
+
+        if (state != before && (error < 0 || tk_revoke_gate(fs, false) == 0))
+                say(keeper, state, fault);
+        if (error < 0 && (state != before || tk_revoke_gate(fs, false) == 0))
+                tk_revoke_close(fs, error, &keeper->kernel);
+        else if (error < 0)
+                tk_revoke_again(fs, &keeper->kernel);
+        else if (tk_revoke_gate(fs, false) < 0 && state == TK_LEASE_ACTIVE) {
+                if (tk_revoke_reopen(fs, fault) == 0)
+                        say(keeper, state, fault);
+                else
+                        tk_log_limited(TK_LOG_ERROR, "%s: still locked: %s",
+                                       tk_volume_path(fs->volume), fault->text);
+        }
+}
+
+static void probe(struct tk_keeper *keeper)
+{
+        struct tk_fault fault = {0};
+        enum tk_lease_state before;
+        enum tk_lease_state state;
+        int r;
+
+        r = tk_volume_probe(keeper->fs->volume, &fault);
+        {
+                TK_LOCK_SCOPE(&keeper->lock);
+                before = keeper->lease.state;
+                state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), now_ms(), draw());
+                keeper->probes++;
+                snprintf(keeper->trouble, sizeof(keeper->trouble), "%.511s",
+                         r < 0 ? fault.text : "");
+        }
+        follow(keeper, before, state, &fault);
+}
+
+/* The grace may end between two probes. */
+static void let_time_pass(struct tk_keeper *keeper)
+{
+        struct tk_fault fault = {0};
+        enum tk_lease_state before;
+        enum tk_lease_state state;
+
+        {
+                TK_LOCK_SCOPE(&keeper->lock);
+                before = keeper->lease.state;
+                state = tk_lease_wait(&keeper->lease, now_ms());
+                tk_fault_set(&fault, TK_FAULT_KMS_UNREACHABLE, 0, "%s", keeper->trouble);
+        }
+        if (state != before)
+                follow(keeper, before, state, &fault);
+}
+
+static void poll_root(struct tk_keeper *keeper)
+{
+        struct tk_fault fault = {0};
+        int r;
+
+        r = tk_revoke_gate(keeper->fs, false);
+        if (r == 0)
+                r = tk_volume_has_new_root(keeper->fs->volume, &fault);
+        {
+                TK_LOCK_SCOPE(&keeper->lock);
+                keeper->poll_ms = next_poll(keeper, now_ms());
+                if (r >= 0)
+                        keeper->polled_ms = now_ms();
+        }
+        if (r > 0)
+                keeper->options.new_root(keeper->options.context);
+        else if (r < 0 && fault.kind)
+                tk_log_limited(TK_LOG_WARNING,
+                               "%s: cannot ask for the root key's current version: %s",
+                               tk_volume_path(keeper->fs->volume), fault.text);
+}
+
+/* When something is due next; a degraded lease may run out before its next probe. */
+static int64_t next_due(const struct tk_keeper *keeper)
+{
+        int64_t due =
+                keeper->lease.next_ms < keeper->poll_ms ? keeper->lease.next_ms : keeper->poll_ms;
+        int64_t end = keeper->lease.confirmed_ms + keeper->lease.config.grace_ms;
+
+        return keeper->lease.state == TK_LEASE_DEGRADED && end < due ? end : due;
+}
+
+/* Sleep until something is due. False when it is time to stop. */
+static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
+{
+        int64_t now;
+
+        TK_LOCK_SCOPE(&keeper->lock);
+        while (!keeper->stop && (now = now_ms()) < next_due(keeper)) {
+                int64_t left = next_due(keeper) - now;
+                struct timespec until;
+
+                /* The condition's clock stands still while the machine sleeps: look up often. */
+                left = left < 1000 ? left : 1000;
+                clock_gettime(CLOCK_MONOTONIC, &until);
+                until.tv_sec += left / 1000;
+                until.tv_nsec += left % 1000 * 1000000;
+                if (until.tv_nsec >= 1000000000) {
+                        until.tv_sec++;
+                        until.tv_nsec -= 1000000000;
+                }
+                pthread_cond_timedwait(&keeper->woken, &keeper->lock, &until);
+        }
+        now = now_ms();
+        *ret_probe = now >= keeper->lease.next_ms;
+        *ret_poll = now >= keeper->poll_ms;
+        return !keeper->stop;
+}
+
+static void *run(void *context)
+{
+        struct tk_keeper *keeper = context;
+        bool due_probe;
+        bool due_poll;
+
+        while (wait_due(keeper, &due_probe, &due_poll)) {
+                if (due_probe)
+                        probe(keeper);
+                else
+                        let_time_pass(keeper);
+                if (due_poll)
+                        poll_root(keeper);
+        }
+        return NULL;
+}
+
+int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
+                  const struct tk_revoke_kernel *kernel, struct tk_keeper **ret_keeper)
+{
+        struct tk_keeper *keeper;
+        pthread_condattr_t attr;
+
+        keeper = calloc(1, sizeof(*keeper));
+        if (!keeper)
+                return -ENOMEM;
+        keeper->fs = fs;
+        keeper->options = *options;
+        keeper->kernel = *kernel;
+        keeper->polled_ms = -1;
+        tk_lease_start(&keeper->lease, &options->lease, now_ms(), draw());
+        keeper->poll_ms = next_poll(keeper, now_ms());
+        pthread_mutex_init(&keeper->lock, NULL);
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        pthread_cond_init(&keeper->woken, &attr);
+        pthread_condattr_destroy(&attr);
+        if (pthread_create(&keeper->thread, NULL, run, keeper) != 0) {
+                pthread_cond_destroy(&keeper->woken);
+                pthread_mutex_destroy(&keeper->lock);
+                free(keeper);
+                return -EAGAIN;
+        }
+        *ret_keeper = keeper;
+        return 0;
+}
+
+struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper)
+{
+        if (!keeper)
+                return NULL;
+        pthread_mutex_lock(&keeper->lock);
+        keeper->stop = true;
+        pthread_cond_signal(&keeper->woken);
+        pthread_mutex_unlock(&keeper->lock);
+        pthread_join(keeper->thread, NULL);
+        pthread_cond_destroy(&keeper->woken);
+        pthread_mutex_destroy(&keeper->lock);
+        free(keeper);
+        return NULL;
+}
+
+void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status)
+{
+        int64_t now = now_ms();
+
+        TK_LOCK_SCOPE(&keeper->lock);
+        *ret_status = (struct tk_keeper_status){
+                .state = keeper->lease.state,
+                .confirmed_ago_ms = now - keeper->lease.confirmed_ms,
+                .next_in_ms = keeper->lease.next_ms - now,
+                .failures = keeper->lease.failures,
+                .probes = keeper->probes,
+                .rotation_checked_ago_ms = keeper->polled_ms < 0 ? -1 : now - keeper->polled_ms,
+        };
+        memcpy(ret_status->trouble, keeper->trouble, sizeof(ret_status->trouble));
+}

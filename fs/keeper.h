@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The keeper: one thread per mount that keeps the lease. It probes the KMS, closes
+ * and reopens the mount by what it hears, and notices new versions of the root key.
+ */
+
+#include "fs/lease.h"
+#include "fs/revoke.h"
+
+struct tk_keeper_options {
+        struct tk_lease_config lease;
+        int64_t rotation_window_ms; /* a new root key version is noticed within a quarter; 0: never
+                                     */
+        void (*new_root)(
+                void *context); /* a new version is there: start a rotation; does not block */
+        void *context;
+};
+
+struct tk_keeper_status {
+        enum tk_lease_state state;
+        int64_t confirmed_ago_ms;        /* since the KMS last gave the key out */
+        int64_t next_in_ms;              /* until the next probe */
+        unsigned failures;               /* probes without an answer in a row */
+        uint64_t probes;                 /* since the mount began */
+        int64_t rotation_checked_ago_ms; /* since the current version was last asked for; -1: never
+                                          */
+        char trouble[512];               /* what the KMS last said, if it was not good */
+};
+
+struct tk_keeper; /* opaque: keeper.c */
+
+/* Start the thread; keys have just been unwrapped. @kernel is copied. */
+TK_MUST_USE int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
+                              const struct tk_revoke_kernel *kernel, struct tk_keeper **ret_keeper);
+
+/* End the thread; waits for a probe that is under way. */
+struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper);
+
+/* From any thread. */
+void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status);
