@@ -464,21 +464,25 @@ def test_an_import_that_the_service_refuses(vault, rsa_key, damage):
     assert vault.request("PUT", "/keys/kek", {"key": jwk}).status == 400
 
 
-def key_exchange_key(vault):
+def key_exchange_key(vault, **body):
     """(its id, its public key)"""
-    jwk = vault.create("exchange", kty="RSA-HSM", key_ops=["import"])["key"]
+    body = {"kty": "RSA-HSM", "key_ops": ["import"]} | body
+    jwk = vault.create("exchange", **body)["key"]
     numbers = rsa.RSAPublicNumbers(65537, int.from_bytes(unb64url(jwk["n"]), "big"))
     return jwk["kid"], numbers.public_key()
 
 
-def test_byok_unwraps_the_transfer_blob_with_the_key_exchange_key(vault, rsa_key):
-    kid, public = key_exchange_key(vault)
-    der = rsa_key.private_bytes(
+def pkcs8(key):
+    return key.private_bytes(
         serialization.Encoding.DER,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    blob = byok.make_blob(kid, public, der)
+
+
+def test_byok_unwraps_the_transfer_blob_with_the_key_exchange_key(vault, rsa_key):
+    kid, public = key_exchange_key(vault)
+    blob = byok.make_blob(kid, public, pkcs8(rsa_key))
     jwk = {"kty": "RSA-HSM", "key_hsm": b64url(blob), "key_ops": ["wrapKey", "unwrapKey"]}
     bundle = vault.ok("PUT", "/keys/kek", {"key": jwk})
     assert bundle["key"]["n"] == rsa_jwk(rsa_key)["n"]
@@ -487,17 +491,21 @@ def test_byok_unwraps_the_transfer_blob_with_the_key_exchange_key(vault, rsa_key
     for wrong in (b"{}", json.dumps(damaged).encode(), blob.replace(b"dir", b"xyz"), b"[" * 5000):
         answer = vault.request("PUT", "/keys/kek", {"key": jwk | {"key_hsm": b64url(wrong)}})
         assert answer.status == 400, wrong[:40]
-    other = byok.make_blob(kid.replace("exchange", "absent"), public, der)
+    other = byok.make_blob(kid.replace("exchange", "absent"), public, pkcs8(rsa_key))
     answer = vault.request("PUT", "/keys/kek", {"key": jwk | {"key_hsm": b64url(other)}})
     assert answer.error[0] == "KeyNotFound"
     assert vault.request("PUT", "/keys/kek", {"key": jwk | {"kty": "RSA"}}).status == 400
 
 
-def test_byok_wants_a_key_for_import_only(vault, rsa_key):
-    kid = vault.create("exchange", kty="RSA-HSM")["key"]["kid"]
-    blob = byok.make_blob(kid, rsa_key.public_key(), b"anything")
+@pytest.mark.parametrize(
+    "body", ({"kty": "RSA-HSM", "key_ops": ["unwrapKey"]}, {"kty": "RSA", "key_ops": None})
+)
+def test_byok_wants_an_hsm_key_for_import_only(vault, rsa_key, body):
+    kid, public = key_exchange_key(vault, **body)
+    blob = byok.make_blob(kid, public, pkcs8(rsa_key))
     jwk = {"kty": "RSA-HSM", "key_hsm": b64url(blob)}
-    assert vault.request("PUT", "/keys/kek", {"key": jwk}).status == 400
+    answer = vault.request("PUT", "/keys/kek", {"key": jwk})
+    assert answer.status == 400 and "key exchange key" in answer.json["error"]["message"]
 
 
 def test_byok_of_an_aes_key_into_a_managed_hsm(hsm):
