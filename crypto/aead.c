@@ -3,8 +3,8 @@
 /*
  * AES-256-GCM over OpenSSL's EVP.
  *
- * The cipher is fetched once and the context kept: fetching for each block
- * would cost more than encrypting it.
+ * The cipher is fetched once for the process and contexts are kept: fetching for
+ * each block would cost more than encrypting it.
  */
 
 #include "crypto/aead.h"
@@ -15,20 +15,27 @@
 #include <openssl/evp.h>
 
 struct tk_aead {
-        EVP_CIPHER *cipher;
         EVP_CIPHER_CTX *ctx;
 };
+
+static pthread_once_t cipher_once = PTHREAD_ONCE_INIT;
+static EVP_CIPHER *cipher;
+
+static void cipher_fetch(void)
+{
+        cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+}
 
 int tk_aead_new(struct tk_aead **ret_aead)
 {
         TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
 
+        pthread_once(&cipher_once, cipher_fetch);
+        if (!cipher)
+                return -EIO;
         aead = calloc(1, sizeof(*aead));
         if (!aead)
                 return -ENOMEM;
-        aead->cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-        if (!aead->cipher)
-                return -EIO;
         aead->ctx = EVP_CIPHER_CTX_new();
         if (!aead->ctx)
                 return -ENOMEM;
@@ -41,7 +48,6 @@ struct tk_aead *tk_aead_free(struct tk_aead *aead)
         if (!aead)
                 return NULL;
         EVP_CIPHER_CTX_free(aead->ctx); /* wipes the key schedule */
-        EVP_CIPHER_free(aead->cipher);
         free(aead);
         return NULL;
 }
@@ -50,7 +56,7 @@ int tk_aead_set_key(struct tk_aead *aead, const struct tk_secret *key)
 {
         if (tk_secret_len(key) != TK_KEY_LEN)
                 return -EINVAL;
-        if (EVP_CipherInit_ex2(aead->ctx, aead->cipher, tk_secret_bytes(key), NULL, 1, NULL) != 1)
+        if (EVP_CipherInit_ex2(aead->ctx, cipher, tk_secret_bytes(key), NULL, 1, NULL) != 1)
                 return -EIO;
         return 0;
 }
