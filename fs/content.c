@@ -11,6 +11,8 @@
 
 #include "fs/content.h"
 
+#include "base/bytes.h"
+#include "base/fdio.h"
 #include "base/log.h"
 #include "crypto/random.h"
 #include "fs/backing.h"
@@ -272,14 +274,13 @@ static int seal_piece(const struct write *write, const struct piece *piece, cons
 }
 
 /*
- * Whether the piece may write its group's whole tag page: it starts the group, and
- * no block behind it has a cell. That makes sequential writes one call.
+ * Whether the piece may write its group's whole tag page, together with the data: it
+ * starts a group that holds nothing yet. That makes sequential writes one call.
  */
 static bool owns_tag_page(const struct write *write, const struct piece *piece)
 {
         return tk_slot_of_block(piece->first) == 0 &&
-               (tk_slot_of_block(piece->last) == TK_GROUP_BLOCKS - 1 ||
-                write->old_size <= (piece->last + 1) * TK_BLOCK_LEN);
+               write->old_size <= piece->first * TK_BLOCK_LEN;
 }
 
 static void plan_tags(struct tk_iobatch *batch, const struct write *write,
@@ -318,6 +319,54 @@ static void plan_data(struct tk_iobatch *batch, const struct write *write,
         }
 }
 
+/*
+ * Bring one old block to its new content, data and then cell, after a failed write.
+ * The file did not grow: a last block that would have covered more is cut. If the data
+ * can't be written, the block is left as it was.
+ */
+static void settle_block(const struct write *write, const struct piece *piece, uint64_t block)
+{
+        const struct tk_openfile *file = write->file;
+        struct tk_scratch *scratch = write->scratch;
+        uint8_t *data = write_block_data(write, block);
+        uint8_t *cell = cell_in(piece, block);
+        uint32_t len = tk_block_cell_len(cell);
+        uint32_t valid = tk_block_valid(block, write->old_size);
+
+        if (len > valid) {
+                if (tk_block_use_group(scratch, file->dek, piece->group) < 0 ||
+                    tk_block_open(scratch, block, cell, data, len) < 0 ||
+                    tk_random_bytes(scratch->ivs, TK_AEAD_IV_LEN) < 0 ||
+                    tk_block_seal(scratch, block, write->fs->mount_number, scratch->ivs, data,
+                                  valid, cell) < 0)
+                        return;
+                tk_wipe(data + valid, len - valid);
+                len = valid;
+        }
+        if (tk_backing_pwrite(file->fd, data, len, file->base + tk_data_off(block)) == 0)
+                (void)!tk_backing_pwrite(file->fd, cell, TK_CELL_LEN,
+                                         file->base + tk_cell_off(block));
+}
+
+/*
+ * A write failed half-way: the disk is full, say. Blocks that were there may have new
+ * data under old cells. Each is settled by itself, so that what was there stays readable.
+ */
+static void settle(const struct write *write)
+{
+        uint64_t block = write->first;
+
+        for (int index = 0; block <= write->last; index++) {
+                struct piece piece = piece_at(write->scratch, block, write->last, index);
+
+                for (; block <= piece.last; block++) {
+                        if (block * TK_BLOCK_LEN >= write->old_size)
+                                return;
+                        settle_block(write, &piece, block);
+                }
+        }
+}
+
 /* Encrypt and write all blocks of the write. */
 static int write_blocks(const struct write *write)
 {
@@ -342,9 +391,11 @@ static int write_blocks(const struct write *write)
         }
         /* Data first: if we are killed in between, a fresh block is a hole and not a ruin. */
         r = tk_iobatch_write(&batch, write->file->fd, write->file->base);
+        if (r == 0)
+                r = tk_iobatch_write(&cells, write->file->fd, write->file->base);
         if (r < 0)
-                return r;
-        return tk_iobatch_write(&cells, write->file->fd, write->file->base);
+                settle(write);
+        return r;
 }
 
 int tk_content_ensure_header(struct tk_openfile *file)
@@ -368,10 +419,34 @@ static void raise_size(struct tk_openfile *file, uint64_t size)
                 ;
 }
 
+int tk_content_cells_absent(const struct tk_openfile *file, uint64_t first, uint64_t count)
+{
+        uint8_t cells[TK_GROUP_BLOCKS * TK_CELL_LEN];
+        ssize_t n;
+
+        assert(count <= TK_GROUP_BLOCKS - tk_slot_of_block(first));
+        n = tk_fdio_pread(file->fd, cells, count * TK_CELL_LEN,
+                          (off_t)(file->base + tk_cell_off(first)));
+        return n < 0 ? (int)n : tk_bytes_are_zero(cells, (size_t)n);
+}
+
+/* Clear the cells behind block @last in its group. In a hole that would take space. */
+static int clear_cells_behind(const struct tk_openfile *file, uint64_t last)
+{
+        uint64_t count = TK_GROUP_BLOCKS - 1 - tk_slot_of_block(last);
+        int r;
+
+        if (count == 0)
+                return 0;
+        r = tk_content_cells_absent(file, last + 1, count);
+        if (r != 0)
+                return r < 0 ? r : 0;
+        return tk_backing_pwrite(file->fd, zero_cells, count * TK_CELL_LEN,
+                                 file->base + tk_cell_off(last + 1));
+}
+
 int tk_content_cut(struct tk_openfile *file, uint64_t size)
 {
-        uint64_t last;
-        unsigned slot;
         int r;
 
         if (size == 0) {
@@ -380,15 +455,9 @@ int tk_content_cut(struct tk_openfile *file, uint64_t size)
                         file->has_header = false;
                 return r;
         }
-        last = tk_block_of(size - 1);
-        slot = tk_slot_of_block(last);
-        if (slot < TK_GROUP_BLOCKS - 1) {
-                r = tk_backing_pwrite(file->fd, zero_cells,
-                                      (size_t)(TK_GROUP_BLOCKS - 1 - slot) * TK_CELL_LEN,
-                                      file->base + tk_cell_off(last) + TK_CELL_LEN);
-                if (r < 0)
-                        return r;
-        }
+        r = clear_cells_behind(file, tk_block_of(size - 1));
+        if (r < 0)
+                return r;
         return tk_backing_truncate(file->fd, tk_backing_size_at(file->base, size));
 }
 

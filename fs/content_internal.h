@@ -24,6 +24,10 @@ TK_MUST_USE int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *fil
 /* Make group 0 present, with the copy of the key record. Wants group 0 held exclusively. */
 TK_MUST_USE int tk_content_ensure_header(struct tk_openfile *file);
 
+/* Whether @count blocks from @first on, in one group, have no cells: 1, 0 or a negative errno. */
+TK_MUST_USE int tk_content_cells_absent(const struct tk_openfile *file, uint64_t first,
+                                        uint64_t count);
+
 /*
  * Cut the backing file to what @size bytes need, and clear the cells above. Wants
  * all groups from @size on held exclusively.

@@ -200,7 +200,10 @@ static int punch_in_group(struct tk_fs *fs, struct tk_openfile *file, struct tk_
         uint64_t to = tk_data_off(last) + TK_BLOCK_LEN;
         int r;
 
-        r = write_hole_cells(fs, file, scratch, first, last);
+        /* Holes without cells stay so: cells would take space. */
+        r = tk_content_cells_absent(file, first, last - first + 1);
+        if (r == 0)
+                r = write_hole_cells(fs, file, scratch, first, last);
         if (r < 0)
                 return r;
         return release_space(file, keep, tk_data_off(first), to < end ? to : end);
@@ -260,12 +263,29 @@ static int zero_range(struct tk_fs *fs, struct tk_openfile *file, struct tk_scra
 
 /* Allocation ------------------------------------------------------------------ */
 
-/* Backing bytes for plaintext @off to @end get space; the size grows unless @keep_size. */
-static int allocate_held(struct tk_openfile *file, bool keep_size, uint64_t off, uint64_t end)
+/* Space for the pages of plaintext @off to @end, and for the tag pages before and among them. */
+static int allocate_pages(const struct tk_openfile *file, bool keep_size, uint64_t off,
+                          uint64_t end)
 {
         uint64_t block = tk_block_of(off);
-        uint64_t from = tk_slot_of_block(block) == 0 ? tk_tag_page_off(tk_group_of_block(block))
-                                                     : tk_data_off(block);
+        uint64_t tags = tk_tag_page_off(tk_group_of_block(block));
+        uint64_t from = tk_slot_of_block(block) == 0 ? tags : tk_data_off(block);
+        int r = 0;
+
+        if (from != tags)
+                r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE, file->base + tags,
+                                         TK_BLOCK_LEN);
+        if (r == 0 && file->base > 0)
+                r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE, 0, file->base);
+        if (r < 0)
+                return r;
+        return tk_backing_fallocate(file->fd, keep_size ? FALLOC_FL_KEEP_SIZE : 0,
+                                    file->base + from, tk_backing_size(end) - from);
+}
+
+/* Plaintext @off to @end gets space; the size grows unless @keep_size. */
+static int allocate_held(struct tk_openfile *file, bool keep_size, uint64_t off, uint64_t end)
+{
         int r;
 
         if (!keep_size && end > file->size) {
@@ -273,8 +293,7 @@ static int allocate_held(struct tk_openfile *file, bool keep_size, uint64_t off,
                 if (r < 0)
                         return r;
         }
-        r = tk_backing_fallocate(file->fd, keep_size ? FALLOC_FL_KEEP_SIZE : 0, file->base + from,
-                                 tk_backing_size(end) - from);
+        r = allocate_pages(file, keep_size, off, end);
         if (r < 0) {
                 (void)!tk_content_cut(file, file->size);
                 return r;
