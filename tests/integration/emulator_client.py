@@ -5,6 +5,7 @@ The Key Vault emulator for tests: start and stop it, steer it, and talk to it by
 The fixtures are in emulator_fixture.py.
 """
 
+import ctypes
 import dataclasses
 import http.client
 import json
@@ -24,7 +25,9 @@ import urllib.request
 EMULATOR = pathlib.Path(__file__).resolve().parent.parent / "emulator"
 sys.path.insert(0, str(EMULATOR))
 
-START_TIMEOUT = 30
+START_TIMEOUT = 60
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 API_VERSION = "7.4"
 
 
@@ -120,6 +123,11 @@ class Vault:
             self.connection = None
 
 
+def end_with_parent():
+    """In a child before it runs: a test run that is killed leaves no emulator behind."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Emulator:
     """A process of its own; its state outlives `stop`, so that it can be started again."""
 
@@ -138,13 +146,21 @@ class Emulator:
         ]  # fmt: skip
         with log:
             self.process = subprocess.Popen(
-                command, cwd=EMULATOR, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+                command,
+                cwd=EMULATOR,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                preexec_fn=end_with_parent,
             )
-        readable, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
-        if not readable or not self.process.stdout.readline().startswith(b"ready"):
+        try:
+            readable, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
+            said = self.process.stdout.readline() if readable else b""
+            assert said.startswith(b"ready"), "no emulator: " + self.log()[-3000:]
+            self.read_ready()
+        except BaseException:
             self.kill()
-            raise AssertionError("no emulator: " + self.log()[-3000:])
-        self.read_ready()
+            raise
         return self
 
     def read_ready(self):

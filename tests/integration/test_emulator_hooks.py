@@ -445,7 +445,7 @@ def test_the_date_header_follows_its_clock(emulator, vault):
 def run(*arguments):
     return subprocess.run(
         ["/usr/bin/python3", "-m", "turnkeyfs_emulator", *arguments],
-        cwd=EMULATOR, capture_output=True, text=True, timeout=20,
+        cwd=EMULATOR, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 

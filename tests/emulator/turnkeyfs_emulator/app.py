@@ -91,6 +91,7 @@ class App:
     def start(self):
         for server in self.servers:
             server.serve_in_thread()
+        self.pool.start()
         self.write_ready()
 
     def stop(self):

@@ -30,6 +30,9 @@ class KnownKeys:
             self.pairs[int(bits)] = pairs
         self.given = set()
 
+    def start(self):
+        """Nothing to make ahead."""
+
     def mark_used(self, modulus):
         """A key from an earlier run has it."""
         self.given.add(modulus)
@@ -46,6 +49,9 @@ class KnownKeys:
 class FreshKeys:
     def __init__(self):
         self.ready = {bits: queue.Queue(AHEAD) for bits in SIZES}
+
+    def start(self):
+        """Begin to make keys ahead."""
         for bits in SIZES:
             threading.Thread(target=self._fill, args=(bits,), daemon=True).start()
 
