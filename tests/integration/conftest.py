@@ -5,10 +5,12 @@ import faulthandler
 import gc
 import os
 import pathlib
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -193,6 +195,14 @@ def volume(request, make_volume):
     """One volume, mounted."""
     marker = request.node.get_closest_marker("conf")
     return make_volume(conf=marker.args[0] if marker else None)
+
+
+@pytest.fixture
+def plain():
+    """An empty directory in memory, which the model test takes to be right."""
+    directory = tempfile.mkdtemp(prefix="turnkeyfs-model-", dir="/dev/shm")
+    yield directory
+    shutil.rmtree(directory)
 
 
 class Place:

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from damage import flip, flip_attribute
 from helpers import BORDER_SIZES, noise, raises, read_file, write_file
+from modelrun import assert_reader_agrees, play
 from mountpoint import KEY_RECORD, scaled
-from test_model import assert_reader_agrees, plain, play  # noqa: F401  (plain is a fixture)
 from turnkeyfs_reader import BLOCK, backing_size
 
 pytestmark = pytest.mark.conf({"volume": {"dek_wrap": "kms"}})
@@ -37,7 +37,7 @@ def test_the_volume_says_so(volume):
 
 
 @pytest.mark.deadline(200)
-def test_random_operations_do_the_same_as_on_a_plain_directory(volume, plain):  # noqa: F811
+def test_random_operations_do_the_same_as_on_a_plain_directory(volume, plain):
     play(volume, plain, None, "--ops", scaled(10_000, 100_000), "--remount-every", 2500)
     volume.umount()
     assert_reader_agrees(volume, plain)

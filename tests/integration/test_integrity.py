@@ -562,18 +562,14 @@ def test_a_mapping_of_a_damaged_block_is_a_bus_error(damaged):
 
 
 def flips_of(text, count, seed):
-    """Positions and bits to flip: all over the file, but none that means the same afterwards."""
+    """Positions and bits to flip, all over the file."""
     rng = random.Random(seed)
-    mac = text.index(b"[mac]")
     while count:
         at, bit = rng.randrange(len(text)), rng.randrange(8)
         changed = bytearray(text)
         changed[at] ^= 1 << bit
-        same_case = bytes(changed).lower() == text.lower() and at > mac
-        same_words = bytes(changed).split() == text.split() and at > mac
-        if not same_case and not same_words:
-            yield at, bytes(changed)
-            count -= 1
+        yield at, bytes(changed)
+        count -= 1
 
 
 def test_any_flipped_bit_of_the_volume_file_is_refused(damaged):
@@ -598,10 +594,7 @@ def test_a_volume_file_cut_short_is_refused(damaged, cut):
     text = read_file(path)
     write_file(path, text[:cut])
     done = damaged.volume.command("verify", damaged.volume.cipher, check=False)
-    if text[:cut].rstrip() == text.rstrip():
-        assert done.returncode == 0
-    else:
-        assert done.returncode in (EXIT_DAMAGED_VOLUME, 4), done.stderr
+    assert done.returncode == EXIT_DAMAGED_VOLUME, done.stderr
 
 
 def test_the_volume_file_of_another_volume_is_refused_by_the_keystore(damaged, make_volume):

@@ -6,49 +6,13 @@ reader and `verify` look at what lies below.
 """
 
 import os
-import shutil
-import tempfile
 
 import pytest
-from helpers import read_file
-from mountpoint import RemountService, model_program, run, scaled
+from modelrun import assert_reader_agrees, play
+from mountpoint import scaled
 
 OPS = scaled(25_000, 250_000)
 SEEDS = [int(seed) for seed in os.environ.get("TURNKEYFS_TEST_SEEDS", "").split()] or [None, None]
-
-
-@pytest.fixture
-def plain():
-    """The directory that is right: in memory, for speed."""
-    directory = tempfile.mkdtemp(prefix="turnkeyfs-model-", dir="/dev/shm")
-    yield directory
-    shutil.rmtree(directory)
-
-
-def play(volume, plain, seed, *options):
-    """One run of the model; the seed is in its output, which a failure shows."""
-    program = model_program()
-    assert program, "no tk_model: build with -DTK_TESTS=ON"
-    command = [program, "--dir-a", volume.mnt, "--dir-b", plain, *options]
-    if seed is not None:
-        command += ["--seed", seed]
-    with RemountService(volume) as service:
-        done = run(*command, "--remount", service.command, check=False, timeout=3000)
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr[-30000:]
-
-
-def assert_reader_agrees(volume, plain):
-    """Every file, byte for byte, as the independent reader decrypts it."""
-    decrypted = volume.reader()
-    count = 0
-    for directory, _, names in os.walk(plain):
-        for name in names:
-            path = os.path.join(directory, name)
-            with decrypted.open(os.path.relpath(path, plain)) as f:
-                assert f.read() == read_file(path), path
-            count += 1
-    assert count > 0
 
 
 @pytest.mark.deadline(300)

@@ -63,9 +63,10 @@ def test_chown_by_another_than_root_clears_suid_and_sgid(place):
     assert mode_of(place / "f") == 0o755
 
 
-@pytest.mark.parametrize("how", ["write", "truncate", "fallocate"])
+@pytest.mark.parametrize("how", ["write", "truncate", "fallocate", "copy"])
 def test_a_change_by_another_user_clears_suid_and_sgid(place, how):
     write_file(place / "f", b"some content")
+    write_file(place / "source", b"other content")
     os.chown(place / "f", 1000, 1000)
     os.chmod(place / "f", 0o6777)
 
@@ -75,8 +76,12 @@ def test_a_change_by_another_user_clears_suid_and_sgid(place, how):
             os.write(fd, b"x")
         elif how == "truncate":
             os.ftruncate(fd, 3)
-        else:
+        elif how == "fallocate":
             os.posix_fallocate(fd, 0, 100)
+        else:
+            source = os.open(place / "source", os.O_RDONLY)
+            assert os.copy_file_range(source, fd, 10, 0, 0) == 10
+            os.close(source)
         os.close(fd)
 
     as_user(NOBODY, NOBODY, [], change)
