@@ -63,6 +63,7 @@ struct tk_inode {
 struct tk_inode_table {
         int rootfd;
         bool by_handle;
+        int mount_id; /* by handle only: of the root */
         struct tk_stats *stats;
         struct tk_inode *root;
         pthread_mutex_t removal_locks[REMOVAL_STRIPES];
@@ -81,13 +82,11 @@ struct handle_buf {
         uint8_t bytes[HANDLE_MAX];
 };
 
-static int handle_read(int dirfd, const char *name, struct handle_buf *ret_buf)
+static int handle_read(int dirfd, const char *name, struct handle_buf *ret_buf, int *ret_mount_id)
 {
-        int mount_id;
-
         ret_buf->handle.handle_bytes = HANDLE_MAX;
-        if (name_to_handle_at(dirfd, name, &ret_buf->handle, &mount_id, *name ? 0 : AT_EMPTY_PATH) <
-            0)
+        if (name_to_handle_at(dirfd, name, &ret_buf->handle, ret_mount_id,
+                              *name ? 0 : AT_EMPTY_PATH) < 0)
                 return -errno;
         return 0;
 }
@@ -104,8 +103,9 @@ static bool handles_work(int rootfd)
 {
         struct handle_buf buf;
         TK_AUTOCLOSE int fd = -1;
+        int mount_id;
 
-        if (handle_read(rootfd, "", &buf) < 0)
+        if (handle_read(rootfd, "", &buf, &mount_id) < 0)
                 return false;
         fd = handle_open(rootfd, &buf, O_PATH);
         return fd >= 0;
@@ -216,23 +216,33 @@ static void inode_free(struct tk_inode_table *table, struct tk_inode *inode)
         free(inode);
 }
 
-/* Free what nobody counts any more, and the parents that only it kept. */
-static void drop_if_unused(struct tk_inode_table *table, struct tk_inode *inode)
+/*
+ * Whether nobody counts @inode any more; then it is out of its chain, so that nobody can
+ * find it and count it again, and the caller frees it. Called with the table locked.
+ */
+static bool take_if_unused(struct tk_inode_table *table, struct tk_inode *inode)
+{
+        if (inode->nlookup > 0 || inode->refs > 0)
+                return false;
+        chain_remove(table, inode);
+        return true;
+}
+
+/* Free @inode, which was taken out, and the parents that only it kept. */
+static void drop(struct tk_inode_table *table, struct tk_inode *inode)
 {
         while (inode) {
                 struct tk_inode *parent = NULL;
 
                 pthread_mutex_lock(&table->lock);
-                if (inode->nlookup > 0 || inode->refs > 0) {
-                        pthread_mutex_unlock(&table->lock);
-                        return;
-                }
-                chain_remove(table, inode);
                 table->count--;
                 table->stats->known_inodes = table->count;
                 if (!table->by_handle && inode->place.parent) {
                         parent = inode->place.parent;
                         parent->refs--;
+                        /* Under the same lock: afterwards another thread could free it. */
+                        if (!take_if_unused(table, parent))
+                                parent = NULL;
                 }
                 pthread_mutex_unlock(&table->lock);
 
@@ -250,13 +260,10 @@ static void inode_put(struct tk_inode_table *table, struct tk_inode *inode, uint
         assert(inode->nlookup >= lookups && inode->refs >= refs);
         inode->nlookup -= lookups;
         inode->refs -= refs;
-        unused = inode->nlookup == 0 && inode->refs == 0;
-        /* Out of the hash under the same lock: nobody can find it and count it again. */
-        if (unused)
-                chain_remove(table, inode);
+        unused = take_if_unused(table, inode);
         pthread_mutex_unlock(&table->lock);
         if (unused)
-                drop_if_unused(table, inode);
+                drop(table, inode);
 }
 
 void tk_inode_forget(struct tk_inode_table *table, struct tk_inode *inode, uint64_t count)
@@ -304,7 +311,7 @@ int tk_inode_table_new(int rootfd, struct tk_stats *stats, struct tk_inode_table
         if (r < 0)
                 return r;
         if (table->by_handle) {
-                r = handle_read(rootfd, "", &buf);
+                r = handle_read(rootfd, "", &buf, &table->mount_id);
                 if (r < 0)
                         return r;
                 table->root->handle.type = buf.handle.handle_type;
@@ -367,12 +374,16 @@ static int locate(struct tk_inode_table *table, struct tk_inode *inode, struct t
                   int parentfd, const char *name)
 {
         struct handle_buf buf;
+        int mount_id;
         int r;
 
         if (table->by_handle) {
-                r = handle_read(parentfd, name, &buf);
+                r = handle_read(parentfd, name, &buf, &mount_id);
                 if (r < 0)
                         return r;
+                /* The handle of another filesystem would lead to any file of this one. */
+                if (mount_id != table->mount_id)
+                        return -EXDEV;
                 inode->handle.type = buf.handle.handle_type;
                 inode->handle_len = (uint8_t)buf.handle.handle_bytes;
                 memcpy(inode->handle.bytes, buf.handle.f_handle, inode->handle_len);
@@ -402,7 +413,7 @@ static struct tk_inode *add_counted(struct tk_inode_table *table, struct tk_inod
         table->stats->known_inodes = table->count;
         pthread_mutex_unlock(&table->lock);
         if (there)
-                drop_if_unused(table, inode);
+                drop(table, inode);
         return there ? there : inode;
 }
 
@@ -490,10 +501,16 @@ static int open_by_place_checked(struct tk_inode_table *table, const struct tk_i
         return TK_TAKE_FD(fd);
 }
 
-/* The descriptor that a nameless inode keeps; -1 if it has a name. */
+/*
+ * The descriptor that @inode keeps; -1 if it is to be reached otherwise. By place,
+ * -ESTALE if it has no place any more: what lies there now is another file, even if it
+ * got the same number.
+ */
 static int kept_fd(struct tk_inode_table *table, const struct tk_inode *inode)
 {
         TK_LOCK_SCOPE(&table->lock);
+        if (inode->fd < 0 && inode->where == CHAIN_NAMELESS && !table->by_handle)
+                return -ESTALE;
         return inode->fd;
 }
 
@@ -502,6 +519,8 @@ int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flag
         int fd;
 
         fd = kept_fd(table, inode);
+        if (fd == -ESTALE)
+                return fd;
         if (fd >= 0 && flags & O_PATH) {
                 fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
                 return fd < 0 ? -errno : fd;
@@ -580,11 +599,29 @@ static struct tk_inode *find_ref(struct tk_inode_table *table, const struct stat
         return inode;
 }
 
+/* Whether @name in @parentfd is the place by which @inode is known. */
+static bool is_place_of(struct tk_inode_table *table, const struct tk_inode *inode, int parentfd,
+                        const char *name)
+{
+        const struct tk_inode *parent;
+        struct stat st;
+        bool is;
+
+        if (table->by_handle || fstat(parentfd, &st) < 0)
+                return false;
+        pthread_rwlock_rdlock(&table->names_lock);
+        parent = inode->place.parent;
+        is = parent && parent->ino == st.st_ino && parent->dev == st.st_dev &&
+             strcmp(inode->place.name, name) == 0;
+        pthread_rwlock_unlock(&table->names_lock);
+        return is;
+}
+
 /*
  * What outlives the name. A regular file that is not open must give its space back
  * at once, so that no descriptor may hold it: its status is kept instead, for
- * whoever still refers to it by O_PATH. By place, any name may be the one we know,
- * so that the others need a descriptor, too.
+ * whoever still refers to it by O_PATH. By place, the name we know may go while there
+ * are others: then a descriptor is needed, too.
  */
 static void keep_reachable(struct tk_inode_table *table, int parentfd, const char *name,
                            const struct stat *st, struct tk_removal *removal)
@@ -597,7 +634,7 @@ static void keep_reachable(struct tk_inode_table *table, int parentfd, const cha
                         *removal->st = *st;
                         removal->st->st_nlink = 0;
                 }
-        } else if ((removal->last_name || !table->by_handle) &&
+        } else if ((removal->last_name || is_place_of(table, removal->inode, parentfd, name)) &&
                    kept_fd(table, removal->inode) < 0) {
                 removal->fd = openat(parentfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         }

@@ -217,6 +217,10 @@ int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent
         r = tk_backing_link(fd, parentfd, name);
         if (r < 0)
                 return r;
+        /* The newest name is the one most likely to stay: known by it, the others may go. */
+        tk_inode_rename_begin(fs->inodes);
+        tk_inode_moved(fs->inodes, parentfd, parent, name);
+        tk_inode_rename_end(fs->inodes);
         return lookup_at(fs, parent, parentfd, name, ret_entry);
 }
 
