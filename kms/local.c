@@ -3,8 +3,9 @@
 /*
  * The `local` provider: root key versions in a keystore file on this machine.
  *
- * The file is read and unlocked once, when it is opened; from then on nothing in
- * the provider changes, so threads share it without a lock.
+ * The file is read and unlocked when it is opened, and again when another one has
+ * taken its place: `turnkeyfs key` works on keystores in use. A keystore that is out
+ * of reach meanwhile, on a medium that was taken out, goes on serving from memory.
  */
 
 #include "kms/local.h"
@@ -12,7 +13,7 @@
 #include "base/bytes.h"
 #include "base/fdio.h"
 #include "crypto/random.h"
-#include "kms/keystore.h"
+#include "kms/local_internal.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,18 +40,12 @@ static const struct tk_kdf_scrypt new_cost = {.n = 131072, .r = 8, .p = 1};
 static const uint64_t scrypt_memory_max = 1024UL * 1024 * 1024;
 static const uint64_t scrypt_work_max = 32UL * 131072 * 8;
 
-struct local {
-        struct tk_keystore *keystore; /* unlocked: every version has its key */
-        char id[ID_TEXT_LEN + 1];
-        char path[]; /* NUL-terminated */
-};
-
 struct aad {
         uint8_t bytes[LABEL_MAX + TK_KEYSTORE_ID_LEN + 4];
         size_t len;
 };
 
-static int fail_internal(const char *path, int r, struct tk_fault *fault)
+int tk_local_fail(const char *path, int r, struct tk_fault *fault)
 {
         const char *why = strerror(-r);
 
@@ -61,14 +56,14 @@ static int fail_internal(const char *path, int r, struct tk_fault *fault)
                             why);
 }
 
-static struct aad make_aad(const char *label, const struct tk_keystore *keystore, uint32_t number)
+static struct aad make_aad(const char *label, const uint8_t id[TK_KEYSTORE_ID_LEN], uint32_t number)
 {
         size_t label_len = strlen(label);
         struct aad aad = {.len = label_len + TK_KEYSTORE_ID_LEN + 4};
 
         assert(label_len <= LABEL_MAX);
         memcpy(aad.bytes, label, label_len);
-        memcpy(aad.bytes + label_len, keystore->id, TK_KEYSTORE_ID_LEN);
+        memcpy(aad.bytes + label_len, id, TK_KEYSTORE_ID_LEN);
         tk_put_be32(aad.bytes + label_len + TK_KEYSTORE_ID_LEN, number);
         return aad;
 }
@@ -203,7 +198,8 @@ static int read_text(int fd, size_t size, struct tk_secret **ret_text, size_t *r
         return 0;
 }
 
-static int load(const char *path, struct tk_keystore **ret_keystore, struct tk_fault *fault)
+static int load(const char *path, struct tk_keystore **ret_keystore, struct stat *ret_stat,
+                struct tk_fault *fault)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
         TK_AUTOCLOSE int fd = -1;
@@ -215,13 +211,14 @@ static int load(const char *path, struct tk_keystore **ret_keystore, struct tk_f
         if (r < 0)
                 return r;
         if (fstat(fd, &st) < 0)
-                return fail_internal(path, -EIO, fault);
+                return tk_local_fail(path, -EIO, fault);
         r = check_file(path, &st, fault);
         if (r < 0)
                 return r;
         r = read_text(fd, (size_t)st.st_size, &text, &len);
         if (r < 0)
-                return fail_internal(path, r, fault);
+                return tk_local_fail(path, r, fault);
+        *ret_stat = st;
         return tk_keystore_parse((const char *)tk_secret_bytes(text), len, path, ret_keystore,
                                  fault);
 }
@@ -257,7 +254,7 @@ static int derive_lock(const struct tk_keystore *keystore, const char *path,
                 r = tk_kdf_scrypt(passphrase, keystore->salt, sizeof(keystore->salt),
                                   &keystore->cost, lock);
         if (r == -EPERM)
-                return fail_internal(path, r, fault);
+                return tk_local_fail(path, r, fault);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
                                     "can't derive the key of the keystore %s from the passphrase: "
@@ -290,7 +287,7 @@ static int open_versions(struct tk_keystore *keystore, const char *path,
 
         for (size_t i = 0; i < keystore->version_count; i++) {
                 struct tk_keystore_version *version = &keystore->versions[i];
-                struct aad aad = make_aad(keystore_label, keystore, version->number);
+                struct aad aad = make_aad(keystore_label, keystore->id, version->number);
                 int r = open_key(lock, &aad, tk_secret_bytes(version->stored), &version->key);
 
                 if (r == -EBADMSG && failed == 0)
@@ -298,7 +295,7 @@ static int open_versions(struct tk_keystore *keystore, const char *path,
                 else if (r == 0)
                         opened++;
                 else if (r != -EBADMSG)
-                        return fail_internal(path, r, fault);
+                        return tk_local_fail(path, r, fault);
         }
         return failed == 0 ? 0 : say_locked(path, failed, opened > 0, fault);
 }
@@ -311,34 +308,111 @@ static int unlock_plain(struct tk_keystore *keystore, const char *path, struct t
                                             &version->key);
 
                 if (r < 0)
-                        return fail_internal(path, r, fault);
+                        return tk_local_fail(path, r, fault);
         }
         return 0;
 }
 
-/* Give every version its key. */
-static int unlock(struct tk_keystore *keystore, const char *path,
-                  const struct tk_secret *passphrase, struct tk_fault *fault)
+/* The key that seals the keys in the file; NULL if none does. */
+static int get_seal(const struct tk_keystore *keystore, const char *path,
+                    const struct tk_secret *passphrase, struct tk_secret **ret_seal,
+                    struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *lock = NULL;
-        int r;
-
+        *ret_seal = NULL;
         if (!keystore->protected)
-                return unlock_plain(keystore, path, fault);
+                return 0;
         if (!passphrase)
                 return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EKEYREJECTED,
                                     "the keystore %s is protected by a passphrase, and none was "
                                     "given; set [local] passphrase in the configuration",
                                     path);
-        r = derive_lock(keystore, path, passphrase, &lock, fault);
+        return derive_lock(keystore, path, passphrase, ret_seal, fault);
+}
+
+/* Give every version its key. */
+static int unlock(struct tk_keystore *keystore, const char *path, const struct tk_secret *seal,
+                  struct tk_fault *fault)
+{
+        if (!keystore->protected)
+                return unlock_plain(keystore, path, fault);
+        if (!seal)
+                return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EKEYREJECTED,
+                                    "the keystore %s is protected by a passphrase now; mount again",
+                                    path);
+        return open_versions(keystore, path, seal, fault);
+}
+
+/* Reading it again */
+
+int tk_local_reload(struct tk_local *local, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_keystore_freep) struct tk_keystore *keystore = NULL;
+        struct stat st;
+        int r;
+
+        r = load(local->path, &keystore, &st, fault);
         if (r < 0)
                 return r;
-        return open_versions(keystore, path, lock, fault);
+        r = unlock(keystore, local->path, local->seal, fault);
+        if (r < 0)
+                return r;
+        {
+                struct tk_keystore *old;
+                char id[ID_TEXT_LEN + 1];
+
+                TK_LOCK_SCOPE(&local->lock);
+                tk_hex_encode(keystore->id, TK_KEYSTORE_ID_LEN, id);
+                if (strcmp(id, local->id) != 0)
+                        return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
+                                            "the keystore %s was replaced by another one (id %s "
+                                            "instead of %s); put the right one back",
+                                            local->path, id, local->id);
+                old = local->keystore;
+                local->keystore = TK_TAKE(keystore);
+                local->seen = st;
+                keystore = old;
+        }
+        return 0;
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+        return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+               a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* `key delete` renames the keystore; any other absence says nothing about the key. */
+static int check_absent(const struct tk_local *local, struct tk_fault *fault)
+{
+        char deleted[PATH_LEN_MAX];
+        struct stat st;
+
+        snprintf(deleted, sizeof(deleted), "%s" TK_LOCAL_DELETED, local->path);
+        if (lstat(deleted, &st) < 0)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
+                            "the keystore %s was deleted; 'turnkeyfs key recover' brings it back",
+                            local->path);
+}
+
+/* Read the file again if it is another one than before. */
+static int refresh(struct tk_local *local, struct tk_fault *fault)
+{
+        struct stat st;
+        bool same;
+
+        if (stat(local->path, &st) < 0)
+                return errno == ENOENT ? check_absent(local, fault) : 0;
+        {
+                TK_LOCK_SCOPE(&local->lock);
+                same = is_same_file(&st, &local->seen);
+        }
+        return same ? 0 : tk_local_reload(local, fault);
 }
 
 /* The provider */
 
-static int say_disabled(const struct local *local, uint32_t number, struct tk_fault *fault)
+static int say_disabled(const struct tk_local *local, uint32_t number, struct tk_fault *fault)
 {
         return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
                             "version %" PRIu32 " of the root key in the keystore %s is disabled; "
@@ -346,12 +420,24 @@ static int say_disabled(const struct local *local, uint32_t number, struct tk_fa
                             number, local->path);
 }
 
+/* A version's number and a copy of its key, which its user frees. */
+struct found {
+        uint32_t number;
+        struct tk_secret *key;
+};
+
+static void found_done(struct found *found)
+{
+        tk_secret_free(found->key);
+}
+
 /* The enabled version that @text names; @text may come from a damaged volume file. */
-static int find_version(const struct local *local, const char *text,
-                        const struct tk_keystore_version **ret_version, struct tk_fault *fault)
+static int find_version(struct tk_local *local, const char *text, struct found *ret_found,
+                        struct tk_fault *fault)
 {
         const struct tk_keystore_version *version;
         uint64_t number = 0;
+        int r;
 
         if (strnlen(text, TK_KMS_VERSION_MAX) == TK_KMS_VERSION_MAX ||
             tk_keystore_number(text, UINT32_MAX, &number) < 0)
@@ -360,6 +446,10 @@ static int find_version(const struct local *local, const char *text,
                                     "keystore can have (keystore %s); the volume file is damaged, "
                                     "or belongs to another provider",
                                     local->path);
+        r = refresh(local, fault);
+        if (r < 0)
+                return r;
+        TK_LOCK_SCOPE(&local->lock);
         version = tk_keystore_find(local->keystore, (uint32_t)number);
         if (!version)
                 return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
@@ -368,13 +458,14 @@ static int find_version(const struct local *local, const char *text,
                                     local->path, number);
         if (!version->enabled)
                 return say_disabled(local, version->number, fault);
-        *ret_version = version;
-        return 0;
+        ret_found->number = version->number;
+        r = tk_secret_dup_bytes(tk_secret_bytes(version->key), TK_KEY_LEN, &ret_found->key);
+        return r < 0 ? tk_local_fail(local->path, r, fault) : 0;
 }
 
 /* Refuse what is not ours before any cryptography. */
-static int check_wrap(const struct local *local, const struct tk_kms_wrap *wrap,
-                      const struct tk_keystore_version **ret_version, struct tk_fault *fault)
+static int check_wrap(struct tk_local *local, const struct tk_kms_wrap *wrap,
+                      struct found *ret_found, struct tk_fault *fault)
 {
         uint8_t id[TK_KEYSTORE_ID_LEN];
 
@@ -400,13 +491,26 @@ static int check_wrap(const struct local *local, const struct tk_kms_wrap *wrap,
                                     "a key wrapped by the keystore %s has %zu bytes instead of %d: "
                                     "the volume file is damaged; restore it from a backup",
                                     local->path, wrap->blob_len, SEALED_LEN);
-        return find_version(local, wrap->version, ret_version, fault);
+        return find_version(local, wrap->version, ret_found, fault);
+}
+
+/* A keystore's id never changes. */
+static struct aad make_wrap_aad(const struct tk_local *local, uint32_t number)
+{
+        uint8_t id[TK_KEYSTORE_ID_LEN] = {0};
+
+        (void)!tk_hex_decode(local->id, id, sizeof(id));
+        return make_aad(wrap_label, id, number);
 }
 
 static int local_current(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
 {
-        const struct local *local = impl;
+        struct tk_local *local = impl;
+        int r = refresh(local, fault);
 
+        if (r < 0)
+                return r;
+        TK_LOCK_SCOPE(&local->lock);
         for (size_t i = local->keystore->version_count; i-- > 0;) {
                 const struct tk_keystore_version *version = &local->keystore->versions[i];
 
@@ -424,22 +528,22 @@ static int local_current(void *impl, char ret_version[TK_KMS_VERSION_MAX], struc
 static int local_wrap(void *impl, const char *version_text, const struct tk_secret *key,
                       struct tk_kms_wrap *ret_wrap, struct tk_fault *fault)
 {
-        const struct local *local = impl;
-        const struct tk_keystore_version *version;
+        struct tk_local *local = impl;
+        TK_CLEANUP(found_done) struct found found = {0};
         struct tk_kms_wrap wrap = {.blob_len = SEALED_LEN};
         struct aad aad;
         int r;
 
-        r = find_version(local, version_text, &version, fault);
+        r = find_version(local, version_text, &found, fault);
         if (r < 0)
                 return r;
-        aad = make_aad(wrap_label, local->keystore, version->number);
-        r = seal_key(version->key, &aad, key, wrap.blob);
+        aad = make_wrap_aad(local, found.number);
+        r = seal_key(found.key, &aad, key, wrap.blob);
         if (r < 0)
-                return fail_internal(local->path, r, fault);
+                return tk_local_fail(local->path, r, fault);
         memcpy(wrap.key_id, local->id, sizeof(local->id));
         memcpy(wrap.algorithm, algorithm, sizeof(algorithm));
-        snprintf(wrap.version, sizeof(wrap.version), "%" PRIu32, version->number);
+        snprintf(wrap.version, sizeof(wrap.version), "%" PRIu32, found.number);
         *ret_wrap = wrap;
         return 0;
 }
@@ -447,23 +551,23 @@ static int local_wrap(void *impl, const char *version_text, const struct tk_secr
 static int local_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_secret **ret_key,
                         struct tk_fault *fault)
 {
-        const struct local *local = impl;
-        const struct tk_keystore_version *version;
+        struct tk_local *local = impl;
+        TK_CLEANUP(found_done) struct found found = {0};
         struct aad aad;
         int r;
 
-        r = check_wrap(local, wrap, &version, fault);
+        r = check_wrap(local, wrap, &found, fault);
         if (r < 0)
                 return r;
-        aad = make_aad(wrap_label, local->keystore, version->number);
-        r = open_key(version->key, &aad, wrap->blob, ret_key);
+        aad = make_wrap_aad(local, found.number);
+        r = open_key(found.key, &aad, wrap->blob, ret_key);
         if (r == -EBADMSG)
                 return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, r,
                                     "a key does not unwrap under version %" PRIu32 " of the "
                                     "keystore %s: the volume file is damaged; restore it from a "
                                     "backup",
-                                    version->number, local->path);
-        return r < 0 ? fail_internal(local->path, r, fault) : 0;
+                                    found.number, local->path);
+        return r < 0 ? tk_local_fail(local->path, r, fault) : 0;
 }
 
 static int local_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
@@ -475,9 +579,11 @@ static int local_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fau
 
 static void local_free(void *impl)
 {
-        struct local *local = impl;
+        struct tk_local *local = impl;
 
         tk_keystore_free(local->keystore);
+        tk_secret_free(local->seal);
+        pthread_mutex_destroy(&local->lock);
         free(local);
 }
 
@@ -488,39 +594,47 @@ static const struct tk_kms_provider local_provider = {
         .unwrap = local_unwrap,
         .probe = local_probe,
         .free = local_free,
+        .admin = &tk_local_admin,
 };
 
 int tk_kms_local_open(const struct tk_kms_local_options *options, struct tk_kms **ret_kms,
                       struct tk_fault *fault)
 {
         TK_CLEANUP(tk_keystore_freep) struct tk_keystore *keystore = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *seal = NULL;
         size_t path_len = strlen(options->keystore);
-        struct local *local;
+        struct tk_local *local;
+        struct stat st;
         int r;
 
-        r = load(options->keystore, &keystore, fault);
-        if (r < 0)
-                return r;
-        r = unlock(keystore, options->keystore, options->passphrase, fault);
+        r = load(options->keystore, &keystore, &st, fault);
+        if (r == 0)
+                r = get_seal(keystore, options->keystore, options->passphrase, &seal, fault);
+        if (r == 0)
+                r = unlock(keystore, options->keystore, seal, fault);
         if (r < 0)
                 return r;
 
         local = calloc(1, sizeof(*local) + path_len + 1);
         if (!local)
-                return fail_internal(options->keystore, -ENOMEM, fault);
+                return tk_local_fail(options->keystore, -ENOMEM, fault);
         memcpy(local->path, options->keystore, path_len);
         tk_hex_encode(keystore->id, TK_KEYSTORE_ID_LEN, local->id);
+        pthread_mutex_init(&local->lock, NULL);
         local->keystore = TK_TAKE(keystore);
+        local->seal = TK_TAKE(seal);
+        local->seen = st;
         r = tk_kms_new(&local_provider, local, ret_kms);
-        return r < 0 ? fail_internal(options->keystore, r, fault) : 0;
+        return r < 0 ? tk_local_fail(options->keystore, r, fault) : 0;
 }
 
 int tk_kms_local_wants_passphrase(const char *path, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_keystore_freep) struct tk_keystore *keystore = NULL;
+        struct stat st;
         int r;
 
-        r = load(path, &keystore, fault);
+        r = load(path, &keystore, &st, fault);
         return r < 0 ? r : keystore->protected;
 }
 
@@ -537,14 +651,14 @@ static int store_key(const struct tk_keystore *keystore, uint32_t number,
 
         if (!lock)
                 return tk_secret_dup_bytes(tk_secret_bytes(key), TK_KEY_LEN, ret_stored);
-        aad = make_aad(keystore_label, keystore, number);
+        aad = make_aad(keystore_label, keystore->id, number);
         r = seal_key(lock, &aad, key, sealed);
         if (r < 0)
                 return r;
         return tk_secret_dup_bytes(sealed, sizeof(sealed), ret_stored);
 }
 
-static int add_version(struct tk_keystore *keystore, const struct tk_secret *lock)
+int tk_local_add_version(struct tk_keystore *keystore, const struct tk_secret *lock)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
         struct tk_keystore_version version = {.created = (uint64_t)time(NULL), .enabled = true};
@@ -572,23 +686,23 @@ static int make_text(const struct tk_kms_local_options *options, struct tk_secre
 
         keystore = calloc(1, sizeof(*keystore));
         if (!keystore)
-                return fail_internal(options->keystore, -ENOMEM, fault);
+                return tk_local_fail(options->keystore, -ENOMEM, fault);
         keystore->cost = new_cost;
         keystore->protected = options->passphrase != NULL;
         r = tk_random_bytes(keystore->id, sizeof(keystore->id));
         if (r == 0)
                 r = tk_random_bytes(keystore->salt, sizeof(keystore->salt));
         if (r < 0)
-                return fail_internal(options->keystore, r, fault);
+                return tk_local_fail(options->keystore, r, fault);
         if (keystore->protected) {
                 r = derive_lock(keystore, options->keystore, options->passphrase, &lock, fault);
                 if (r < 0)
                         return r;
         }
-        r = add_version(keystore, lock);
+        r = tk_local_add_version(keystore, lock);
         if (r == 0)
                 r = tk_keystore_format(keystore, ret_text);
-        return r < 0 ? fail_internal(options->keystore, r, fault) : 0;
+        return r < 0 ? tk_local_fail(options->keystore, r, fault) : 0;
 }
 
 static int sync_dir(const char *path)

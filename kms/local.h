@@ -29,5 +29,12 @@ TK_MUST_USE int tk_kms_local_create(const struct tk_kms_local_options *options,
 TK_MUST_USE int tk_kms_local_open(const struct tk_kms_local_options *options,
                                   struct tk_kms **ret_kms, struct tk_fault *fault);
 
+/*
+ * `key delete` gives the keystore this suffix, and recover takes it away again, both
+ * durably. -ENOENT: there is no deleted keystore; -EEXIST: there is one in its place.
+ */
+#define TK_LOCAL_DELETED ".deleted"
+TK_MUST_USE int tk_kms_local_recover(const char *path, struct tk_fault *fault);
+
 /* Whether the keystore at @path wants a passphrase: 1 yes, 0 no, or as tk_kms_local_open. */
 TK_MUST_USE int tk_kms_local_wants_passphrase(const char *path, struct tk_fault *fault);
