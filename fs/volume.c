@@ -340,7 +340,7 @@ int tk_volume_holder(const struct tk_volume *volume, struct tk_volume_holder *re
 /* Keys ------------------------------------------------------------------- */
 
 /* The first wrap of KEK version @version that @kms may be able to open. */
-static int find_wrap(struct tk_volume *volume, const struct tk_kms *kms, uint16_t version,
+static int find_wrap(const struct tk_volume *volume, const struct tk_kms *kms, uint16_t version,
                      const struct tk_kms_wrap **ret_wrap, struct tk_fault *fault)
 {
         for (size_t i = 0; i < volume->text.wrap_count; i++) {
@@ -490,6 +490,40 @@ static int note_kms(struct tk_volume *volume, uint16_t version, struct tk_kms *k
         return 0;
 }
 
+static bool has_wrap_of(const struct tk_volume *volume, uint16_t version, const struct tk_kms *kms,
+                        const struct tk_kms_wrap **ret_wrap)
+{
+        struct tk_fault none = {0};
+
+        return find_wrap(volume, kms, version, ret_wrap, &none) == 0;
+}
+
+/* Who of the two protects @version. Where both may, the first is asked whether it is its key. */
+static struct tk_kms *choose_kms(const struct tk_volume *volume, uint16_t version,
+                                 struct tk_kms *kms, struct tk_kms *previous)
+{
+        const struct tk_kms_wrap *wrap;
+
+        if (!previous || !has_wrap_of(volume, version, previous, &wrap))
+                return kms;
+        if (!has_wrap_of(volume, version, kms, &wrap) || tk_kms_probe(kms, wrap, NULL) == -ENOENT)
+                return previous;
+        return kms;
+}
+
+static int note_all(struct tk_volume *volume, struct tk_kms *kms, struct tk_kms *previous)
+{
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < volume->text.kek_count; i++) {
+                const struct tk_volume_kek *kek = &volume->text.keks[i].kek;
+
+                r = note_kms(volume, kek->version,
+                             kek->active ? choose_kms(volume, kek->version, kms, previous) : kms);
+        }
+        return r;
+}
+
 static int check_fingerprint(struct tk_volume *volume, const struct tk_secret *volume_key,
                              const char *fingerprint, struct tk_fault *fault)
 {
@@ -529,11 +563,9 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *record_mac = NULL;
         int r;
 
-        for (size_t i = 0; i < volume->text.kek_count; i++) {
-                r = note_kms(volume, (uint16_t)(i + 1), kms);
-                if (r < 0)
-                        return r;
-        }
+        r = note_all(volume, kms, unlock->previous);
+        if (r < 0)
+                return r;
         r = tk_keyring_new(volume->text.id, &keyring);
         if (r < 0)
                 return r;

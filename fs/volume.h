@@ -83,6 +83,8 @@ TK_MUST_USE int tk_volume_holder(const struct tk_volume *volume,
 struct tk_volume_unlock {
         const char *fingerprint; /* pins the volume key; NULL: not pinned */
         int64_t lease_ms; /* how long DEKs that the KMS unwrapped are kept (dek_wrap = kms) */
+        struct tk_kms *previous; /* whose key a move to another one leaves; NULL: none. Borrowed
+                                  * for as long as the volume is open */
 };
 
 /*
