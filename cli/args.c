@@ -10,9 +10,22 @@
 #include <string.h>
 
 static const struct option long_options[] = {
-        {"config", required_argument, NULL, 'c'},  {"foreground", no_argument, NULL, 'f'},
-        {"options", required_argument, NULL, 'o'}, {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'},
+        {"foreground", no_argument, NULL, 'f'},
+        {"options", required_argument, NULL, 'o'},
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {"yes", no_argument, NULL, 'Y'},
+        {"wait", no_argument, NULL, 'W'},
+        {"to", required_argument, NULL, 'T'},
+        {"byok", no_argument, NULL, 'B'},
+        {"type", required_argument, NULL, 'K'},
+        {"bits", required_argument, NULL, 'S'},
+        {"rotate-after", required_argument, NULL, '0'},
+        {"rotate-before", required_argument, NULL, '1'},
+        {"expiry", required_argument, NULL, '2'},
+        {"notify-before", required_argument, NULL, '3'},
+        {NULL, 0, NULL, 0},
 };
 
 static int usage(const struct tk_command *command, struct tk_fault *fault, const char *what,
@@ -50,10 +63,47 @@ static int apply(struct tk_args *args, int letter, const char *value)
         case 'j':
                 args->json = true;
                 return 0;
+        case 'Y':
+                args->yes = true;
+                return 0;
+        case 'W':
+                args->wait = true;
+                return 0;
+        case 'B':
+                args->byok = true;
+                return 0;
+        case 'T':
+                args->to = value;
+                return 0;
+        case 'K':
+                args->type = value;
+                return 0;
+        case 'S':
+                args->bits = value;
+                return 0;
+        case '0':
+        case '1':
+        case '2':
+        case '3':
+                args->days[letter - '0'] = value;
+                return 0;
         default:
                 args->help = true;
                 return 0;
         }
+}
+
+/* The letters that getopt is to know: capitals and digits stand for long options alone. */
+static void short_letters(const char *options, char letters[32])
+{
+        size_t len = 2;
+
+        memcpy(letters, ":h", 2);
+        for (; *options && len < 31; options++)
+                if (strchr("abcdefghijklmnopqrstuvwxyz", *options) ||
+                    (*options == ':' && len > 2 && letters[len - 1] != ':'))
+                        letters[len++] = *options;
+        letters[len] = '\0';
 }
 
 static int take_options(const struct tk_command *command, int argc, char **argv,
@@ -63,14 +113,14 @@ static int take_options(const struct tk_command *command, int argc, char **argv,
         int letter;
         int r;
 
-        snprintf(letters, sizeof(letters), ":h%s", command->options);
+        short_letters(command->options, letters);
         opterr = 0;
         optind = 0; /* glibc: start anew */
         while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {
                 if (letter == ':')
                         return usage(command, fault, "a value is missing after", argv[optind - 1]);
                 /* A long option that only other commands know comes by its letter, too. */
-                if (letter == '?' || !strchr(letters, letter))
+                if (letter == '?' || (letter != 'h' && !strchr(command->options, letter)))
                         return usage(command, fault, "unknown option", argv[optind - 1]);
                 r = apply(args, letter, optarg);
                 if (r < 0)

@@ -8,12 +8,22 @@
 #include <stdio.h>
 #include <string.h>
 
+static void print_one(const struct tk_command *command)
+{
+        printf("  turnkeyfs %-7s %s\n      %s\n", command->name, command->synopsis,
+               command->summary);
+}
+
 void tk_help_print(const struct tk_command *command)
 {
         printf("usage: turnkeyfs %s%s%s\n\n%s\n", command->name, command->synopsis[0] ? " " : "",
                command->synopsis, command->summary);
         if (command->help[0])
                 printf("\n%s", command->help);
+        if (command->verbs)
+                printf("\n");
+        for (const struct tk_command *verb = command->verbs; verb && verb->name; verb++)
+                print_one(verb);
         if (strchr(command->options, 'c'))
                 printf("\n  -c, --config CONF   the configuration ('turnkeyfs help config')\n");
 }
@@ -24,8 +34,7 @@ static void print_commands(void)
 
         printf("turnkeyfs keeps a directory encrypted at rest.\n\n");
         for (size_t i = 0; (command = tk_command_at(i)); i++)
-                printf("  turnkeyfs %-7s %s\n      %s\n", command->name, command->synopsis,
-                       command->summary);
+                print_one(command);
 }
 
 static void print_configuration(void)
@@ -60,6 +69,14 @@ int tk_cmd_help(const struct tk_args *args, struct tk_fault *fault)
                 return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
                                     "unknown command '%s'; 'turnkeyfs help' lists them",
                                     args->paths[0]);
+        if (args->path_count > 1) {
+                command = tk_command_find_verb(command, args->paths[1]);
+                if (!command)
+                        return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                            "'%s' has no '%s'; 'turnkeyfs help %s' lists what it "
+                                            "has",
+                                            args->paths[0], args->paths[1], args->paths[0]);
+        }
         tk_help_print(command);
         return 0;
 }

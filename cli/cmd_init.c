@@ -41,45 +41,48 @@ static int check_place(const char *cipherdir, struct tk_fault *fault)
 }
 
 static int make_volume(const char *cipherdir, const struct tk_conf *conf,
-                       const struct tk_provider_volume *target, const char *keystore,
-                       char ret_fingerprint[TK_FINGERPRINT_LEN + 1], bool *ret_made,
-                       struct tk_fault *fault)
+                       const struct tk_provider_volume *target,
+                       char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
+                       struct tk_provider *ret_provider, struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
         struct tk_volume_options options = {
                 .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK};
         size_t len;
         int r;
 
-        r = tk_provider_make(conf, keystore, ret_made, &kms, fault);
+        r = tk_provider_make(conf, target, ret_provider, fault);
         if (r < 0)
                 return r;
         memcpy(options.id, target->id, TK_VOLUME_ID_LEN);
-        r = tk_volume_create(cipherdir, &options, kms, ret_fingerprint, fault);
-        if (r == 0 || !*ret_made)
+        r = tk_volume_create(cipherdir, &options, ret_provider->kms, ret_fingerprint, fault);
+        if (r == 0 || !ret_provider->made)
                 return r;
 
         tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot make a volume in %s: %s", cipherdir,
                      strerror(-r));
         len = strlen(fault->text);
         snprintf(fault->text + len, sizeof(fault->text) - len,
-                 "; the new keystore %s is left, and may be removed: nothing uses it", keystore);
+                 "; the new %s %s is left, and may be removed: nothing uses it",
+                 ret_provider->place_name, ret_provider->place);
         return r;
 }
 
 static void print_result(const struct tk_args *args, const struct tk_provider_volume *target,
-                         const char *keystore, bool made, const char *fingerprint)
+                         const struct tk_provider *provider, const char *fingerprint)
 {
         char id[2 * TK_VOLUME_ID_LEN + 1];
 
         tk_hex_encode(target->id, TK_VOLUME_ID_LEN, id);
         printf("Made the encrypted directory %s.\n\n"
                "volume id    %s\n"
-               "keystore     %s (%s)\n"
+               "%-12s %s (%s)\n"
                "fingerprint  %s\n\n",
-               target->cipherdir, id, keystore, made ? "new" : "was there already", fingerprint);
-        printf("Back up the keystore, apart from the data: without it the data is lost.\n\n"
-               "To accept this volume only, put its fingerprint into the configuration:\n"
+               target->cipherdir, id, provider->place_name, provider->place,
+               provider->made ? "new" : "was there already", fingerprint);
+        if (provider->makes_versions)
+                printf("Back up the keystore, apart from the data: without it the data is "
+                       "lost.\n\n");
+        printf("To accept this volume only, put its fingerprint into the configuration:\n"
                "  [volume]\n"
                "  fingerprint = %s\n\n"
                "To mount it:\n"
@@ -92,11 +95,10 @@ int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
         TK_CLEANUP(tk_freep) char *cipherdir = NULL;
-        TK_CLEANUP(tk_freep) char *keystore = NULL;
+        TK_CLEANUP(tk_provider_done) struct tk_provider provider = {0};
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         uint8_t id[TK_VOLUME_ID_LEN];
         struct tk_provider_volume target = {.id = id};
-        bool made = false;
         int r;
 
         umask(022); /* modes as the volume wants them */
@@ -114,10 +116,7 @@ int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault)
         if (r < 0)
                 return r;
         target.cipherdir = cipherdir;
-        r = tk_provider_locate(conf, &target, &keystore, fault);
-        if (r < 0)
-                return r;
-        r = make_volume(cipherdir, conf, &target, keystore, fingerprint, &made, fault);
+        r = make_volume(cipherdir, conf, &target, fingerprint, &provider, fault);
         if (r < 0)
                 return r;
 
@@ -125,6 +124,6 @@ int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault)
                 fprintf(stderr,
                         "turnkeyfs: warning: %s names another volume's fingerprint; replace it\n",
                         conf->path);
-        print_result(args, &target, keystore, made, fingerprint);
+        print_result(args, &target, &provider, fingerprint);
         return 0;
 }

@@ -15,7 +15,6 @@
 #include "cli/hygiene.h"
 #include "cli/mountopts.h"
 #include "cli/open.h"
-#include "cli/passphrase.h"
 #include "cli/paths.h"
 #include "cli/serve.h"
 #include "fs/mount.h"
@@ -30,8 +29,8 @@ struct job {
         struct tk_conf *conf;
         struct tk_volume *volume;
         char *mountpoint; /* absolute, without links */
-        struct tk_kms *kms;
-        char *keystore;
+        struct tk_open_keys keys;
+        struct tk_rotation *rotation;
         int ready_fd; /* -1: in the foreground, or in the background already */
         bool background;
         bool served; /* the mount was there */
@@ -40,16 +39,25 @@ struct job {
 static void job_done(struct job *job)
 {
         tk_volume_free(job->volume);
-        tk_kms_free(job->kms);
+        tk_rotation_free(job->rotation);
+        tk_open_keys_done(&job->keys);
         tk_conf_free(job->conf);
         tk_mountopts_done(&job->opts);
         free(job->mountpoint);
-        free(job->keystore);
         if (job->ready_fd >= 0)
                 close(job->ready_fd);
 }
 
 /* Before the fork -------------------------------------------------------- */
+
+/* All but where secrets will be read from. */
+static void close_inherited(const struct tk_conf *conf)
+{
+        int keep[2];
+        int count = tk_provider_backend(conf)->fds(conf, keep);
+
+        tk_hygiene_close_inherited(keep, (size_t)count);
+}
 
 static int read_options(struct job *job, struct tk_fault *fault)
 {
@@ -67,7 +75,7 @@ static int read_options(struct job *job, struct tk_fault *fault)
         r = tk_open_conf(args->config ? args->config : job->opts.config, &job->conf, fault);
         if (r < 0)
                 return r;
-        tk_hygiene_close_inherited(tk_passphrase_fd(job->conf));
+        close_inherited(job->conf);
         tk_mountopts_apply(&job->opts, job->conf);
         if (job->conf->mount.allow_other && geteuid() != 0 && !tk_fuseconf_allows_other())
                 return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,
@@ -173,6 +181,8 @@ static void when_ready(void *context)
                 job->background = true;
         }
         tk_log(TK_LOG_INFO, "mounted %s at %s", tk_volume_path(job->volume), job->mountpoint);
+        if (!job->conf->mount.read_only)
+                tk_rotation_resume(job->rotation);
 }
 
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
@@ -189,18 +199,22 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                            .ready_context = job};
         struct tk_serve serve = {.volume = job->volume,
                                  .fs = fs,
-                                 .keystore = job->keystore,
+                                 .rotation = job->rotation,
                                  .mountpoint = job->mountpoint,
                                  .read_only = options.read_only,
                                  .allow_other = options.allow_other,
                                  .threads = tk_mount_threads(options.threads),
                                  .started_ms = tk_serve_clock_ms()};
+        int r;
 
         /* A mount serves without it; only status says less then. */
-        if (tk_control_start(tk_volume_dirfd(job->volume), tk_serve_status, &serve, &control,
+        if (tk_control_start(tk_volume_dirfd(job->volume), tk_serve_answer, &serve, &control,
                              &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
-        return tk_mount_run(fs, &options, fault);
+        tk_rotation_begin(job->rotation, fs);
+        r = tk_mount_run(fs, &options, fault);
+        tk_rotation_stop(job->rotation);
+        return r;
 }
 
 static int serve_volume(struct job *job, struct tk_fault *fault)
@@ -242,7 +256,9 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
         if (r < 0)
                 return r;
         snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
-        r = tk_open_unlock(job->volume, job->conf, doing, &job->kms, &job->keystore, fault);
+        r = tk_open_unlock(job->volume, job->conf, doing, &job->keys, fault);
+        if (r == 0)
+                r = tk_rotation_new(job->volume, &job->keys.current, &job->rotation);
         if (r < 0)
                 return r;
         /* Numbers are for what is written. */

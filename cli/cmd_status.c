@@ -8,7 +8,7 @@
 #include "base/bytes.h"
 #include "cli/command.h"
 #include "cli/mountinfo.h"
-#include "cli/paths.h"
+#include "cli/open.h"
 #include "cli/serve.h"
 #include "cli/text.h"
 #include "fs/volume.h"
@@ -17,25 +17,6 @@
 #include <string.h>
 
 enum { SCHEMA = 1, FORMAT = 1 };
-
-/* The CIPHERDIR: @path itself, or what is mounted there. */
-static int find_cipherdir(const char *path, char **ret_cipherdir, struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
-        TK_CLEANUP(tk_freep) char *resolved = NULL;
-        int r;
-
-        r = tk_path_resolve_mountpoint(path, &resolved);
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "cannot find %s: %s", path,
-                                    strerror(-r));
-        r = tk_mountinfo_at(resolved, &info);
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
-                                    "cannot read /proc/self/mountinfo: %s", strerror(-r));
-        *ret_cipherdir = r > 0 ? TK_TAKE(info.cipherdir) : TK_TAKE(resolved);
-        return 0;
-}
 
 /* Gathering -------------------------------------------------------------- */
 
@@ -77,6 +58,53 @@ static json_t *gather_keks(struct tk_volume *volume)
         return list;
 }
 
+static bool same_root(const struct tk_volume_wrap *a, const struct tk_volume_wrap *b)
+{
+        return strcmp(a->provider, b->provider) == 0 &&
+               strcmp(a->wrap.key_id, b->wrap.key_id) == 0 &&
+               strcmp(a->wrap.version, b->wrap.version) == 0;
+}
+
+static bool is_active(struct tk_volume *volume, const struct tk_volume_wrap *wrap)
+{
+        return tk_volume_kek_at(volume, wrap->kek_version - 1U).active;
+}
+
+/* Whether a KEK version in use is under the same root key version as @wrap; or, if @wrap's is
+ * retired, one before it: it is listed once. */
+static bool is_needed_or_listed(struct tk_volume *volume, size_t index)
+{
+        struct tk_volume_wrap wrap = tk_volume_wrap_at(volume, index);
+
+        for (size_t i = 0; i < tk_volume_wrap_count(volume); i++) {
+                struct tk_volume_wrap other = tk_volume_wrap_at(volume, i);
+
+                if (same_root(&wrap, &other) && (is_active(volume, &other) || i < index))
+                        return true;
+        }
+        return false;
+}
+
+/* Root key versions that protect only retired KEK versions: as far as this volume goes, they may
+ * be disabled. */
+static json_t *gather_unneeded(struct tk_volume *volume)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < tk_volume_wrap_count(volume); i++) {
+                struct tk_volume_wrap wrap = tk_volume_wrap_at(volume, i);
+
+                if (is_needed_or_listed(volume, i))
+                        continue;
+                json_array_append_new(list, json_pack("{so so so}",                            //
+                                                      "provider", tk_text_json(wrap.provider), //
+                                                      "key", tk_text_json(wrap.wrap.key_id),   //
+                                                      "version",                               //
+                                                      tk_text_json(wrap.wrap.version)));
+        }
+        return list;
+}
+
 /* null if nobody holds the lock. */
 static json_t *gather_lock(struct tk_volume *volume)
 {
@@ -104,7 +132,7 @@ static json_t *gather(struct tk_volume *volume, const char **ret_why)
         json_t *daemon = tk_serve_ask(volume, ret_why);
 
         tk_hex_encode(tk_volume_id(volume), TK_VOLUME_ID_LEN, id);
-        return json_pack("{si so ss sI si ss ss so so si so so}",          //
+        return json_pack("{si so ss sI si ss ss so so si so so so}",       //
                          "schema", SCHEMA,                                 //
                          "path", tk_text_json(tk_volume_path(volume)),     //
                          "volume_id", id,                                  //
@@ -117,6 +145,7 @@ static json_t *gather(struct tk_volume *volume, const char **ret_why)
                          "lock", gather_lock(volume),                                   //
                          "unclean_mounts", (int)tk_serve_unclean_count(volume, daemon), //
                          "kek_versions", gather_keks(volume),                           //
+                         "no_longer_needed", gather_unneeded(volume),                   //
                          "daemon", daemon ? daemon : json_null());
 }
 
@@ -165,6 +194,38 @@ static void print_keks(const json_t *keks)
         }
 }
 
+static void print_unneeded(const json_t *list)
+{
+        const json_t *root;
+        size_t i;
+
+        json_array_foreach(list, i, root)
+        {
+                printf("no longer needed by this volume, may be disabled: %s key ",
+                       get_text(root, "provider"));
+                tk_text_print(stdout, get_text(root, "key"));
+                printf(" version ");
+                tk_text_print(stdout, get_text(root, "version"));
+                putchar('\n');
+        }
+}
+
+static void print_rotation(const json_t *rotation)
+{
+        const char *error = json_string_value(json_object_get(rotation, "error"));
+
+        print_field("rotation", get_text(rotation, "state"));
+        if (get_number(rotation, "started") == 0)
+                return;
+        printf("%-16spass %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT
+               " files seen in it; %" JSON_INTEGER_FORMAT " rewrapped in all, %" JSON_INTEGER_FORMAT
+               " failed\n",
+               "", get_number(rotation, "passes"), get_number(rotation, "files"),
+               get_number(rotation, "rewrapped"), get_number(rotation, "failed"));
+        if (error)
+                print_field("", error);
+}
+
 static void print_uptime(json_int_t seconds)
 {
         printf("%-16s", "up");
@@ -201,11 +262,19 @@ static void print_counters(const json_t *counters)
         }
 }
 
+/* The root key's place, under the name that its provider has for it. */
+static void print_place(const json_t *daemon, const char *name)
+{
+        if (json_object_get(daemon, name))
+                print_field(name, get_text(daemon, name));
+}
+
 static void print_daemon(const json_t *daemon)
 {
         printf("\n");
         print_field("provider", get_text(daemon, "provider"));
-        print_field("keystore", get_text(daemon, "keystore"));
+        print_place(daemon, "keystore");
+        print_place(daemon, "key");
         print_field("state", get_text(daemon, "state"));
         print_field("fingerprint", get_text(daemon, "fingerprint"));
         printf("%-16s%s, %s\n", "access",
@@ -216,6 +285,7 @@ static void print_daemon(const json_t *daemon)
         print_uptime(get_number(daemon, "uptime_s"));
         printf("%-16s%" JSON_INTEGER_FORMAT "\n", "threads", get_number(daemon, "threads"));
         print_field("memory locked", get_text(daemon, "memory_locked"));
+        print_rotation(json_object_get(daemon, "rotation"));
         print_counters(json_object_get(daemon, "counters"));
 }
 
@@ -252,6 +322,7 @@ static void print_text(const json_t *root, const char *why)
         printf("%-16s%" JSON_INTEGER_FORMAT "\n", "unclean mounts",
                get_number(root, "unclean_mounts"));
         print_keks(json_object_get(root, "kek_versions"));
+        print_unneeded(json_object_get(root, "no_longer_needed"));
         if (json_is_object(daemon))
                 print_daemon(daemon);
         else if (why)
@@ -266,7 +337,7 @@ int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault)
         json_t *root;
         int r;
 
-        r = find_cipherdir(args->paths[0], &cipherdir, fault);
+        r = tk_open_find_cipherdir(args->paths[0], &cipherdir, fault);
         if (r < 0)
                 return r;
         r = tk_volume_open(cipherdir, &volume, fault);

@@ -190,9 +190,8 @@ static int verify(struct tk_volume *volume, bool json, struct tk_verify_totals *
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
-        TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
-        TK_CLEANUP(tk_freep) char *keystore = NULL;
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        TK_CLEANUP(tk_open_keys_done) struct tk_open_keys keys = {0};
+        TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL; /* freed before its keys */
         struct tk_verify_totals totals = {0};
         int r;
 
@@ -205,7 +204,7 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         r = tk_volume_open(args->paths[0], &volume, fault);
         if (r < 0)
                 return r;
-        r = tk_open_unlock(volume, conf, "being verified", &kms, &keystore, fault);
+        r = tk_open_unlock(volume, conf, "being verified", &keys, fault);
         if (r < 0)
                 return r;
         tk_log_set_level(TK_LOG_NONE); /* each damage is said once, as a finding */

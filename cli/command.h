@@ -11,15 +11,22 @@
 #include "base/fault.h"
 #include <stddef.h>
 
-enum { TK_ARGS_PATHS_MAX = 2 };
+enum { TK_ARGS_PATHS_MAX = 2, TK_ARGS_DAYS = 4 };
 
 /* A parsed command line. */
 struct tk_args {
-        const char *config;  /* -c; NULL: none */
-        char *mount_options; /* all -o, joined by commas; NULL: none */
-        bool foreground;     /* -f */
-        bool json;           /* -j */
-        bool help;           /* -h */
+        const char *config;             /* -c; NULL: none */
+        char *mount_options;            /* all -o, joined by commas; NULL: none */
+        bool foreground;                /* -f */
+        bool json;                      /* -j */
+        bool help;                      /* -h */
+        bool yes;                       /* --yes */
+        bool wait;                      /* --wait */
+        bool byok;                      /* --byok */
+        const char *to;                 /* --to; NULL: not given, as below */
+        const char *type;               /* --type */
+        const char *bits;               /* --bits */
+        const char *days[TK_ARGS_DAYS]; /* --rotate-after, --rotate-before, --expiry, --notify */
         char *paths[TK_ARGS_PATHS_MAX];
         int path_count;
 };
@@ -29,10 +36,11 @@ struct tk_command {
         const char *synopsis; /* what follows the name */
         const char *summary;  /* one line */
         const char *help;     /* more lines, each ended */
-        const char *options;  /* letters as for getopt(3) */
+        const char *options;  /* letters as for getopt(3); capitals have a long form only */
         int min_paths;
         int max_paths;
         int (*run)(const struct tk_args *args, struct tk_fault *fault);
+        const struct tk_command *verbs; /* a second level, ended by one without name; or NULL */
 };
 
 /* The @i-th command; NULL after the last one. */
@@ -41,11 +49,18 @@ const struct tk_command *tk_command_at(size_t i);
 /* NULL if there is no such command. */
 const struct tk_command *tk_command_find(const char *name);
 
+/* The second level of @command: "list" finds "key list". NULL if there is none. */
+const struct tk_command *tk_command_find_verb(const struct tk_command *command, const char *verb);
+
+/* What `key` can do. */
+extern const struct tk_command tk_key_verbs[];
+
 int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_mount(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_rotate(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_help(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_version(const struct tk_args *args, struct tk_fault *fault);

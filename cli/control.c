@@ -5,7 +5,7 @@
  *
  * Socket addresses hold 108 bytes, paths more: so the socket is bound and reached
  * through /proc/self/fd. The server talks to one client at a time and gives it half a
- * second in all, so that a stuck one delays the others no longer than that.
+ * second each way, so that a stuck one delays the others no longer than that.
  */
 
 #include "cli/control.h"
@@ -24,11 +24,10 @@
 #include <time.h>
 
 static const char socket_name[] = "turnkeyfs.sock";
-static const char request_status[] = "status\n";
 
 enum {
         SERVE_MS = 500,          /* for one client */
-        ASK_MS = 5000,           /* for one answer, other clients' turns included */
+        ASK_MS = 15000,          /* for one answer, other clients' turns included */
         ANSWER_MAX = 256 * 1024, /* bytes */
         BACKLOG = 16,
 };
@@ -38,7 +37,7 @@ struct tk_control {
         int listen_fd;
         int stop_fd; /* an eventfd: readable when the thread is to end */
         pthread_t thread;
-        tk_control_status_fn status;
+        tk_control_answer_fn answer;
         void *context;
 };
 
@@ -135,21 +134,19 @@ static bool peer_is_allowed(int fd)
 static void serve(const struct tk_control *control, int fd)
 {
         TK_CLEANUP(tk_freep) char *answer = NULL;
-        int64_t deadline = now_ms() + SERVE_MS;
-        char request[64];
+        char request[TK_CONTROL_REQUEST_MAX];
         ssize_t len;
 
         if (!peer_is_allowed(fd))
                 return;
-        len = receive(fd, request, sizeof(request) - 1, '\n', control->stop_fd, deadline);
-        if (len < 0)
+        len = receive(fd, request, sizeof(request) - 1, '\n', control->stop_fd,
+                      now_ms() + SERVE_MS);
+        if (len <= 0 || request[len - 1] != '\n')
                 return;
-        request[len] = '\0';
-        if (strcmp(request, request_status) != 0)
-                return;
-        answer = control->status(control->context);
+        request[len - 1] = '\0';
+        answer = control->answer(control->context, request);
         if (answer)
-                (void)send_all(fd, answer, strlen(answer), control->stop_fd, deadline);
+                (void)send_all(fd, answer, strlen(answer), control->stop_fd, now_ms() + SERVE_MS);
 }
 
 static void *server_thread(void *argument)
@@ -218,7 +215,7 @@ static void control_free(struct tk_control *control)
         free(control);
 }
 
-int tk_control_start(int dirfd, tk_control_status_fn status, void *context,
+int tk_control_start(int dirfd, tk_control_answer_fn answer, void *context,
                      struct tk_control **ret_control, struct tk_fault *fault)
 {
         struct tk_control *control = calloc(1, sizeof(*control));
@@ -229,7 +226,7 @@ int tk_control_start(int dirfd, tk_control_status_fn status, void *context,
         *control = (struct tk_control){.dirfd = dirfd,
                                        .listen_fd = -1,
                                        .stop_fd = eventfd(0, EFD_CLOEXEC),
-                                       .status = status,
+                                       .answer = answer,
                                        .context = context};
         r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
         if (r == 0)
@@ -277,8 +274,9 @@ static int connect_in(int dirfd, int *ret_fd)
         return 0;
 }
 
-int tk_control_ask_status(int dirfd, char **ret_text)
+int tk_control_ask(int dirfd, const char *request, char **ret_text)
 {
+        TK_CLEANUP(tk_freep) char *line = NULL;
         TK_CLEANUP(tk_freep) char *text = NULL;
         TK_AUTOCLOSE int fd = -1;
         int64_t deadline = now_ms() + ASK_MS;
@@ -286,12 +284,12 @@ int tk_control_ask_status(int dirfd, char **ret_text)
         int r;
 
         text = malloc(ANSWER_MAX + 1);
-        if (!text)
+        if (!text || asprintf(&line, "%s\n", request) < 0)
                 return -ENOMEM;
         r = connect_in(dirfd, &fd);
         if (r < 0)
                 return r;
-        r = send_all(fd, request_status, strlen(request_status), -1, deadline);
+        r = send_all(fd, line, strlen(line), -1, deadline);
         if (r < 0)
                 return r;
         len = receive(fd, text, ANSWER_MAX, '\0', -1, deadline);

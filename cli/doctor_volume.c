@@ -4,12 +4,10 @@
 
 #include "cli/doctor.h"
 #include "cli/open.h"
-#include "cli/passphrase.h"
 #include "cli/provider.h"
 #include "cli/serve.h"
 #include "cli/text.h"
 #include "fs/volume.h"
-#include "kms/local.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -142,21 +140,22 @@ static void check_space(struct tk_doctor *doctor, int dirfd)
                                "%" PRIu64 " left", (uint64_t)st.f_favail);
 }
 
-static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume, const char *keystore)
+static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume)
 {
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        struct tk_volume_unlock options = tk_open_unlock_options(doctor->conf);
+        TK_CLEANUP(tk_open_keys_done) struct tk_open_keys keys = {0};
+        struct tk_provider_volume target = tk_open_target(volume);
         struct tk_fault fault = {0};
         int r;
 
-        r = tk_provider_open(doctor->conf, keystore, &kms, &fault);
+        r = tk_provider_open(doctor->conf, &target, &keys.current, &fault);
         if (r < 0) {
-                tk_doctor_fail_with(doctor, "keystore", r, &fault);
+                tk_doctor_fail_with(doctor, tk_provider_backend(doctor->conf)->place_name, r,
+                                    &fault);
                 return;
         }
-        tk_doctor_ok(doctor, "keystore", "%s opens", keystore);
+        tk_doctor_ok(doctor, keys.current.place_name, "%s opens", keys.current.place);
 
-        r = tk_volume_unlock(volume, kms, &options, &fault);
+        r = tk_open_unlock_with(volume, doctor->conf, &keys, &fault);
         if (r < 0)
                 tk_doctor_fail_with(doctor, "keys", r, &fault);
         else
@@ -165,26 +164,26 @@ static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume, con
                                                               : "");
 }
 
+/* Last: an unlocked volume may not outlive the provider that check_unlock opens. */
 static void check_keys(struct tk_doctor *doctor, struct tk_volume *volume)
 {
-        TK_CLEANUP(tk_freep) char *keystore = NULL;
-        struct tk_provider_volume target = {.id = tk_volume_id(volume),
-                                            .cipherdir = tk_volume_path(volume)};
+        TK_CLEANUP(tk_freep) char *place = NULL;
+        struct tk_provider_volume target = tk_open_target(volume);
         struct tk_fault fault = {0};
+        const char *what = tk_provider_backend(doctor->conf)->place_name;
         int r;
 
-        r = tk_provider_locate(doctor->conf, &target, &keystore, &fault);
+        r = tk_provider_locate(doctor->conf, &target, &place, &fault);
         if (r == 0)
-                r = tk_kms_local_wants_passphrase(keystore, &fault);
+                r = tk_provider_is_interactive(doctor->conf, place, &fault);
         if (r < 0)
-                tk_doctor_fail_with(doctor, "keystore", r, &fault);
-        else if (r > 0 && tk_passphrase_is_interactive(doctor->conf))
-                tk_doctor_ok(doctor, "keystore",
-                             "%s is protected by a passphrase, which was not asked for: the keys "
-                             "were not tried",
-                             keystore);
+                tk_doctor_fail_with(doctor, what, r, &fault);
+        else if (r > 0)
+                tk_doctor_ok(doctor, what,
+                             "%s wants a secret, which was not asked for: the keys were not tried",
+                             place);
         else
-                check_unlock(doctor, volume, keystore);
+                check_unlock(doctor, volume);
 }
 
 static void check_use(struct tk_doctor *doctor, struct tk_volume *volume)
@@ -226,8 +225,8 @@ static void check_volume_file(struct tk_doctor *doctor)
                 return;
         }
         tk_doctor_ok(doctor, "volume file", "parses");
-        check_keys(doctor, volume);
         check_use(doctor, volume);
+        check_keys(doctor, volume);
 }
 
 void tk_doctor_check_volume(struct tk_doctor *doctor)

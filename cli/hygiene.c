@@ -99,16 +99,29 @@ const char *tk_hygiene_locked(void)
         return atomic_load(&all_locked) ? "all" : "keys";
 }
 
-void tk_hygiene_close_inherited(int keep)
+/* The lowest of @keep from @first on, or UINT_MAX. */
+static unsigned next_kept(const int *keep, size_t count, unsigned first)
 {
-        const int first = STDERR_FILENO + 1;
+        unsigned next = UINT_MAX;
 
-        if (keep >= first) {
-                if (keep > first)
-                        (void)close_range((unsigned)first, (unsigned)keep - 1, 0);
-                (void)close_range((unsigned)keep + 1, UINT_MAX, 0);
-        } else {
-                (void)close_range((unsigned)first, UINT_MAX, 0);
+        for (size_t i = 0; i < count; i++)
+                if (keep[i] >= 0 && (unsigned)keep[i] >= first && (unsigned)keep[i] < next)
+                        next = (unsigned)keep[i];
+        return next;
+}
+
+void tk_hygiene_close_inherited(const int *keep, size_t count)
+{
+        unsigned first = STDERR_FILENO + 1;
+
+        for (;;) {
+                unsigned kept = next_kept(keep, count, first);
+
+                if (kept > first)
+                        (void)close_range(first, kept == UINT_MAX ? kept : kept - 1, 0);
+                if (kept == UINT_MAX)
+                        return;
+                first = kept + 1;
         }
 }
 

@@ -25,10 +25,10 @@ bool tk_hygiene_can_lock_all(void);
 const char *tk_hygiene_locked(void);
 
 /*
- * Close the descriptors that the process was started with, but for stdio and @keep
- * (-1: none): a daemon would hold a caller's locks and pipes. Before opening any.
+ * Close the descriptors that the process was started with, but for stdio and the @count
+ * of them in @keep: a daemon would hold a caller's locks and pipes. Before opening any.
  */
-void tk_hygiene_close_inherited(int keep);
+void tk_hygiene_close_inherited(const int *keep, size_t count);
 
 /* For a daemon: as many descriptors as allowed; file modes as the callers ask for them. */
 void tk_hygiene_daemon(void);

@@ -68,6 +68,29 @@ static const struct tk_command commands[] = {
                  "Exits with 0 if there is none, with 14 otherwise.\n"
                  "\n"
                  "  -j, --json          the JSON that docs/cli.md describes\n"},
+        {.name = "rotate",
+         .synopsis = "[-c CONF] [--wait] [--to CONF] PATH",
+         .summary = "rewrap all file keys under a new key",
+         .options = "c:WT",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_rotate,
+         .help = "PATH is the mountpoint or the CIPHERDIR. A mount does it in the background, "
+                 "with\n"
+                 "its own configuration; without a mount it is done at once, with -c. Content is "
+                 "not\n"
+                 "encrypted again. 'turnkeyfs status' shows how far it is.\n"
+                 "\n"
+                 "      --to CONF       to the root key of that configuration: another keystore, "
+                 "key\n"
+                 "                      or provider\n"
+                 "      --wait          return when it is done\n"},
+        {.name = "key",
+         .synopsis = "VERB [-c CONF] ... [CIPHERDIR]",
+         .summary = "manage the root key: create, list, rotate, disable ...",
+         .options = "",
+         .help = "",
+         .verbs = tk_key_verbs},
         {.name = "doctor",
          .synopsis = "[-c CONF] [CIPHERDIR]",
          .summary = "check the machine, the configuration and a volume",
@@ -77,10 +100,10 @@ static const struct tk_command commands[] = {
          .help = "Changes nothing. Exits with 0 if no check failed, otherwise with the exit code\n"
                  "that the first failed check would give to a command.\n"},
         {.name = "help",
-         .synopsis = "[COMMAND]",
+         .synopsis = "[COMMAND [VERB] | config]",
          .summary = "show this, a command's options, or 'config': the configuration",
          .options = "",
-         .max_paths = 1,
+         .max_paths = 2,
          .run = tk_cmd_help,
          .help = ""},
         {.name = "version",
@@ -108,21 +131,62 @@ const struct tk_command *tk_command_find(const char *name)
         return NULL;
 }
 
+const struct tk_command *tk_command_find_verb(const struct tk_command *command, const char *verb)
+{
+        size_t len = strlen(command->name) + 1;
+
+        for (const struct tk_command *found = command->verbs; found && found->name; found++)
+                if (strcmp(found->name + len, verb) == 0)
+                        return found;
+        return NULL;
+}
+
+/* The command that @argv names, and how many words name it. */
+static int choose(int argc, char **argv, const struct tk_command **ret_command, int *ret_words,
+                  struct tk_fault *fault)
+{
+        const struct tk_command *command = tk_command_find(argv[1]);
+        const struct tk_command *verb;
+
+        if (!command)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "unknown command '%s'; 'turnkeyfs help' lists them", argv[1]);
+        *ret_command = command;
+        *ret_words = 1;
+        if (!command->verbs)
+                return 0;
+        if (argc < 3)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "%s: a word is missing; 'turnkeyfs help %s' lists what it can "
+                                    "do",
+                                    command->name, command->name);
+        if (strcmp(argv[2], "-h") == 0 || strcmp(argv[2], "--help") == 0)
+                return 0;
+        verb = tk_command_find_verb(command, argv[2]);
+        if (!verb)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "%s: unknown word '%s'; 'turnkeyfs help %s' lists what it can "
+                                    "do",
+                                    command->name, argv[2], command->name);
+        *ret_command = verb;
+        *ret_words = 2;
+        return 0;
+}
+
 static int run(int argc, char **argv, struct tk_fault *fault)
 {
         const struct tk_command *command;
         struct tk_args args;
+        int words;
         int r;
 
         if (argc < 2)
                 return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
                                     "no command; 'turnkeyfs help' lists them");
-        command = tk_command_find(argv[1]);
-        if (!command)
-                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
-                                    "unknown command '%s'; 'turnkeyfs help' lists them", argv[1]);
-
-        r = tk_args_parse(command, argc - 1, argv + 1, &args, fault);
+        r = choose(argc, argv, &command, &words, fault);
+        if (r < 0)
+                return r;
+        r = tk_args_parse(command, argc - words, argv + words, &args, fault);
         if (r == 0 && args.help)
                 tk_help_print(command);
         else if (r == 0)

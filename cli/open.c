@@ -5,6 +5,17 @@
 #include "cli/open.h"
 
 #include "cli/hygiene.h"
+#include "cli/mountinfo.h"
+#include "cli/paths.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+void tk_open_keys_done(struct tk_open_keys *keys)
+{
+        tk_provider_done(&keys->current);
+        tk_provider_done(&keys->previous);
+}
 
 int tk_open_conf(const char *path, struct tk_conf **ret_conf, struct tk_fault *fault)
 {
@@ -21,37 +32,81 @@ int tk_open_conf(const char *path, struct tk_conf **ret_conf, struct tk_fault *f
         return 0;
 }
 
-struct tk_volume_unlock tk_open_unlock_options(const struct tk_conf *conf)
+int tk_open_find_cipherdir(const char *path, char **ret_cipherdir, struct tk_fault *fault)
 {
-        return (struct tk_volume_unlock){
-                .fingerprint = conf->volume.fingerprint,
-                .lease_ms = (int64_t)conf->kms.revocation_window * 1000,
-        };
+        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
+        TK_CLEANUP(tk_freep) char *resolved = NULL;
+        int r;
+
+        r = tk_path_resolve_mountpoint(path, &resolved);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "cannot find %s: %s", path,
+                                    strerror(-r));
+        r = tk_mountinfo_at(resolved, &info);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "cannot read /proc/self/mountinfo: %s", strerror(-r));
+        *ret_cipherdir = r > 0 ? TK_TAKE(info.cipherdir) : TK_TAKE(resolved);
+        return 0;
+}
+
+struct tk_provider_volume tk_open_target(const struct tk_volume *volume)
+{
+        return (struct tk_provider_volume){.id = tk_volume_id(volume),
+                                           .cipherdir = tk_volume_path(volume)};
+}
+
+/* Only its provider counts. */
+static int open_previous(const struct tk_volume *volume, const struct tk_conf *conf,
+                         struct tk_provider *ret_provider, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_conf_freep) struct tk_conf *previous = NULL;
+        struct tk_provider_volume target = tk_open_target(volume);
+        int r;
+
+        r = tk_conf_load(conf->kms.previous, &previous, fault);
+        if (r < 0)
+                return r;
+        return tk_provider_open(previous, &target, ret_provider, fault);
+}
+
+int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
+                        struct tk_open_keys *keys, struct tk_fault *fault)
+{
+        struct tk_volume_unlock options = {.fingerprint = conf->volume.fingerprint,
+                                           .lease_ms = (int64_t)conf->kms.revocation_window * 1000};
+        int r;
+
+        /* Once the move is finished, the previous key is not asked any more. */
+        if (conf->kms.previous && tk_volume_active_count(volume) > 1) {
+                r = open_previous(volume, conf, &keys->previous, fault);
+                if (r < 0)
+                        return r;
+                options.previous = keys->previous.kms;
+        }
+        r = tk_volume_unlock(volume, keys->current.kms, &options, fault);
+        if (r == -ENOENT && !options.previous && tk_volume_active_count(volume) > 1) {
+                size_t len = strlen(fault->text);
+
+                snprintf(fault->text + len, sizeof(fault->text) - len,
+                         "; while 'rotate --to' is unfinished, both keys are needed: name the "
+                         "configuration of the other one as [kms] previous");
+        }
+        return r;
 }
 
 int tk_open_unlock(struct tk_volume *volume, const struct tk_conf *conf, const char *doing,
-                   struct tk_kms **ret_kms, char **ret_keystore, struct tk_fault *fault)
+                   struct tk_open_keys *ret_keys, struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        TK_CLEANUP(tk_freep) char *keystore = NULL;
-        struct tk_volume_unlock options = tk_open_unlock_options(conf);
-        struct tk_provider_volume target = {.id = tk_volume_id(volume),
-                                            .cipherdir = tk_volume_path(volume)};
+        struct tk_provider_volume target = tk_open_target(volume);
         int r;
 
+        *ret_keys = (struct tk_open_keys){0};
         r = tk_volume_lock(volume, doing, fault);
         if (r < 0)
                 return r;
-        r = tk_provider_locate(conf, &target, &keystore, fault);
+        r = tk_provider_open(conf, &target, &ret_keys->current, fault);
         if (r < 0)
                 return r;
-        r = tk_provider_open(conf, keystore, &kms, fault);
-        if (r < 0)
-                return r;
-        r = tk_volume_unlock(volume, kms, &options, fault);
-        if (r < 0)
-                return r;
-        *ret_kms = TK_TAKE(kms);
-        *ret_keystore = TK_TAKE(keystore);
-        return 0;
+        return tk_open_unlock_with(volume, conf, ret_keys, fault);
 }

@@ -45,15 +45,36 @@ static void draw_bar(const struct tk_progress *progress, uint64_t done)
                 (int)(part * 100));
 }
 
+/* Whether it is time to draw; @ret_now is set then. */
+static bool is_due(struct tk_progress *progress, int64_t *ret_now)
+{
+        if (!progress->on)
+                return false;
+        *ret_now = now_ms();
+        if (*ret_now - progress->last_ms < REDRAW_MS)
+                return false;
+        progress->last_ms = *ret_now;
+        return true;
+}
+
+void tk_progress_count(struct tk_progress *progress, uint64_t files)
+{
+        int64_t now;
+
+        if (!is_due(progress, &now))
+                return;
+        fprintf(stderr, "\r\033[K%s  %" PRIu64 " files", progress->label, files);
+        fflush(stderr);
+}
+
 void tk_progress_update(struct tk_progress *progress, uint64_t done)
 {
-        int64_t now = progress->on ? now_ms() : 0;
+        int64_t now;
         char size[16];
         char rate[16];
 
-        if (!progress->on || now - progress->last_ms < REDRAW_MS)
+        if (!is_due(progress, &now))
                 return;
-        progress->last_ms = now;
         fprintf(stderr, "\r\033[K%s  ", progress->label);
         if (progress->total > 0)
                 draw_bar(progress, done);

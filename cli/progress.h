@@ -22,5 +22,8 @@ void tk_progress_init(struct tk_progress *progress, const char *label, uint64_t 
 /* Draw the line again if a while has passed. */
 void tk_progress_update(struct tk_progress *progress, uint64_t done);
 
+/* The same where files are counted, not bytes. */
+void tk_progress_count(struct tk_progress *progress, uint64_t files);
+
 /* Take the line away: before anything else is printed, and at the end. */
 void tk_progress_clear(struct tk_progress *progress);

@@ -1,175 +1,83 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The configuration turned into an open key provider: the local one, so far. */
+/* The configuration turned into an open key provider: dispatch to the backend. */
 
 #include "cli/provider.h"
 
-#include "base/bytes.h"
-#include "base/log.h"
-#include "cli/passphrase.h"
-#include "cli/paths.h"
-#include "kms/local.h"
-#include <errno.h>
-#include <pwd.h>
-#include <stdio.h>
+#include <assert.h>
 #include <string.h>
-#include <sys/stat.h>
 
-/* From the environment if it is an absolute path there, or from the user database. */
-static const char *home_directory(void)
+const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf)
 {
-        const char *home = getenv("HOME");
-        const struct passwd *user;
+        static const struct tk_provider_backend *const backends[] = {&tk_provider_local,
+                                                                     &tk_provider_azure};
 
-        if (home && home[0] == '/')
-                return home;
-        user = getpwuid(geteuid());
-        return user && user->pw_dir && user->pw_dir[0] == '/' ? user->pw_dir : NULL;
+        for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
+                if (strcmp(conf->kms.provider, backends[i]->name) == 0)
+                        return backends[i];
+        assert(!"a provider that the configuration accepts, and nobody implements");
+        return NULL;
 }
 
-static int default_keystore(const struct tk_provider_volume *volume, char **ret_path,
-                            struct tk_fault *fault)
+void tk_provider_done(struct tk_provider *provider)
 {
-        char id[2 * TK_VOLUME_ID_LEN + 1];
-        const char *data = getenv("XDG_DATA_HOME");
-        const char *home = home_directory();
-        int len;
-
-        tk_hex_encode(volume->id, TK_VOLUME_ID_LEN, id);
-        if (geteuid() == 0)
-                len = asprintf(ret_path, "/var/lib/turnkeyfs/%s.keystore", id);
-        else if (data && data[0] == '/')
-                len = asprintf(ret_path, "%s/turnkeyfs/%s.keystore", data, id);
-        else if (home)
-                len = asprintf(ret_path, "%s/.local/share/turnkeyfs/%s.keystore", home, id);
-        else
-                return tk_fault_set(fault, TK_FAULT_CONFIG, -ENOENT,
-                                    "there is no home directory to keep the keystore in; say in "
-                                    "[local] keystore of a configuration where it is to be");
-        return len < 0 ? -ENOMEM : 0;
-}
-
-static int check_outside(const char *keystore, const char *cipherdir, struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_freep) char *file = NULL;
-        TK_CLEANUP(tk_freep) char *dir = NULL;
-        int r;
-
-        r = tk_path_resolve(keystore, &file);
-        if (r == -ELOOP)
-                return tk_fault_set(fault, TK_FAULT_KEYSTORE_MISSING, r,
-                                    "the keystore %s is a symbolic link to nowhere; mend the link "
-                                    "or restore the keystore from a backup",
-                                    keystore);
-        if (r == -EINVAL)
-                return tk_fault_set(fault, TK_FAULT_CONFIG, r,
-                                    "the keystore %s: '..' follows a directory that is not there; "
-                                    "write the path without it",
-                                    keystore);
-        if (r == -ENOTDIR)
-                return tk_fault_set(fault, TK_FAULT_KEYSTORE_MISSING, r,
-                                    "the keystore %s is not there: %s", keystore, strerror(-r));
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
-                                    "cannot find the keystore %s: %s", keystore, strerror(-r));
-        r = tk_path_resolve(cipherdir, &dir);
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_NOT_A_VOLUME, r, "cannot find %s: %s",
-                                    cipherdir, strerror(-r));
-        if (tk_path_is_inside(file, dir))
-                return tk_fault_set(fault, TK_FAULT_CONFIG, -EINVAL,
-                                    "the keystore %s lies inside the encrypted directory %s: "
-                                    "whoever got a copy of that would have its key, too; choose "
-                                    "another place in [local] keystore",
-                                    keystore, cipherdir);
-        return 0;
+        tk_kms_free(provider->kms);
+        free(provider->place);
+        *provider = (struct tk_provider){0};
 }
 
 int tk_provider_locate(const struct tk_conf *conf, const struct tk_provider_volume *volume,
-                       char **ret_keystore, struct tk_fault *fault)
+                       char **ret_place, struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_freep) char *keystore = NULL;
+        return tk_provider_backend(conf)->locate(conf, volume, ret_place, fault);
+}
+
+int tk_provider_is_interactive(const struct tk_conf *conf, const char *place,
+                               struct tk_fault *fault)
+{
+        return tk_provider_backend(conf)->is_interactive(conf, place, fault);
+}
+
+static int start(const struct tk_conf *conf, const struct tk_provider_volume *volume,
+                 struct tk_provider *ret_provider, struct tk_fault *fault)
+{
+        const struct tk_provider_backend *backend = tk_provider_backend(conf);
+
+        *ret_provider = (struct tk_provider){.name = backend->name,
+                                             .place_name = backend->place_name,
+                                             .makes_versions = backend->makes_versions};
+        return backend->locate(conf, volume, &ret_provider->place, fault);
+}
+
+/* @r, and nothing left to free if it is a failure. */
+static int finish(struct tk_provider *provider, int r)
+{
+        if (r < 0)
+                tk_provider_done(provider);
+        return r;
+}
+
+int tk_provider_open(const struct tk_conf *conf, const struct tk_provider_volume *volume,
+                     struct tk_provider *ret_provider, struct tk_fault *fault)
+{
+        const struct tk_provider_backend *backend = tk_provider_backend(conf);
         int r;
 
-        if (conf->local.keystore) {
-                keystore = strdup(conf->local.keystore);
-                r = keystore ? 0 : -ENOMEM;
-        } else {
-                r = default_keystore(volume, &keystore, fault);
-        }
-        if (r < 0)
-                return r;
-        r = check_outside(keystore, volume->cipherdir, fault);
-        if (r < 0)
-                return r;
-        *ret_keystore = TK_TAKE(keystore);
-        return 0;
+        r = start(conf, volume, ret_provider, fault);
+        if (r == 0)
+                r = backend->open(conf, ret_provider->place, &ret_provider->kms, fault);
+        return finish(ret_provider, r);
 }
 
-/* The passphrase of an existing keystore; NULL if it has none. */
-static int get_passphrase(const struct tk_conf *conf, const char *keystore,
-                          struct tk_secret **ret_passphrase, struct tk_fault *fault)
+int tk_provider_make(const struct tk_conf *conf, const struct tk_provider_volume *volume,
+                     struct tk_provider *ret_provider, struct tk_fault *fault)
 {
-        int wanted = tk_kms_local_wants_passphrase(keystore, fault);
-
-        *ret_passphrase = NULL;
-        if (wanted < 0)
-                return wanted;
-        if (wanted == 0) {
-                if (conf->local.passphrase != TK_CONF_PASSPHRASE_NONE)
-                        tk_log(TK_LOG_WARNING,
-                               "the keystore %s is not protected by a passphrase, although the "
-                               "configuration names a source for one",
-                               keystore);
-                return 0;
-        }
-        if (conf->local.passphrase == TK_CONF_PASSPHRASE_NONE)
-                return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EKEYREJECTED,
-                                    "the keystore %s is protected by a passphrase; say in [local] "
-                                    "passphrase where it comes from, such as 'prompt'",
-                                    keystore);
-        return tk_passphrase_get(conf, keystore, false, ret_passphrase, fault);
-}
-
-int tk_provider_open(const struct tk_conf *conf, const char *keystore, struct tk_kms **ret_kms,
-                     struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *passphrase = NULL;
+        const struct tk_provider_backend *backend = tk_provider_backend(conf);
         int r;
 
-        r = get_passphrase(conf, keystore, &passphrase, fault);
-        if (r < 0)
-                return r;
-        return tk_kms_local_open(
-                &(struct tk_kms_local_options){.keystore = keystore, .passphrase = passphrase},
-                ret_kms, fault);
-}
-
-/* With its passphrase in hand it is opened at once: nobody has to type it a third time. */
-static int create_keystore(const struct tk_conf *conf, const char *keystore,
-                           struct tk_kms **ret_kms, struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *passphrase = NULL;
-        struct tk_kms_local_options options = {.keystore = keystore};
-        int r;
-
-        r = tk_passphrase_get(conf, keystore, true, &passphrase, fault);
-        if (r < 0)
-                return r;
-        options.passphrase = passphrase;
-        r = tk_kms_local_create(&options, fault);
-        if (r < 0)
-                return r;
-        return tk_kms_local_open(&options, ret_kms, fault);
-}
-
-int tk_provider_make(const struct tk_conf *conf, const char *keystore, bool *ret_made,
-                     struct tk_kms **ret_kms, struct tk_fault *fault)
-{
-        struct stat st;
-
-        *ret_made = lstat(keystore, &st) < 0 && errno == ENOENT;
-        if (*ret_made)
-                return create_keystore(conf, keystore, ret_kms, fault);
-        return tk_provider_open(conf, keystore, ret_kms, fault);
+        r = start(conf, volume, ret_provider, fault);
+        if (r == 0)
+                r = backend->make(conf, ret_provider->place, &ret_provider->made,
+                                  &ret_provider->kms, fault);
+        return finish(ret_provider, r);
 }

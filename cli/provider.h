@@ -1,33 +1,85 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The configuration turned into an open key provider. */
+/*
+ * The configuration turned into an open key provider.
+ *
+ * Each provider has a backend here (provider_local.c, provider_azure.c), which makes
+ * its options of the configuration and knows where its root key is: the place, the
+ * keystore's path or the key's identifier.
+ */
 
 #include "conf/conf.h"
 #include "crypto/record.h"
-#include "kms/kms.h"
+#include "kms/kms_admin.h"
 
 /* Which volume the provider is for. Borrowed. */
 struct tk_provider_volume {
-        const uint8_t *id; /* TK_VOLUME_ID_LEN bytes */
+        const uint8_t *id; /* TK_VOLUME_ID_LEN bytes; NULL: no volume in particular */
         const char *cipherdir;
 };
 
+/* An open provider, and where its root key is. */
+struct tk_provider {
+        struct tk_kms *kms;
+        const char *name;       /* as in [kms] provider */
+        const char *place_name; /* "keystore" or "key": a member of status --json, too */
+        char *place;
+        bool makes_versions; /* new ones are made by us, not by the key's owner */
+        bool made;           /* the root key was made for a new volume */
+};
+
+void tk_provider_done(struct tk_provider *provider);
+
+/* What a backend does; -ENOMEM or a fault, as the functions below. */
+struct tk_provider_backend {
+        const char *name;
+        const char *place_name;
+        bool makes_versions;
+        int (*locate)(const struct tk_conf *conf, const struct tk_provider_volume *volume,
+                      char **ret_place, struct tk_fault *fault);
+        /* 1: somebody has to be there to open it, for a secret; 0: not. */
+        int (*is_interactive)(const struct tk_conf *conf, const char *place,
+                              struct tk_fault *fault);
+        int (*open)(const struct tk_conf *conf, const char *place, struct tk_kms **ret_kms,
+                    struct tk_fault *fault);
+        /* As open, for a new volume: the root key is there afterwards. */
+        int (*make)(const struct tk_conf *conf, const char *place, bool *ret_made,
+                    struct tk_kms **ret_kms, struct tk_fault *fault);
+        int (*create)(const struct tk_conf *conf, const char *place,
+                      const struct tk_kms_key_spec *spec, struct tk_fault *fault);
+        int (*recover)(const struct tk_conf *conf, const char *place, struct tk_fault *fault);
+        /* The descriptors that secrets will be read from, two at most. Returns their count. */
+        int (*fds)(const struct tk_conf *conf, int ret_fds[2]);
+};
+
+extern const struct tk_provider_backend tk_provider_local;
+extern const struct tk_provider_backend tk_provider_azure;
+
+/* The one that @conf chooses. */
+const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf);
+
 /*
- * The keystore's path: the configured one, or the default place for @volume. The
- * caller frees it. A path inside the CIPHERDIR is refused with a fault.
+ * Where the root key for @volume is, without opening it: the caller frees @ret_place.
+ * A place inside the CIPHERDIR is refused.
  */
 TK_MUST_USE int tk_provider_locate(const struct tk_conf *conf,
-                                   const struct tk_provider_volume *volume, char **ret_keystore,
+                                   const struct tk_provider_volume *volume, char **ret_place,
                                    struct tk_fault *fault);
 
-/*
- * Open the provider with the keystore at @keystore, from tk_provider_locate,
- * asking for its passphrase if it wants one.
- */
-TK_MUST_USE int tk_provider_open(const struct tk_conf *conf, const char *keystore,
-                                 struct tk_kms **ret_kms, struct tk_fault *fault);
+/* Whether somebody has to be there to open it: 1, 0 or a fault. */
+TK_MUST_USE int tk_provider_is_interactive(const struct tk_conf *conf, const char *place,
+                                           struct tk_fault *fault);
 
-/* The same for a new volume: a keystore is made if none is there; @ret_made says so. */
-TK_MUST_USE int tk_provider_make(const struct tk_conf *conf, const char *keystore, bool *ret_made,
-                                 struct tk_kms **ret_kms, struct tk_fault *fault);
+/* Open the provider for @volume, asking for secrets. Free with tk_provider_done. */
+TK_MUST_USE int tk_provider_open(const struct tk_conf *conf,
+                                 const struct tk_provider_volume *volume,
+                                 struct tk_provider *ret_provider, struct tk_fault *fault);
+
+/*
+ * The same for a new volume: `local` makes its keystore if none is there; with `azure`
+ * the key must be there.
+ */
+TK_MUST_USE int tk_provider_make(const struct tk_conf *conf,
+                                 const struct tk_provider_volume *volume,
+                                 struct tk_provider *ret_provider, struct tk_fault *fault);

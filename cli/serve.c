@@ -31,17 +31,15 @@ static json_t *counters(const struct tk_stats *stats)
                          "known_inodes", (json_int_t)stats->known_inodes);
 }
 
-char *tk_serve_status(void *context)
+static json_t *status(const struct tk_serve *serve)
 {
-        const struct tk_serve *serve = context;
-        json_t *root;
-        char *text;
+        const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
-        root = json_pack("{si so ss so ss ss* sb sb si sI si ss so}",                    //
+        return json_pack("{si so ss so ss ss* sb sb si sI si ss so so}",                 //
                          "pid", (int)getpid(),                                           //
                          "mountpoint", tk_text_json(serve->mountpoint),                  //
-                         "provider", "local",                                            //
-                         "keystore", tk_text_json(serve->keystore),                      //
+                         "provider", provider->name,                                     //
+                         provider->place_name, tk_text_json(provider->place),            //
                          "state", "active",                                              //
                          "fingerprint", tk_volume_fingerprint(serve->volume),            //
                          "read_only", serve->read_only,                                  //
@@ -51,7 +49,41 @@ char *tk_serve_status(void *context)
                          (json_int_t)((tk_serve_clock_ms() - serve->started_ms) / 1000), //
                          "threads", (int)serve->threads,                                 //
                          "memory_locked", tk_hygiene_locked(),                           //
+                         "rotation", tk_rotation_json(serve->rotation),                  //
                          "counters", counters(tk_fs_stats(serve->fs)));
+}
+
+static json_t *rotate(const struct tk_serve *serve, const char *to)
+{
+        struct tk_fault fault = {0};
+        int r;
+
+        if (serve->read_only)
+                r = tk_fault_set(&fault, TK_FAULT_USAGE, -EROFS,
+                                 "%s is mounted read-only; unmount it, or mount it for writing",
+                                 tk_volume_path(serve->volume));
+        else
+                r = tk_rotation_start(serve->rotation, to, &fault);
+        if (r == 0)
+                return json_pack("{sb}", "started", 1);
+        return json_pack("{si so}",                                                  //
+                         "kind", (int)(fault.kind ? fault.kind : TK_FAULT_INTERNAL), //
+                         "error", tk_text_json(fault.kind ? fault.text : strerror(-r)));
+}
+
+char *tk_serve_answer(void *context, const char *request)
+{
+        static const char rotate_to[] = "rotate-to /";
+        const struct tk_serve *serve = context;
+        json_t *root = NULL;
+        char *text;
+
+        if (strcmp(request, "status") == 0)
+                root = status(serve);
+        else if (strcmp(request, "rotate") == 0)
+                root = rotate(serve, NULL);
+        else if (strncmp(request, rotate_to, sizeof(rotate_to) - 1) == 0)
+                root = rotate(serve, request + sizeof(rotate_to) - 2);
         if (!root)
                 return NULL;
         text = json_dumps(root, JSON_COMPACT);
@@ -66,7 +98,7 @@ json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
         int r;
 
         *ret_why = NULL;
-        r = tk_control_ask_status(tk_volume_dirfd(volume), &answer);
+        r = tk_control_ask(tk_volume_dirfd(volume), "status", &answer);
         if (r == 0)
                 daemon = json_loads(answer, JSON_REJECT_DUPLICATES, NULL);
         if (r == 0 && !json_is_object(daemon)) {
@@ -77,6 +109,44 @@ json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
         if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
                 *ret_why = r == -ECONNRESET ? "it refuses us" : strerror(-r);
         return daemon;
+}
+
+/* What the mount answered to "rotate", @answer, as a fault of ours. */
+static int judge_answer(const json_t *answer, struct tk_fault *fault)
+{
+        const char *error = json_string_value(json_object_get(answer, "error"));
+        json_int_t kind = json_integer_value(json_object_get(answer, "kind"));
+
+        if (json_is_true(json_object_get(answer, "started")))
+                return 0;
+        if (kind <= TK_FAULT_NONE || kind > TK_FAULT_UNSUPPORTED)
+                kind = TK_FAULT_INTERNAL;
+        return tk_fault_set(fault, (enum tk_fault_kind)kind, -EIO, "%s",
+                            error ? error : "the mount's answer can't be understood");
+}
+
+int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *request = NULL;
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        json_t *answer;
+        int r;
+
+        if (asprintf(&request, "rotate%s%s", to ? "-to " : "", to ? to : "") < 0)
+                return -ENOMEM;
+        r = tk_control_ask(tk_volume_dirfd(volume), request, &text);
+        if (r == -ENOENT || r == -ECONNREFUSED)
+                return TK_SERVE_NOBODY;
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
+                                    "the mount of %s does not answer: %s; ask as root or as the "
+                                    "mount's owner",
+                                    tk_volume_path(volume),
+                                    r == -ECONNRESET ? "it refuses us" : strerror(-r));
+        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        r = judge_answer(answer, fault);
+        json_decref(answer);
+        return r;
 }
 
 size_t tk_serve_unclean_count(struct tk_volume *volume, const json_t *daemon)

@@ -3,6 +3,7 @@
 
 /* What a running mount says of itself over the control channel. */
 
+#include "cli/rotation.h"
 #include "fs/fs.h"
 #include <jansson.h>
 
@@ -10,7 +11,7 @@
 struct tk_serve {
         struct tk_volume *volume;
         const struct tk_fs *fs;
-        const char *keystore;
+        struct tk_rotation *rotation;
         const char *mountpoint;
         bool read_only;
         bool allow_other;
@@ -18,8 +19,8 @@ struct tk_serve {
         int64_t started_ms; /* CLOCK_BOOTTIME */
 };
 
-/* A tk_control_status_fn; @context is a struct tk_serve. */
-char *tk_serve_status(void *context);
+/* A tk_control_answer_fn; @context is a struct tk_serve. */
+char *tk_serve_answer(void *context, const char *request);
 
 /* Milliseconds since boot, suspended time included. */
 int64_t tk_serve_clock_ms(void);
@@ -30,6 +31,15 @@ int64_t tk_serve_clock_ms(void);
  * nobody listens.
  */
 json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why);
+
+/*
+ * Tell the mount of @volume to rotate: with @to (absolute) to the root key of that
+ * configuration. 0: it has begun; TK_SERVE_NOBODY if nothing is mounted; or what the
+ * mount answers, in the fault.
+ */
+enum { TK_SERVE_NOBODY = 1 };
+TK_MUST_USE int tk_serve_ask_rotate(struct tk_volume *volume, const char *to,
+                                    struct tk_fault *fault);
 
 /* How many mounts of @volume ended uncleanly: without the running one, whose own words are @daemon
  * (NULL: none). */

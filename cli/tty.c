@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Asking for a secret on the terminal.
+ * Asking on the terminal.
  *
  * Signals that end or stop the process are only noted while echo is off; they
  * take effect after the terminal has been put back.
@@ -115,4 +115,19 @@ int tk_tty_ask(const char *prompt, size_t max, struct tk_secret **ret_secret)
                         *ret_secret = TK_TAKE(secret);
         } while (r == -EINTR && signal_number == SIGTSTP); /* continued: ask again */
         return r;
+}
+
+int tk_tty_confirm(const char *question)
+{
+        TK_AUTOCLOSE int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+        char answer[16] = "";
+        ssize_t n;
+
+        if (tty < 0)
+                return -errno;
+        write_text(tty, question);
+        n = read(tty, answer, sizeof(answer) - 1);
+        if (n < 0)
+                return -errno;
+        return strcmp(answer, "yes\n") == 0;
 }

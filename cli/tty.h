@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Asking for a secret on the terminal. */
+/* Asking on the terminal: for a secret, for a yes. */
 
 #include "base/secret.h"
 
@@ -12,3 +12,6 @@
  * there is no terminal. For one thread at a time.
  */
 TK_MUST_USE int tk_tty_ask(const char *prompt, size_t max, struct tk_secret **ret_secret);
+
+/* Show @question on /dev/tty: 1 if "yes" was typed, 0 otherwise, or as tk_tty_ask. */
+TK_MUST_USE int tk_tty_confirm(const char *question);

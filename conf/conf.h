@@ -5,19 +5,35 @@
  * The configuration: INI text in, one checked struct out.
  *
  * The option table is schema.c; every complaint carries file and line. An
- * unknown section or key, a bad value or a value given twice is an error.
+ * unknown section or key, a bad value, a value given twice, or one for a provider
+ * that is not chosen is an error.
  * Everything has a default, so that an empty configuration is a good one.
  */
 
 #include "base/fault.h"
 #include <stdbool.h>
 
-enum tk_conf_passphrase {
-        TK_CONF_PASSPHRASE_NONE,       /* passphrase = none (default) */
-        TK_CONF_PASSPHRASE_PROMPT,     /* passphrase = prompt: asked on the terminal */
-        TK_CONF_PASSPHRASE_FILE,       /* passphrase = file:/PATH */
-        TK_CONF_PASSPHRASE_FD,         /* passphrase = fd:N */
-        TK_CONF_PASSPHRASE_CREDENTIAL, /* passphrase = credential:NAME, in $CREDENTIALS_DIRECTORY */
+enum tk_conf_source {
+        TK_CONF_SOURCE_NONE,       /* none (default) */
+        TK_CONF_SOURCE_PROMPT,     /* prompt: asked on the terminal */
+        TK_CONF_SOURCE_FILE,       /* file:/PATH */
+        TK_CONF_SOURCE_FD,         /* fd:N */
+        TK_CONF_SOURCE_CREDENTIAL, /* credential:NAME, in $CREDENTIALS_DIRECTORY */
+};
+
+/* Where a secret is read from. The secret itself is never in a configuration. */
+struct tk_conf_secret {
+        enum tk_conf_source source;
+        char *arg; /* the path, name or number behind the colon; NULL: none */
+};
+
+enum tk_conf_auth {
+        TK_CONF_AUTH_DEFAULT,
+        TK_CONF_AUTH_MANAGED_IDENTITY,
+        TK_CONF_AUTH_WORKLOAD_IDENTITY,
+        TK_CONF_AUTH_CLIENT_CERTIFICATE,
+        TK_CONF_AUTH_CLIENT_SECRET,
+        TK_CONF_AUTH_AZURE_CLI,
 };
 
 enum tk_conf_log_level {
@@ -36,15 +52,34 @@ struct tk_conf {
         } volume;
 
         struct {
-                char *provider;             /* [kms] provider: "local" */
+                char *provider;             /* [kms] provider: "local" (default) or "azure" */
+                char *previous;             /* [kms] previous: absolute path; NULL: none */
                 unsigned revocation_window; /* [kms] revocation_window: seconds; default 60 */
         } kms;
 
         struct {
                 char *keystore; /* [local] keystore: absolute path; NULL: the default place */
-                enum tk_conf_passphrase passphrase;
-                char *passphrase_arg; /* the path, name or number behind the colon; NULL: none */
+                struct tk_conf_secret passphrase;
         } local;
+
+        struct {
+                char *key; /* [azure] key: set if the provider is azure */
+                enum tk_conf_auth auth;
+                char *client_id;
+                char *tenant_id;
+                char *certificate; /* absolute path */
+                struct tk_conf_secret certificate_password;
+                struct tk_conf_secret client_secret;
+                char *token_file; /* absolute path */
+                char *authority;
+                char *audience;
+                char *ca_file;                 /* absolute path */
+                unsigned connect_timeout;      /* seconds; 0: the provider's default */
+                unsigned request_timeout;      /* seconds; 0: the provider's default */
+                bool wrap_by_service;          /* [azure] wrap = service; default local */
+                bool require_purge_protection; /* default yes */
+                bool firewall_is_outage;       /* [azure] firewall = unreachable */
+        } azure;
 
         struct {
                 bool allow_other; /* [mount] allow_other: default yes for root, no otherwise */

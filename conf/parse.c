@@ -30,6 +30,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
         if (!conf->kms.provider)
                 return -ENOMEM;
         conf->kms.revocation_window = 60;
+        conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
         conf->log.level = TK_CONF_LOG_INFO;
         *ret_conf = TK_TAKE(conf);
@@ -43,8 +44,19 @@ struct tk_conf *tk_conf_free(struct tk_conf *conf)
         free(conf->path);
         free(conf->volume.fingerprint);
         free(conf->kms.provider);
+        free(conf->kms.previous);
         free(conf->local.keystore);
-        free(conf->local.passphrase_arg);
+        free(conf->local.passphrase.arg);
+        free(conf->azure.key);
+        free(conf->azure.client_id);
+        free(conf->azure.tenant_id);
+        free(conf->azure.certificate);
+        free(conf->azure.certificate_password.arg);
+        free(conf->azure.client_secret.arg);
+        free(conf->azure.token_file);
+        free(conf->azure.authority);
+        free(conf->azure.audience);
+        free(conf->azure.ca_file);
         free(conf);
         return NULL;
 }
@@ -123,6 +135,30 @@ static int handle(void *context, const struct tk_ini_entry *entry)
         return r == -EINVAL ? fail_value(parser, entry, option) : r;
 }
 
+/* What is given for a provider must be for the one that is chosen. */
+static int check_provider(const struct parser *parser)
+{
+        const struct tk_conf *conf = parser->conf;
+        const struct tk_conf_option *option;
+
+        for (size_t i = 0; (option = tk_conf_option_at(i)); i++) {
+                if (!parser->given[i] || !tk_conf_is_provider(option->section) ||
+                    strcmp(option->section, conf->kms.provider) == 0)
+                        continue;
+                return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s:%d: '%s' in [%s] is for [kms] provider = %s, but the "
+                                    "provider is %s; take the line out, or choose that provider",
+                                    parser->path, parser->given[i], option->name, option->section,
+                                    option->section, conf->kms.provider);
+        }
+        if (strcmp(conf->kms.provider, "azure") == 0 && !conf->azure.key)
+                return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s: [kms] provider = azure needs the root key's identifier, "
+                                    "[azure] key = https://VAULT/keys/NAME",
+                                    parser->path);
+        return 0;
+}
+
 int tk_conf_parse(const char *text, const char *path, struct tk_conf **ret_conf,
                   struct tk_fault *fault)
 {
@@ -147,6 +183,8 @@ int tk_conf_parse(const char *text, const char *path, struct tk_conf **ret_conf,
                 return tk_fault_set(fault, TK_FAULT_CONFIG, r,
                                     "%s:%d: neither a [section] nor 'key = value' nor a comment",
                                     path, line);
+        if (r == 0)
+                r = check_provider(&parser);
         if (r < 0)
                 return r;
         *ret_conf = TK_TAKE(conf);

@@ -24,20 +24,34 @@ static int set_text(const char *value, char **field)
         return 0;
 }
 
+/* The index of @value among @count words, or -EINVAL. */
+static int find_word(const char *value, const char *const *words, size_t count)
+{
+        for (size_t i = 0; i < count; i++)
+                if (strcmp(value, words[i]) == 0)
+                        return (int)i;
+        return -EINVAL;
+}
+
+#define FIND_WORD(value, words) find_word(value, words, sizeof(words) / sizeof((words)[0]))
+
+/* One of two words, the second of which means true. */
+static int set_either(const char *value, const char *no, const char *yes, void *field)
+{
+        const char *const words[] = {no, yes};
+        int i = FIND_WORD(value, words);
+
+        if (i < 0)
+                return i;
+        *(bool *)field = i == 1;
+        return 0;
+}
+
 static int set_bool(const char *value, void *field)
 {
-        static const struct {
-                const char *word;
-                bool means;
-        } words[] = {{"yes", true}, {"no", false}, {"true", true}, {"false", false}};
+        int r = set_either(value, "no", "yes", field);
 
-        for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-                if (strcmp(value, words[i].word) != 0)
-                        continue;
-                *(bool *)field = words[i].means;
-                return 0;
-        }
-        return -EINVAL;
+        return r < 0 ? set_either(value, "false", "true", field) : r;
 }
 
 /* A decimal number without sign, space or leading zeros. */
@@ -80,42 +94,48 @@ static int set_fingerprint(const char *value, void *field)
         return set_text(text, field);
 }
 
+static const char *const providers[] = {"local", "azure"};
+
+bool tk_conf_is_provider(const char *section)
+{
+        return FIND_WORD(section, providers) >= 0;
+}
+
 static int set_provider(const char *value, void *field)
 {
-        if (strcmp(value, "local") != 0)
-                return -EINVAL;
-        return set_text(value, field);
+        return tk_conf_is_provider(value) ? set_text(value, field) : -EINVAL;
 }
 
 static int set_dek_wrap(const char *value, void *field)
 {
-        bool kms = strcmp(value, "kms") == 0;
+        return set_either(value, "kek", "kms", field);
+}
 
-        if (!kms && strcmp(value, "kek") != 0)
+/* A number of seconds from 1 to @max. */
+static int set_seconds(const char *value, unsigned max, void *field)
+{
+        unsigned seconds;
+
+        if (parse_number(value, max, &seconds) < 0 || seconds == 0)
                 return -EINVAL;
-        *(bool *)field = kms;
+        *(unsigned *)field = seconds;
         return 0;
 }
 
 /* A day is the longest that anybody could call a window. */
 static int set_window(const char *value, void *field)
 {
-        unsigned seconds;
+        return set_seconds(value, 24 * 60 * 60, field);
+}
 
-        if (parse_number(value, 24 * 60 * 60, &seconds) < 0 || seconds == 0)
-                return -EINVAL;
-        *(unsigned *)field = seconds;
-        return 0;
+static int set_timeout(const char *value, void *field)
+{
+        return set_seconds(value, 600, field);
 }
 
 static int set_lock(const char *value, void *field)
 {
-        bool require = strcmp(value, "require") == 0;
-
-        if (!require && strcmp(value, "warn") != 0)
-                return -EINVAL;
-        *(bool *)field = require;
-        return 0;
+        return set_either(value, "warn", "require", field);
 }
 
 static int set_level(const char *value, void *field)
@@ -126,14 +146,55 @@ static int set_level(const char *value, void *field)
                 [TK_CONF_LOG_INFO] = "info",
                 [TK_CONF_LOG_DEBUG] = "debug",
         };
+        int i = FIND_WORD(value, words);
 
-        for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-                if (strcmp(value, words[i]) != 0)
-                        continue;
-                *(enum tk_conf_log_level *)field = (enum tk_conf_log_level)i;
-                return 0;
-        }
-        return -EINVAL;
+        if (i < 0)
+                return i;
+        *(enum tk_conf_log_level *)field = (enum tk_conf_log_level)i;
+        return 0;
+}
+
+static int set_auth(const char *value, void *field)
+{
+        static const char *const words[] = {
+                [TK_CONF_AUTH_DEFAULT] = "default",
+                [TK_CONF_AUTH_MANAGED_IDENTITY] = "managed-identity",
+                [TK_CONF_AUTH_WORKLOAD_IDENTITY] = "workload-identity",
+                [TK_CONF_AUTH_CLIENT_CERTIFICATE] = "client-certificate",
+                [TK_CONF_AUTH_CLIENT_SECRET] = "client-secret",
+                [TK_CONF_AUTH_AZURE_CLI] = "azure-cli",
+        };
+        int i = FIND_WORD(value, words);
+
+        if (i < 0)
+                return i;
+        *(enum tk_conf_auth *)field = (enum tk_conf_auth)i;
+        return 0;
+}
+
+static int set_wrap(const char *value, void *field)
+{
+        return set_either(value, "local", "service", field);
+}
+
+static int set_firewall(const char *value, void *field)
+{
+        return set_either(value, "revoked", "unreachable", field);
+}
+
+/* What it is exactly is the provider's to judge. */
+static int set_url(const char *value, void *field)
+{
+        static const char scheme[] = "https://";
+
+        if (strncmp(value, scheme, sizeof(scheme) - 1) != 0 || !value[sizeof(scheme) - 1])
+                return -EINVAL;
+        return set_text(value, field);
+}
+
+static int set_word(const char *value, void *field)
+{
+        return value[0] ? set_text(value, field) : -EINVAL;
 }
 
 static bool is_credential_name(const char *name)
@@ -141,51 +202,49 @@ static bool is_credential_name(const char *name)
         return name[0] != '\0' && name[0] != '.' && !strchr(name, '/') && strlen(name) <= NAME_MAX;
 }
 
-/* Whether @arg fits behind the colon of a passphrase @source. */
-static bool passphrase_arg_is_valid(enum tk_conf_passphrase source, const char *arg)
+/* Whether @arg fits behind the colon of a @source. */
+static bool source_arg_is_valid(enum tk_conf_source source, const char *arg)
 {
         unsigned number;
 
         switch (source) {
-        case TK_CONF_PASSPHRASE_FILE:
+        case TK_CONF_SOURCE_FILE:
                 return arg[0] == '/';
-        case TK_CONF_PASSPHRASE_FD:
+        case TK_CONF_SOURCE_FD:
                 return parse_number(arg, 65535, &number) == 0;
-        case TK_CONF_PASSPHRASE_CREDENTIAL:
+        case TK_CONF_SOURCE_CREDENTIAL:
                 return is_credential_name(arg);
         default:
                 return arg[0] == '\0';
         }
 }
 
-/* Sets two fields of [local], the source and its argument. */
-static int set_passphrase(const char *value, void *field)
+static int set_secret(const char *value, void *field)
 {
-        static const struct {
-                const char *prefix;
-                enum tk_conf_passphrase source;
-        } sources[] = {
-                {"none", TK_CONF_PASSPHRASE_NONE},
-                {"prompt", TK_CONF_PASSPHRASE_PROMPT},
-                {"file:", TK_CONF_PASSPHRASE_FILE},
-                {"fd:", TK_CONF_PASSPHRASE_FD},
-                {"credential:", TK_CONF_PASSPHRASE_CREDENTIAL},
+        static const char *const prefixes[] = {
+                [TK_CONF_SOURCE_NONE] = "none",
+                [TK_CONF_SOURCE_PROMPT] = "prompt",
+                [TK_CONF_SOURCE_FILE] = "file:",
+                [TK_CONF_SOURCE_FD] = "fd:",
+                [TK_CONF_SOURCE_CREDENTIAL] = "credential:",
         };
-        struct tk_conf *conf = field;
+        struct tk_conf_secret *secret = field;
 
-        for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
-                size_t len = strlen(sources[i].prefix);
+        for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+                size_t len = strlen(prefixes[i]);
 
-                if (strncmp(value, sources[i].prefix, len) != 0)
+                if (strncmp(value, prefixes[i], len) != 0)
                         continue;
-                if (!passphrase_arg_is_valid(sources[i].source, value + len))
+                if (!source_arg_is_valid((enum tk_conf_source)i, value + len))
                         return -EINVAL;
-                conf->local.passphrase = sources[i].source;
-                return value[len] ? set_text(value + len, &conf->local.passphrase_arg) : 0;
+                secret->source = (enum tk_conf_source)i;
+                return value[len] ? set_text(value + len, &secret->arg) : 0;
         }
         return -EINVAL;
 }
 
+#define SECRET_TYPE "none, prompt, file:/PATH, fd:N or credential:NAME"
+#define PATH_TYPE "an absolute path, beginning with /"
 #define FIELD(member) .offset = offsetof(struct tk_conf, member)
 
 static const struct tk_conf_option options[] = {
@@ -195,18 +254,66 @@ static const struct tk_conf_option options[] = {
         {"volume", "dek_wrap", "kek or kms", "kek",
          "For `init`: who wraps each file's key, a key in memory or the root key itself.",
          FIELD(volume.dek_wrap_kms), set_dek_wrap},
-        {"kms", "provider", "local", "local", "Who holds the root key.", FIELD(kms.provider),
-         set_provider},
+        {"kms", "provider", "local or azure", "local",
+         "Who holds the root key: a keystore file, or Azure Key Vault or Managed HSM.",
+         FIELD(kms.provider), set_provider},
+        {"kms", "previous", PATH_TYPE, "none",
+         "The configuration of the root key that an unfinished `rotate --to` moves away from.",
+         FIELD(kms.previous), set_path},
         {"kms", "revocation_window", "1 to 86400", "60",
          "Seconds that a key may be used after the KMS last gave it out (with dek_wrap = kms).",
          FIELD(kms.revocation_window), set_window},
-        {"local", "keystore", "an absolute path, beginning with /",
-         "named after the volume, see below",
+        {"local", "keystore", PATH_TYPE, "named after the volume, see below",
          "The keystore file with the root key; outside the encrypted directory.",
          FIELD(local.keystore), set_path},
-        {"local", "passphrase", "none, prompt, file:/PATH, fd:N or credential:NAME", "none",
-         "Where the keystore's passphrase comes from.", .offset = 0, .set = set_passphrase,
+        {"local", "passphrase", SECRET_TYPE, "none", "Where the keystore's passphrase comes from.",
+         FIELD(local.passphrase), set_secret, .hide = true},
+        {"azure", "key", "https://VAULT/keys/NAME, or with /VERSION to stay with that one", "none",
+         "The root key's identifier; without a version the newest one is used.", FIELD(azure.key),
+         set_url},
+        {"azure", "auth",
+         "default, managed-identity, workload-identity, client-certificate, client-secret or "
+         "azure-cli",
+         "default", "Who this machine is towards Entra ID; default is the chain of Azure's SDKs.",
+         FIELD(azure.auth), set_auth},
+        {"azure", "client_id", "a GUID", "none",
+         "The application's id, or that of a user-assigned managed identity.",
+         FIELD(azure.client_id), set_word},
+        {"azure", "tenant_id", "a GUID or a domain name", "the vault's",
+         "The directory that the identity is in.", FIELD(azure.tenant_id), set_word},
+        {"azure", "certificate", PATH_TYPE, "none",
+         "PEM file with the application's certificate and private key.", FIELD(azure.certificate),
+         set_path},
+        {"azure", "certificate_password", SECRET_TYPE, "none",
+         "Where the password of that private key comes from.", FIELD(azure.certificate_password),
+         set_secret, .hide = true},
+        {"azure", "client_secret", SECRET_TYPE, "none",
+         "Where the application's secret comes from.", FIELD(azure.client_secret), set_secret,
          .hide = true},
+        {"azure", "token_file", PATH_TYPE, "none",
+         "The file with the federated token of a workload identity.", FIELD(azure.token_file),
+         set_path},
+        {"azure", "authority", "a host, such as login.microsoftonline.com", "the cloud's",
+         "Where tokens come from.", FIELD(azure.authority), set_word},
+        {"azure", "audience", "https://HOST", "the cloud's",
+         "What tokens are for, in a cloud that is not Microsoft's.", FIELD(azure.audience),
+         set_url},
+        {"azure", "ca_file", PATH_TYPE, "the system's authorities",
+         "PEM file with the certificate authorities that are trusted instead.",
+         FIELD(azure.ca_file), set_path},
+        {"azure", "connect_timeout", "1 to 600", "5", "Seconds that a connection may take.",
+         FIELD(azure.connect_timeout), set_timeout},
+        {"azure", "request_timeout", "1 to 600", "15", "Seconds that one request may take.",
+         FIELD(azure.request_timeout), set_timeout},
+        {"azure", "wrap", "local or service", "local",
+         "Where keys are wrapped: here with the public key, or by the vault, which costs a call.",
+         FIELD(azure.wrap_by_service), set_wrap},
+        {"azure", "require_purge_protection", "yes or no", "yes",
+         "Refuse a vault whose keys could be deleted for ever at once.",
+         FIELD(azure.require_purge_protection), set_bool},
+        {"azure", "firewall", "revoked or unreachable", "revoked",
+         "What a refusal by the vault's network rules means.", FIELD(azure.firewall_is_outage),
+         set_firewall},
         {"mount", "allow_other", "yes or no", "yes for root, no for others",
          "Whether other users may use the mount, each with their own rights.",
          FIELD(mount.allow_other), set_bool},

@@ -29,5 +29,8 @@ const struct tk_conf_option *tk_conf_option_at(size_t i);
 /* The number of the option @name in @section, or -1. */
 int tk_conf_option_find(const char *section, const char *name);
 
+/* Whether @section holds the options of a provider, whose name it is. */
+bool tk_conf_is_provider(const char *section);
+
 /* How many options there are at most: room for one note each. */
 enum { TK_CONF_OPTIONS_MAX = 64 };

@@ -48,8 +48,10 @@ static void test_conf_new__defaults(void **state)
         assert_null(conf->volume.fingerprint);
         assert_string_equal(conf->kms.provider, "local");
         assert_null(conf->local.keystore);
-        assert_int_equal(conf->local.passphrase, TK_CONF_PASSPHRASE_NONE);
+        assert_int_equal(conf->local.passphrase.source, TK_CONF_SOURCE_NONE);
         assert_int_equal(conf->mount.allow_other, geteuid() == 0);
+        assert_null(conf->azure.key);
+        assert_true(conf->azure.require_purge_protection);
         assert_false(conf->mount.read_only);
         assert_int_equal(conf->mount.threads, 0);
         assert_false(conf->memory.require_lock);
@@ -82,8 +84,8 @@ static void test_conf_parse__every_option(void **state)
         assert_string_equal(conf->volume.fingerprint,
                             "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
         assert_string_equal(conf->local.keystore, "/a b/c.keystore");
-        assert_int_equal(conf->local.passphrase, TK_CONF_PASSPHRASE_FILE);
-        assert_string_equal(conf->local.passphrase_arg, "/p");
+        assert_int_equal(conf->local.passphrase.source, TK_CONF_SOURCE_FILE);
+        assert_string_equal(conf->local.passphrase.arg, "/p");
         assert_false(conf->mount.allow_other);
         assert_true(conf->mount.read_only);
         assert_int_equal(conf->mount.threads, 64);
@@ -91,19 +93,74 @@ static void test_conf_parse__every_option(void **state)
         assert_int_equal(conf->log.level, TK_CONF_LOG_DEBUG);
 }
 
+static void test_conf_parse__every_azure_option(void **state)
+{
+        TK_CLEANUP(tk_conf_freep)
+        struct tk_conf *conf =
+                parse("[kms]\nprovider = azure\nprevious = /etc/old.conf\n"
+                      "[azure]\nkey = https://v.vault.azure.net/keys/k\nauth = client-secret\n"
+                      "client_id = id\ntenant_id = tenant\ncertificate = /c\n"
+                      "certificate_password = fd:4\nclient_secret = credential:s\n"
+                      "token_file = /t\nauthority = host\naudience = https://a\nca_file = /ca\n"
+                      "connect_timeout = 1\nrequest_timeout = 600\nwrap = service\n"
+                      "require_purge_protection = no\nfirewall = unreachable\n");
+
+        assert_string_equal(conf->kms.provider, "azure");
+        assert_string_equal(conf->kms.previous, "/etc/old.conf");
+        assert_string_equal(conf->azure.key, "https://v.vault.azure.net/keys/k");
+        assert_int_equal(conf->azure.auth, TK_CONF_AUTH_CLIENT_SECRET);
+        assert_string_equal(conf->azure.client_id, "id");
+        assert_string_equal(conf->azure.tenant_id, "tenant");
+        assert_string_equal(conf->azure.certificate, "/c");
+        assert_int_equal(conf->azure.certificate_password.source, TK_CONF_SOURCE_FD);
+        assert_string_equal(conf->azure.certificate_password.arg, "4");
+        assert_int_equal(conf->azure.client_secret.source, TK_CONF_SOURCE_CREDENTIAL);
+        assert_string_equal(conf->azure.client_secret.arg, "s");
+        assert_string_equal(conf->azure.token_file, "/t");
+        assert_string_equal(conf->azure.authority, "host");
+        assert_string_equal(conf->azure.audience, "https://a");
+        assert_string_equal(conf->azure.ca_file, "/ca");
+        assert_int_equal(conf->azure.connect_timeout, 1);
+        assert_int_equal(conf->azure.request_timeout, 600);
+        assert_true(conf->azure.wrap_by_service);
+        assert_false(conf->azure.require_purge_protection);
+        assert_true(conf->azure.firewall_is_outage);
+}
+
+static void test_conf_parse__options_of_another_provider(void **state)
+{
+        assert_refused("[kms]\nprovider = azure\n[azure]\nkey = https://v/keys/k\n"
+                       "[local]\nkeystore = /k\n",
+                       "t.conf:6: 'keystore' in [local] is for [kms] provider = local, but the "
+                       "provider is azure; take the line out, or choose that provider");
+        assert_refused("[azure]\nkey = https://v/keys/k\n",
+                       "t.conf:2: 'key' in [azure] is for [kms] provider = azure, but the "
+                       "provider is local; take the line out, or choose that provider");
+        assert_refused("[kms]\nprovider = azure\n",
+                       "t.conf: [kms] provider = azure needs the root key's identifier, [azure] "
+                       "key = https://VAULT/keys/NAME");
+}
+
+static void test_conf_parse__bad_client_secret_is_not_repeated(void **state)
+{
+        assert_refused("[azure]\nclient_secret = hunter2\n",
+                       "t.conf:2: bad value '...' for 'client_secret' in [azure]; expected: none, "
+                       "prompt, file:/PATH, fd:N or credential:NAME");
+}
+
 static void test_conf_parse__passphrase_sources(void **state)
 {
         static const struct {
                 const char *value;
-                enum tk_conf_passphrase source;
+                enum tk_conf_source source;
                 const char *arg;
         } cases[] = {
-                {"none", TK_CONF_PASSPHRASE_NONE, NULL},
-                {"prompt", TK_CONF_PASSPHRASE_PROMPT, NULL},
-                {"file:/x:y", TK_CONF_PASSPHRASE_FILE, "/x:y"},
-                {"fd:0", TK_CONF_PASSPHRASE_FD, "0"},
-                {"fd:65535", TK_CONF_PASSPHRASE_FD, "65535"},
-                {"credential:a.b", TK_CONF_PASSPHRASE_CREDENTIAL, "a.b"},
+                {"none", TK_CONF_SOURCE_NONE, NULL},
+                {"prompt", TK_CONF_SOURCE_PROMPT, NULL},
+                {"file:/x:y", TK_CONF_SOURCE_FILE, "/x:y"},
+                {"fd:0", TK_CONF_SOURCE_FD, "0"},
+                {"fd:65535", TK_CONF_SOURCE_FD, "65535"},
+                {"credential:a.b", TK_CONF_SOURCE_CREDENTIAL, "a.b"},
         };
 
         for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -112,11 +169,11 @@ static void test_conf_parse__passphrase_sources(void **state)
 
                 snprintf(text, sizeof(text), "[local]\npassphrase = %s\n", cases[i].value);
                 conf = parse(text);
-                assert_int_equal(conf->local.passphrase, cases[i].source);
+                assert_int_equal(conf->local.passphrase.source, cases[i].source);
                 if (cases[i].arg)
-                        assert_string_equal(conf->local.passphrase_arg, cases[i].arg);
+                        assert_string_equal(conf->local.passphrase.arg, cases[i].arg);
                 else
-                        assert_null(conf->local.passphrase_arg);
+                        assert_null(conf->local.passphrase.arg);
         }
 }
 
@@ -150,10 +207,10 @@ static void test_conf_parse__complaints(void **state)
                        "read_only, threads");
         assert_refused("[mont]\nthreads = 1\n",
                        "t.conf:2: unknown section [mont]; known sections are: volume, kms, local, "
-                       "mount, memory, log");
+                       "azure, mount, memory, log");
         assert_refused("threads = 1\n",
                        "t.conf:1: 'threads' stands before the first [section]; known sections "
-                       "are: volume, kms, local, mount, memory, log");
+                       "are: volume, kms, local, azure, mount, memory, log");
         assert_refused("[mount]\nthreads = 1\n\nthreads = 2\n",
                        "t.conf:4: 'threads' in [mount] is given twice, first in line 2 (an "
                        "indented line continues the value above it)");
@@ -175,7 +232,19 @@ static void test_conf_parse__bad_values(void **state)
         } cases[] = {
                 {"volume", "fingerprint", "00", "64 hexadecimal digits"},
                 {"volume", "fingerprint", "", "64 hexadecimal digits"},
-                {"kms", "provider", "clown", "local"},
+                {"kms", "provider", "clown", "local or azure"},
+                {"kms", "previous", "a.conf", "an absolute path, beginning with /"},
+                {"azure", "key", "http://v/keys/k",
+                 "https://VAULT/keys/NAME, or with /VERSION to stay with that one"},
+                {"azure", "auth", "password",
+                 "default, managed-identity, workload-identity, client-certificate, client-secret "
+                 "or azure-cli"},
+                {"azure", "client_id", "", "a GUID"},
+                {"azure", "connect_timeout", "0", "1 to 600"},
+                {"azure", "request_timeout", "601", "1 to 600"},
+                {"azure", "wrap", "remote", "local or service"},
+                {"azure", "require_purge_protection", "1", "yes or no"},
+                {"azure", "firewall", "open", "revoked or unreachable"},
                 {"local", "keystore", "", "an absolute path, beginning with /"},
                 {"mount", "allow_other", "maybe", "yes or no"},
                 {"mount", "read_only", "1", "yes or no"},
@@ -303,6 +372,9 @@ int main(void)
                 cmocka_unit_test(test_conf_new__defaults),
                 cmocka_unit_test(test_conf_parse__empty_is_default),
                 cmocka_unit_test(test_conf_parse__every_option),
+                cmocka_unit_test(test_conf_parse__every_azure_option),
+                cmocka_unit_test(test_conf_parse__options_of_another_provider),
+                cmocka_unit_test(test_conf_parse__bad_client_secret_is_not_repeated),
                 cmocka_unit_test(test_conf_parse__passphrase_sources),
                 cmocka_unit_test(test_conf_parse__bad_passphrase_is_not_repeated),
                 cmocka_unit_test(test_conf_parse__complaints),

@@ -11,9 +11,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
-static char *answer(void *context)
+static char *answer(void *context, const char *request)
 {
-        return strdup(context);
+        return strcmp(request, "status") == 0 ? strdup(context) : NULL;
 }
 
 static int open_here(void)
@@ -48,7 +48,7 @@ static void assert_answered(int dirfd, const char *want)
 {
         TK_CLEANUP(tk_freep) char *text = NULL;
 
-        assert_int_equal(tk_control_ask_status(dirfd, &text), 0);
+        assert_int_equal(tk_control_ask(dirfd, "status", &text), 0);
         assert_string_equal(text, want);
 }
 
@@ -74,7 +74,7 @@ static void test_control__answers_and_cleans_up(void **state)
         assert_answered(dirfd, text);
         assert_null(tk_control_stop(control));
         assert_int_equal(stat("turnkeyfs.sock", &st), -1);
-        assert_int_equal(tk_control_ask_status(dirfd, &none), -ENOENT);
+        assert_int_equal(tk_control_ask(dirfd, "status", &none), -ENOENT);
 }
 
 static void test_control__replaces_a_stale_socket(void **state)
@@ -88,7 +88,7 @@ static void test_control__replaces_a_stale_socket(void **state)
 
         assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
         close(fd);
-        assert_int_equal(tk_control_ask_status(dirfd, &none), -ECONNREFUSED);
+        assert_int_equal(tk_control_ask(dirfd, "status", &none), -ECONNREFUSED);
         control = start(dirfd, text);
         assert_answered(dirfd, text);
         tk_control_stop(control);
@@ -183,7 +183,7 @@ static void test_control__endless_request_is_cut_off(void **state)
         TK_AUTOCLOSE int dirfd = open_here();
         char text[] = "here";
         struct tk_control *control = start(dirfd, text);
-        char noise[4096];
+        char noise[3 * TK_CONTROL_REQUEST_MAX];
         int fd = connect_here();
         char byte;
 
@@ -215,7 +215,7 @@ static void test_control__other_users_are_not_answered(void **state)
 
                 if (setuid(TK_TEST_NOBODY) < 0)
                         _exit(2);
-                _exit(tk_control_ask_status(dirfd, &got) < 0 ? 0 : 1);
+                _exit(tk_control_ask(dirfd, "status", &got) < 0 ? 0 : 1);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFEXITED(status));

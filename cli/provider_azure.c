@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The `azure` backend: the options that kms/azure takes, and its secrets. */
+
+#include "cli/provider.h"
+#include "cli/secret_source.h"
+#include "kms/azure.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const enum tk_azure_auth_kind auth_kinds[] = {
+        [TK_CONF_AUTH_DEFAULT] = TK_AZURE_AUTH_DEFAULT,
+        [TK_CONF_AUTH_MANAGED_IDENTITY] = TK_AZURE_AUTH_MANAGED_IDENTITY,
+        [TK_CONF_AUTH_WORKLOAD_IDENTITY] = TK_AZURE_AUTH_WORKLOAD_IDENTITY,
+        [TK_CONF_AUTH_CLIENT_CERTIFICATE] = TK_AZURE_AUTH_CLIENT_CERTIFICATE,
+        [TK_CONF_AUTH_CLIENT_SECRET] = TK_AZURE_AUTH_CLIENT_SECRET,
+        [TK_CONF_AUTH_AZURE_CLI] = TK_AZURE_AUTH_AZURE_CLI,
+};
+
+static int locate(const struct tk_conf *conf, const struct tk_provider_volume *volume,
+                  char **ret_place, struct tk_fault *fault)
+{
+        (void)volume;
+        if (!tk_kms_azure_is_key(conf->azure.key))
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%s: [azure] key = %s is no key identifier, such as "
+                                    "https://VAULT.vault.azure.net/keys/NAME",
+                                    conf->path, conf->azure.key);
+        *ret_place = strdup(conf->azure.key);
+        return *ret_place ? 0 : -ENOMEM;
+}
+
+static int is_interactive(const struct tk_conf *conf, const char *key, struct tk_fault *fault)
+{
+        (void)key;
+        (void)fault;
+        return tk_secret_source_is_interactive(&conf->azure.client_secret) ||
+               tk_secret_source_is_interactive(&conf->azure.certificate_password);
+}
+
+static int read_secrets(const struct tk_conf *conf, struct tk_secret **ret_secret,
+                        struct tk_secret **ret_password, struct tk_fault *fault)
+{
+        const struct tk_secret_ask secret = {.what = "client secret",
+                                             .option = "[azure] client_secret",
+                                             .label = conf->azure.key};
+        const struct tk_secret_ask password = {
+                .what = "certificate password",
+                .option = "[azure] certificate_password",
+                .label = conf->azure.certificate ? conf->azure.certificate : "the certificate"};
+        int r;
+
+        r = tk_secret_source_read(&conf->azure.client_secret, &secret, ret_secret, fault);
+        if (r < 0)
+                return r;
+        return tk_secret_source_read(&conf->azure.certificate_password, &password, ret_password,
+                                     fault);
+}
+
+static int open_key(const struct tk_conf *conf, const char *key, struct tk_kms **ret_kms,
+                    struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *secret = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *password = NULL;
+        struct tk_kms_azure_options options = {
+                .key = key,
+                .auth = auth_kinds[conf->azure.auth],
+                .client_id = conf->azure.client_id,
+                .tenant_id = conf->azure.tenant_id,
+                .certificate = conf->azure.certificate,
+                .token_file = conf->azure.token_file,
+                .authority = conf->azure.authority,
+                .audience = conf->azure.audience,
+                .ca_file = conf->azure.ca_file,
+                .connect_timeout_ms = conf->azure.connect_timeout * 1000,
+                .request_timeout_ms = conf->azure.request_timeout * 1000,
+                .wrap = conf->azure.wrap_by_service ? TK_AZURE_WRAP_SERVICE : TK_AZURE_WRAP_LOCAL,
+                .allow_purge = !conf->azure.require_purge_protection,
+                .firewall_is_outage = conf->azure.firewall_is_outage,
+        };
+        int r;
+
+        r = read_secrets(conf, &secret, &password, fault);
+        if (r < 0)
+                return r;
+        options.secret = secret;
+        options.certificate_password = password;
+        return tk_kms_azure_open(&options, ret_kms, fault);
+}
+
+/* Nothing is made in the vault: whoever owns it makes the key, and knows of it. */
+static int make(const struct tk_conf *conf, const char *key, bool *ret_made,
+                struct tk_kms **ret_kms, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        char version[TK_KMS_VERSION_MAX];
+        size_t len;
+        int r;
+
+        *ret_made = false;
+        r = open_key(conf, key, &kms, fault);
+        if (r == 0)
+                r = tk_kms_current(kms, version, fault);
+        if (r == -EKEYREVOKED) {
+                len = strlen(fault->text);
+                snprintf(fault->text + len, sizeof(fault->text) - len,
+                         "; if the key was never made: turnkeyfs key create -c %s", conf->path);
+        }
+        if (r < 0)
+                return r;
+        *ret_kms = TK_TAKE(kms);
+        return 0;
+}
+
+static int create(const struct tk_conf *conf, const char *key, const struct tk_kms_key_spec *spec,
+                  struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        int r = open_key(conf, key, &kms, fault);
+
+        return r < 0 ? r : tk_kms_admin_create(kms, spec, fault);
+}
+
+static int recover(const struct tk_conf *conf, const char *key, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        int r = open_key(conf, key, &kms, fault);
+
+        return r < 0 ? r : tk_kms_admin_recover(kms, fault);
+}
+
+static int fds(const struct tk_conf *conf, int ret_fds[2])
+{
+        const struct tk_conf_secret *const secrets[] = {&conf->azure.client_secret,
+                                                        &conf->azure.certificate_password};
+        int count = 0;
+
+        for (size_t i = 0; i < 2; i++)
+                if (tk_secret_source_fd(secrets[i]) >= 0)
+                        ret_fds[count++] = tk_secret_source_fd(secrets[i]);
+        return count;
+}
+
+const struct tk_provider_backend tk_provider_azure = {
+        .name = "azure",
+        .place_name = "key",
+        .locate = locate,
+        .is_interactive = is_interactive,
+        .open = open_key,
+        .make = make,
+        .create = create,
+        .recover = recover,
+        .fds = fds,
+};
