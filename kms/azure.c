@@ -188,7 +188,7 @@ static int wrap_locally(const struct tk_azure *azure, const struct tk_azure_key 
 {
         TK_CLEANUP(tk_rsa_freep) struct tk_rsa *rsa = NULL;
         uint8_t blob[TK_RSA_BYTES_MAX];
-        size_t len;
+        size_t len = 0;
         int r;
 
         r = tk_rsa_new_public(key->n, key->n_len, key->e, key->e_len, &rsa);

@@ -27,8 +27,7 @@ enum tk_azure_wrap_place {
 
 /* Everything is borrowed for the call. NULL and 0 mean "the default". */
 struct tk_kms_azure_options {
-        const char *key; /* https://VAULT/keys/NAME, or .../NAME/VERSION: pinned */
-        enum tk_azure_auth_kind auth;
+        const char *key;         /* https://VAULT/keys/NAME, or .../NAME/VERSION: pinned */
         const char *client_id;   /* of the application, or of a user-assigned identity */
         const char *tenant_id;   /* default: what the vault says */
         const char *certificate; /* PEM file: certificate and private key */
@@ -38,12 +37,13 @@ struct tk_kms_azure_options {
         const char *authority;          /* host, or https://host; default: the cloud's */
         const char *audience;           /* https://HOST; only for a cloud that is not Microsoft's */
         const char *ca_file;            /* PEM; trusted instead of the system's authorities */
-        unsigned connect_timeout_ms;    /* default 5 s */
-        unsigned request_timeout_ms;    /* default 15 s */
-        unsigned deadline_ms;           /* for a call with all its attempts; default 60 s */
+        enum tk_azure_auth_kind auth;
         enum tk_azure_wrap_place wrap;
-        bool allow_purge;        /* accept a vault without purge protection */
-        bool firewall_is_outage; /* 403 by the vault's network rules: unreachable, not revoked */
+        unsigned connect_timeout_ms; /* default 5 s */
+        unsigned request_timeout_ms; /* default 15 s */
+        unsigned deadline_ms;        /* for a call with all its attempts; default 60 s */
+        bool allow_purge;            /* accept a vault without purge protection */
+        bool firewall_is_outage;     /* 403 by its network rules: unreachable, not revoked */
 };
 
 /*

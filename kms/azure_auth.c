@@ -344,7 +344,7 @@ int tk_azure_auth_build_assertion(const struct tk_azure_assertion *assertion,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *claims = NULL;
         struct tk_text text = {0};
         uint8_t signature[TK_RSA_BYTES_MAX];
-        size_t signature_len;
+        size_t signature_len = 0;
         int r;
 
         r = build_header(assertion, &header);

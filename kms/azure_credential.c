@@ -25,15 +25,15 @@ static const struct tk_azure_credential credentials[] = {
 
 /* In the order of Azure's own clients; the name is the one that AZURE_TOKEN_CREDENTIALS uses. */
 static const struct link {
-        enum tk_azure_auth_kind kind;
         const char *name;
+        enum tk_azure_auth_kind kind;
         bool production;
 } chain[] = {
-        {TK_AZURE_AUTH_CLIENT_SECRET, "EnvironmentCredential", true},
-        {TK_AZURE_AUTH_CLIENT_CERTIFICATE, "EnvironmentCredential", true},
-        {TK_AZURE_AUTH_WORKLOAD_IDENTITY, "WorkloadIdentityCredential", true},
-        {TK_AZURE_AUTH_MANAGED_IDENTITY, "ManagedIdentityCredential", true},
-        {TK_AZURE_AUTH_AZURE_CLI, "AzureCliCredential", false},
+        {"EnvironmentCredential", TK_AZURE_AUTH_CLIENT_SECRET, true},
+        {"EnvironmentCredential", TK_AZURE_AUTH_CLIENT_CERTIFICATE, true},
+        {"WorkloadIdentityCredential", TK_AZURE_AUTH_WORKLOAD_IDENTITY, true},
+        {"ManagedIdentityCredential", TK_AZURE_AUTH_MANAGED_IDENTITY, true},
+        {"AzureCliCredential", TK_AZURE_AUTH_AZURE_CLI, false},
 };
 
 int tk_azure_read_file(const char *path, size_t max, struct tk_secret **ret_text)

@@ -156,7 +156,7 @@ static int run(const struct tk_azure_net *net, char *const argv[], int64_t deadl
                struct tk_secret **ret_text, size_t *ret_len)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
-        struct child child;
+        struct child child = {.fd = -1};
         int ended;
         int r;
 

@@ -120,7 +120,7 @@ static int token_new(const struct tk_azure_grant *grant, int64_t asked_ms,
         atomic_init(&token->refs, 1);
         token->renew_ms = asked_ms + renewal_of(lifetime_ms);
         token->end_ms = asked_ms + lifetime_ms -
-                        (lifetime_ms > 4 * MARGIN_MS ? MARGIN_MS : lifetime_ms / 4);
+                        (lifetime_ms > INT64_C(4) * MARGIN_MS ? MARGIN_MS : lifetime_ms / 4);
         *ret_token = token;
         return 0;
 }

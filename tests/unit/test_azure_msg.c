@@ -38,6 +38,7 @@ static void test_tk_azure_id_parse__refused(void **state)
                 "https://v.vault.azure.net/keys/",
                 "https://v.vault.azure.net/keys/kek/",
                 "https://v.vault.azure.net/keys//kek",
+                /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): a macro in it */
                 "https://v.vault.azure.net/keys/kek/" VERSION "/",
                 "https://v.vault.azure.net/keys/kek/a/b",
                 "https://v.vault.azure.net/keys/k_k",
@@ -198,6 +199,7 @@ static void test_tk_azure_msg_parse_key__refused(void **state)
                 "\"enabled\":true,\"exp\":-1",
                 "\"enabled\":true,\"exp\":9000000000000000000",
                 "\"enabled\":true,\"recoveryLevel\":7",
+                /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): one long text */
                 "\"enabled\":true,\"recoveryLevel\":"
                 "\"0123456789012345678901234567890123456789012345678901234567890123\"",
         };
@@ -256,7 +258,8 @@ static void test_tk_azure_msg_purge_protected__levels(void **state)
         for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
                 struct tk_azure_attributes attributes = {0};
 
-                strcpy(attributes.recovery_level, levels[i].level);
+                snprintf(attributes.recovery_level, sizeof(attributes.recovery_level), "%s",
+                         levels[i].level);
                 assert_int_equal(tk_azure_msg_purge_protected(&attributes), levels[i].protected);
         }
 }
@@ -327,39 +330,38 @@ static void test_tk_azure_msg_judge__table(void **state)
 {
         static const struct {
                 int status;
-                const char *text;
                 enum tk_azure_verdict verdict;
+                const char *text;
         } rows[] = {
-                {200, "{}", TK_AZURE_GOOD},
-                {204, "", TK_AZURE_GOOD},
-                {403, ERROR("Forbidden", "KeyDisabled"), TK_AZURE_KEY_DISABLED},
-                {403, ERROR("Forbidden", "KeyOperationForbidden"), TK_AZURE_KEY_FORBIDS},
-                {403, ERROR("Forbidden", "KeyExpired"), TK_AZURE_KEY_EXPIRED},
-                {403, ERROR("Forbidden", "KeyNotYetValid"), TK_AZURE_KEY_EXPIRED},
-                {403, ERROR("Forbidden", "ForbiddenByRbac"), TK_AZURE_DENIED_ROLE},
-                {403, ERROR("Forbidden", "ForbiddenByPolicy"), TK_AZURE_DENIED_POLICY},
-                {403, ERROR("Forbidden", "AccessDenied"), TK_AZURE_DENIED_POLICY},
-                {403, ERROR("Forbidden", "ForbiddenByFirewall"), TK_AZURE_FIREWALL},
-                {403, ERROR("Forbidden", "ForbiddenByConnection"), TK_AZURE_PRIVATE_ONLY},
-                {403, ERROR("Forbidden", "SomethingNew"), TK_AZURE_DENIED},
-                {403, "{\"error\":{\"code\":\"ForbiddenByRbac\"}}", TK_AZURE_DENIED_ROLE},
-                {403, "{\"error\":{\"code\":\"Forbidden\"}}", TK_AZURE_DENIED},
-                {403, "<html>", TK_AZURE_DENIED},
-                {403,
+                {200, TK_AZURE_GOOD, "{}"},
+                {204, TK_AZURE_GOOD, ""},
+                {403, TK_AZURE_KEY_DISABLED, ERROR("Forbidden", "KeyDisabled")},
+                {403, TK_AZURE_KEY_FORBIDS, ERROR("Forbidden", "KeyOperationForbidden")},
+                {403, TK_AZURE_KEY_EXPIRED, ERROR("Forbidden", "KeyExpired")},
+                {403, TK_AZURE_KEY_EXPIRED, ERROR("Forbidden", "KeyNotYetValid")},
+                {403, TK_AZURE_DENIED_ROLE, ERROR("Forbidden", "ForbiddenByRbac")},
+                {403, TK_AZURE_DENIED_POLICY, ERROR("Forbidden", "ForbiddenByPolicy")},
+                {403, TK_AZURE_DENIED_POLICY, ERROR("Forbidden", "AccessDenied")},
+                {403, TK_AZURE_FIREWALL, ERROR("Forbidden", "ForbiddenByFirewall")},
+                {403, TK_AZURE_PRIVATE_ONLY, ERROR("Forbidden", "ForbiddenByConnection")},
+                {403, TK_AZURE_DENIED, ERROR("Forbidden", "SomethingNew")},
+                {403, TK_AZURE_DENIED_ROLE, "{\"error\":{\"code\":\"ForbiddenByRbac\"}}"},
+                {403, TK_AZURE_DENIED, "{\"error\":{\"code\":\"Forbidden\"}}"},
+                {403, TK_AZURE_DENIED, "<html>"},
+                {403, TK_AZURE_KEY_DISABLED,
                  "{\"error\":{\"code\":\"Forbidden\",\"innererror\":{\"code\":\"New\","
-                 "\"innererror\":{\"code\":\"KeyDisabled\"}}}}",
-                 TK_AZURE_KEY_DISABLED},
-                {404, "{\"error\":{\"code\":\"KeyNotFound\"}}", TK_AZURE_KEY_GONE},
-                {401, "", TK_AZURE_NOT_ACCEPTED},
-                {400, "{\"error\":{\"code\":\"BadParameter\"}}", TK_AZURE_BAD_REQUEST},
-                {409, "", TK_AZURE_CONFLICT},
-                {408, "", TK_AZURE_BUSY},
-                {429, "", TK_AZURE_BUSY},
-                {500, "", TK_AZURE_BUSY},
-                {503, "", TK_AZURE_BUSY},
-                {302, "", TK_AZURE_STRANGE},
-                {418, "", TK_AZURE_STRANGE},
-                {0, "", TK_AZURE_STRANGE},
+                 "\"innererror\":{\"code\":\"KeyDisabled\"}}}}"},
+                {404, TK_AZURE_KEY_GONE, "{\"error\":{\"code\":\"KeyNotFound\"}}"},
+                {401, TK_AZURE_NOT_ACCEPTED, ""},
+                {400, TK_AZURE_BAD_REQUEST, "{\"error\":{\"code\":\"BadParameter\"}}"},
+                {409, TK_AZURE_CONFLICT, ""},
+                {408, TK_AZURE_BUSY, ""},
+                {429, TK_AZURE_BUSY, ""},
+                {500, TK_AZURE_BUSY, ""},
+                {503, TK_AZURE_BUSY, ""},
+                {302, TK_AZURE_STRANGE, ""},
+                {418, TK_AZURE_STRANGE, ""},
+                {0, TK_AZURE_STRANGE, ""},
         };
 
         for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)

@@ -62,6 +62,11 @@ static void fake_sleep(void *context, int64_t ms)
         net.slept_ms += ms;
 }
 
+static void pass_s(int64_t seconds)
+{
+        net.now_ms += seconds * 1000;
+}
+
 static int64_t fake_unix_now(void *context)
 {
         (void)context;
@@ -212,10 +217,10 @@ static void test_token__renewed_at_half_of_its_life(void **state)
 
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
-        net.now_ms += 1799 * 1000;
+        pass_s(1799);
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
-        net.now_ms += 2 * 1000;
+        pass_s(2);
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok2");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
 }
@@ -228,17 +233,17 @@ static void test_token__old_one_serves_while_renewal_fails(void **state)
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
         net.token_service = false;
-        net.now_ms += 1801 * 1000;
+        pass_s(1801);
         EXPECT(ENTRA, .failure = TK_HTTP_NO_CONNECT); /* once, without a second attempt */
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
-        net.now_ms += 31 * 1000;
+        pass_s(31);
         EXPECT(ENTRA, .failure = TK_HTTP_TIMEOUT);
         EXPECT(KEY "/" V1 "/unwrapkey", 200, UNWRAPPED, .wants = "Bearer tok1");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
-        net.now_ms += 1800 * 1000;
+        pass_s(1800);
         EXPECT(ENTRA, 401, "{\"error\":\"invalid_client\",\"error_codes\":[7000222]}");
         assert_int_equal(unwrap(kms, &good_wrap, &fault), -EACCES);
         assert_non_null(strstr(fault.text, "secret has expired"));
@@ -415,7 +420,7 @@ static void test_call__retry_after_behind_the_deadline(void **state)
         /* The gate is shut for all: nothing is sent. */
         assert_int_equal(unwrap(kms, &good_wrap, &fault), -ENOKEY);
         assert_int_equal(net.slept_ms, 0);
-        net.now_ms += 3601 * 1000;
+        pass_s(3601);
         EXPECT(KEY "/" V1, 200, UNWRAPPED);
         assert_int_equal(unwrap(kms, &good_wrap, &fault), 0);
         all_asked();
@@ -645,7 +650,7 @@ static void test_wrap__by_the_service(void **state)
         /* The description is fresh for a minute. */
         EXPECT(KEY "/" V1 "/wrapkey", 403, FORBIDDEN("KeyExpired"));
         assert_int_equal(tk_kms_wrap(kms, V1, key, &wrap, &fault), -EKEYEXPIRED);
-        net.now_ms += 61 * 1000;
+        pass_s(61);
         EXPECT(KEY "/" V1 "?", 403, FORBIDDEN("KeyDisabled"));
         assert_int_equal(tk_kms_wrap(kms, V1, key, &wrap, &fault), -EKEYREVOKED);
         all_asked();

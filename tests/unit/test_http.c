@@ -30,34 +30,59 @@ static struct {
         int fd;
         unsigned port;
         pthread_t thread;
-        const struct script *script;
         atomic_uint connections;
-        atomic_uint requests;
-        char last[REQUEST_MAX]; /* the last request; read when its answer is there */
-} server;
+        pthread_mutex_t lock;
+        const struct script *script; /* under lock: for the next request */
+        unsigned requests;           /* under lock */
+        char last[REQUEST_MAX];      /* under lock: the last request */
+} server = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void play(const struct script *script)
+{
+        TK_LOCK_SCOPE(&server.lock);
+        server.script = script;
+        server.requests = 0;
+}
+
+static unsigned requests(void)
+{
+        TK_LOCK_SCOPE(&server.lock);
+        return server.requests;
+}
+
+/* Whether the last request has @piece. */
+static bool last_has(const char *piece)
+{
+        TK_LOCK_SCOPE(&server.lock);
+        return strstr(server.last, piece) != NULL;
+}
 
 /* One request with its body. False when the client has gone. */
 static bool read_request(int fd)
 {
+        char text[REQUEST_MAX];
         size_t len = 0;
         size_t body = 0;
 
         for (;;) {
                 char *end;
-                ssize_t n = read(fd, server.last + len, sizeof(server.last) - 1 - len);
+                ssize_t n = read(fd, text + len, sizeof(text) - 1 - len);
 
                 if (n <= 0)
                         return false;
                 len += (size_t)n;
-                server.last[len] = '\0';
-                end = strstr(server.last, "\r\n\r\n");
+                text[len] = '\0';
+                end = strstr(text, "\r\n\r\n");
                 if (!end)
                         continue;
-                if (strstr(server.last, "Content-Length: "))
-                        body = strtoul(strstr(server.last, "Content-Length: ") + 16, NULL, 10);
-                if (len >= (size_t)(end + 4 - server.last) + body)
-                        return true;
+                if (strstr(text, "Content-Length: "))
+                        body = strtoul(strstr(text, "Content-Length: ") + 16, NULL, 10);
+                if (len >= (size_t)(end + 4 - text) + body)
+                        break;
         }
+        TK_LOCK_SCOPE(&server.lock);
+        memcpy(server.last, text, len + 1);
+        return true;
 }
 
 static void send_text(int fd, const char *text)
@@ -84,10 +109,16 @@ static void send_flood(int fd, const struct script *script)
                 send_text(fd, "abcdefghijklmnopqrstuvwxyz012345");
 }
 
+static const struct script *next_step(void)
+{
+        TK_LOCK_SCOPE(&server.lock);
+        return &server.script[server.requests++];
+}
+
 static void serve(int fd)
 {
         while (read_request(fd)) {
-                const struct script *script = &server.script[server.requests++];
+                const struct script *script = next_step();
 
                 if (script->text)
                         send_text(fd, script->text);
@@ -124,7 +155,7 @@ static int start_server(void **state)
         socklen_t len = sizeof(address);
 
         server.connections = 0;
-        server.requests = 0;
+        play(NULL);
         server.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (bind(server.fd, (struct sockaddr *)&address, len) < 0 || listen(server.fd, 16) < 0 ||
             getsockname(server.fd, (struct sockaddr *)&address, &len) < 0)
@@ -171,7 +202,7 @@ static enum tk_http_failure failure_of(const struct script *script)
         struct tk_http_answer answer;
         int r;
 
-        server.script = script;
+        play(script);
         r = get(http, &answer);
         tk_http_answer_done(&answer);
         assert_int_equal(r, answer.failure == TK_HTTP_ANSWERED ? 0 : -EHOSTUNREACH);
@@ -190,7 +221,7 @@ static void test_tk_http_perform__answer(void **state)
         TK_CLEANUP(tk_http_freep) struct tk_http *http = made();
         TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
 
-        server.script = script;
+        play(script);
         assert_int_equal(get(http, &answer), 0);
         assert_int_equal(answer.status, 401);
         assert_string_equal(tk_text_of(answer.body), "hello");
@@ -200,7 +231,7 @@ static void test_tk_http_perform__answer(void **state)
         assert_string_equal(answer.retry_after_ms, "15");
         assert_int_equal(answer.retry_after_date, 120);
         assert_int_equal(answer.date, 100);
-        assert_non_null(strstr(server.last, "GET /path?q=1 HTTP/1.1\r\n"));
+        assert_true(last_has("GET /path?q=1 HTTP/1.1\r\n"));
 }
 
 static void test_tk_http_perform__bearer_challenge_counts(void **state)
@@ -211,7 +242,7 @@ static void test_tk_http_perform__bearer_challenge_counts(void **state)
         TK_CLEANUP(tk_http_freep) struct tk_http *http = made();
         TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
 
-        server.script = script;
+        play(script);
         assert_int_equal(get(http, &answer), 0);
         assert_string_equal(answer.challenge, "Bearer a=\"b\"");
 }
@@ -234,25 +265,25 @@ static void test_tk_http_perform__sends_body_and_headers(void **state)
                                           .content_type = "application/json",
                                           .local = true};
 
-        server.script = script;
+        play(script);
         assert_int_equal(tk_http_perform(http, &request, &answer), 0);
         assert_string_equal(tk_text_of(answer.body), "abcde");
         assert_string_equal(answer.request_id, "");
-        assert_non_null(strstr(server.last, "PATCH /path?q=1 HTTP/1.1\r\n"));
-        assert_non_null(strstr(server.last, "\r\nX-Key: v\r\n"));
-        assert_non_null(strstr(server.last, "\r\nContent-Type: application/json\r\n"));
-        assert_non_null(strstr(server.last, "\r\nContent-Length: 7\r\n"));
-        assert_null(strstr(server.last, "Expect:"));
-        assert_non_null(strstr(server.last, "\r\n\r\n{\"a\":1}"));
+        assert_true(last_has("PATCH /path?q=1 HTTP/1.1\r\n"));
+        assert_true(last_has("\r\nX-Key: v\r\n"));
+        assert_true(last_has("\r\nContent-Type: application/json\r\n"));
+        assert_true(last_has("\r\nContent-Length: 7\r\n"));
+        assert_false(last_has("Expect:"));
+        assert_true(last_has("\r\n\r\n{\"a\":1}"));
         tk_http_answer_done(&answer);
 
         /* The next request on the handle has nothing left of this one. */
         assert_int_equal(get(http, &answer), 0);
         assert_int_equal(answer.status, 204);
         assert_string_equal(tk_text_of(answer.body), "");
-        assert_null(strstr(server.last, "X-Key"));
-        assert_null(strstr(server.last, "Content-Type"));
-        assert_null(strstr(server.last, "Content-Length"));
+        assert_false(last_has("X-Key"));
+        assert_false(last_has("Content-Type"));
+        assert_false(last_has("Content-Length"));
         assert_int_equal(server.connections, 1);
 }
 
@@ -263,10 +294,10 @@ static void test_tk_http_perform__redirect_is_not_followed(void **state)
         TK_CLEANUP(tk_http_freep) struct tk_http *http = made();
         TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
 
-        server.script = script;
+        play(script);
         assert_int_equal(get(http, &answer), 0);
         assert_int_equal(answer.status, 302);
-        assert_int_equal(server.requests, 1);
+        assert_int_equal(requests(), 1);
 }
 
 static void test_tk_http_perform__once_never_uses_an_old_connection(void **state)
@@ -280,12 +311,12 @@ static void test_tk_http_perform__once_never_uses_an_old_connection(void **state
                 .method = TK_HTTP_POST, .url = url(), .local = true, .once = true};
         struct tk_http_answer answer;
 
-        server.script = script;
+        play(script);
         assert_int_equal(get(http, &answer), 0);
         tk_http_answer_done(&answer);
         assert_int_equal(tk_http_perform(http, &request, &answer), -EHOSTUNREACH);
         assert_int_equal(answer.failure, TK_HTTP_BROKEN);
-        assert_int_equal(server.requests, 2);
+        assert_int_equal(requests(), 2);
 }
 
 static void test_tk_http_perform__bounds(void **state)
@@ -293,12 +324,10 @@ static void test_tk_http_perform__bounds(void **state)
         static const struct script fits[] = {{.flood = TK_HTTP_ANSWER_MAX, .close = true}};
         static const struct script body[] = {{.flood = TK_HTTP_ANSWER_MAX + 32, .close = true}};
         static const struct script headers[] = {
-                {.flood = 256 * 1024, .flood_headers = true, .close = true}};
+                {.flood = 262144, .flood_headers = true, .close = true}};
 
         assert_int_equal(failure_of(fits), TK_HTTP_ANSWERED);
-        server.requests = 0;
         assert_int_equal(failure_of(body), TK_HTTP_TOO_LARGE);
-        server.requests = 0;
         assert_int_equal(failure_of(headers), TK_HTTP_TOO_LARGE);
 }
 
@@ -312,12 +341,11 @@ static void test_tk_http_perform__broken(void **state)
                 "SSH-2.0-OpenSSH_9.2\r\n",
                 "<html>\r\n",
         };
+        static struct script scripts[sizeof(texts) / sizeof(texts[0])];
 
         for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-                struct script script = {.text = texts[i], .close = true};
-
-                server.requests = 0;
-                assert_int_not_equal(failure_of(&script), TK_HTTP_ANSWERED);
+                scripts[i] = (struct script){.text = texts[i], .close = true};
+                assert_int_not_equal(failure_of(&scripts[i]), TK_HTTP_ANSWERED);
         }
 }
 
@@ -331,7 +359,6 @@ static void test_tk_http_perform__slow_server(void **state)
 
         clock_gettime(CLOCK_MONOTONIC, &from);
         assert_int_equal(failure_of(silent), TK_HTTP_TIMEOUT);
-        server.requests = 0;
         assert_int_equal(failure_of(half), TK_HTTP_TIMEOUT);
         clock_gettime(CLOCK_MONOTONIC, &to);
         assert_in_range(to.tv_sec - from.tv_sec, 1, 4);
@@ -363,7 +390,7 @@ static void test_tk_http_perform__only_https_beyond_this_machine(void **state)
                 assert_int_equal(tk_http_perform(http, &request, &answer), -EHOSTUNREACH);
                 assert_int_equal(answer.failure, TK_HTTP_NOT_ALLOWED);
         }
-        assert_int_equal(server.requests, 0);
+        assert_int_equal(requests(), 0);
 }
 
 static void test_tk_http_perform__local_services_without_proxy(void **state)
@@ -374,7 +401,7 @@ static void test_tk_http_perform__local_services_without_proxy(void **state)
 
         setenv("http_proxy", "http://127.0.0.1:1", 1);
         setenv("all_proxy", "http://127.0.0.1:1", 1);
-        server.script = script;
+        play(script);
         assert_int_equal(get(http, &answer), 0);
         unsetenv("http_proxy");
         unsetenv("all_proxy");
