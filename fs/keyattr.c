@@ -29,6 +29,7 @@ struct candidate {
         struct tk_record record;
         struct tk_secret *dek; /* NULL: not usable */
         bool present;
+        bool unreadable; /* the mode forbids it, as of a file that is only to be written */
 };
 
 static void candidate_done(struct candidate *candidate)
@@ -51,7 +52,8 @@ static int read_attribute(struct tk_fs *fs, int fd, struct candidate *ret_candid
         ssize_t n;
 
         n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_MAX);
-        if (n == -ENODATA || n == -ERANGE || n == -ENOTSUP)
+        ret_candidate->unreadable = n == -EACCES;
+        if (n == -ENODATA || n == -ERANGE || n == -ENOTSUP || n == -EACCES)
                 return 0;
         if (n < 0)
                 return (int)n;
@@ -177,7 +179,7 @@ static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
                 undecided = r == NOBODY_WINS;
         }
 
-        ret_keyattr->attribute_bad = winner != attribute;
+        ret_keyattr->attribute_bad = winner != attribute && !attribute->unreadable;
         /* Undecided, neither is overwritten: it may be all that is left of the file's key. */
         ret_keyattr->copy_bad = backing_size > 0 && winner != copy && !undecided &&
                                 (!copy->dek || memcmp(copy->record.bytes, attribute->record.bytes,

@@ -61,17 +61,21 @@ static void backing_path(int fd, char *path, size_t max)
         path[n < 0 ? 0 : n] = '\0';
 }
 
-static void note_heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
+/* One good record is enough: a file opens also if the other can't be rewritten now. */
+static void heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
 {
         char path[PATH_MAX];
+        int r = tk_keyattr_heal(fd, keyattr);
 
-        fs->stats.records_restored++;
+        fs->stats.records_restored += r == 0;
         backing_path(fd, path, sizeof(path));
         tk_log_limited(TK_LOG_WARNING,
-                       "%s: the key record's %s was missing, damaged or another file's; rewritten "
-                       "from its %s",
+                       "%s: the key record's %s was missing, damaged or another file's; %s from "
+                       "its %s%s%s",
                        path, keyattr->attribute_bad ? "attribute" : "copy in the file",
-                       keyattr->attribute_bad ? "copy in the file" : "attribute");
+                       r == 0 ? "rewritten" : "it could not be rewritten",
+                       keyattr->attribute_bad ? "copy in the file" : "attribute",
+                       r == 0 ? "" : ": ", r == 0 ? "" : strerror(-r));
 }
 
 static void note_unusable(struct tk_fs *fs, int fd, int error)
@@ -99,12 +103,10 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         if (r == -ENODATA) {
                 /* A crash between creation and its record: the file has no bytes to lose. */
                 r = tk_keyattr_make(fs, &keyattr.dek, &keyattr.record);
-                keyattr.attribute_bad = true;
                 if (r == 0 && file->writable)
                         r = tk_keyattr_store(file->fd, &keyattr.record);
         } else if (r == 0 && file->writable && (keyattr.attribute_bad || keyattr.copy_bad)) {
-                note_heal(fs, file->fd, &keyattr);
-                r = tk_keyattr_heal(file->fd, &keyattr);
+                heal(fs, file->fd, &keyattr);
         }
         if (r < 0) {
                 tk_secret_free(keyattr.dek);
