@@ -13,148 +13,8 @@
 
 #include "kms/azure_provider.h"
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-enum {
-        /* How old the description of a version may be when it wraps locally. */
-        FRESH_MS = 60 * 1000,
-        /* A few minutes of leeway for clocks, as the vault itself gives. */
-        LEEWAY_S = 300,
-};
-
-/* Reading keys */
-
-static const char *pinned_or_newest(const struct tk_azure *azure)
-{
-        return azure->client->key.version;
-}
-
-/* Remember it in place of an older reading, or of the oldest. */
-static void remember(struct tk_azure *azure, const struct tk_azure_key *key)
-{
-        size_t place = 0;
-
-        TK_LOCK_SCOPE(&azure->lock);
-        for (size_t i = 0; i < TK_AZURE_KNOWN_MAX; i++) {
-                const struct tk_azure_known *known = &azure->known[i];
-
-                if (known->read_ms &&
-                    tk_azure_same_version(known->key.id.version, key->id.version)) {
-                        place = i;
-                        break;
-                }
-                if (known->read_ms < azure->known[place].read_ms)
-                        place = i;
-        }
-        azure->known[place].key = *key;
-        azure->known[place].read_ms = tk_azure_net_now(&azure->client->net);
-}
-
-static bool recall(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key)
-{
-        int64_t now = tk_azure_net_now(&azure->client->net);
-
-        TK_LOCK_SCOPE(&azure->lock);
-        for (size_t i = 0; i < TK_AZURE_KNOWN_MAX; i++) {
-                const struct tk_azure_known *known = &azure->known[i];
-
-                if (known->read_ms == 0 || now - known->read_ms > FRESH_MS ||
-                    !tk_azure_same_version(known->key.id.version, version))
-                        continue;
-                *ret_key = known->key;
-                return true;
-        }
-        return false;
-}
-
-int tk_azure_read_key(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key,
-                      struct tk_fault *fault)
-{
-        struct tk_azure_client *client = azure->client;
-        TK_CLEANUP(tk_http_answer_done) struct tk_http_answer answer = {0};
-        struct tk_azure_key key;
-        char url[TK_HTTP_URL_MAX];
-        int r;
-
-        tk_azure_client_url(client, "keys", version, "", url);
-        r = tk_azure_client_call(client,
-                                 &(struct tk_azure_call){.operation = &tk_azure_get,
-                                                         .method = TK_HTTP_GET,
-                                                         .url = url,
-                                                         .version = version},
-                                 &answer, fault);
-        if (r < 0)
-                return r;
-        r = tk_azure_msg_parse_key(tk_text_of(answer.body), tk_text_len(answer.body), &key);
-        if (r == -EBADMSG)
-                return tk_azure_client_say_nonsense(client, &answer, "it is no key", fault);
-        if (r < 0)
-                return r;
-        if (!tk_azure_id_same_key(&key.id, &client->key) ||
-            (version[0] && !tk_azure_same_version(key.id.version, version)))
-                return tk_azure_client_say_nonsense(client, &answer, "it is about another key",
-                                                    fault);
-        remember(azure, &key);
-        *ret_key = key;
-        return 0;
-}
-
-static int check_type(const struct tk_azure *azure, const struct tk_azure_key *key,
-                      struct tk_fault *fault)
-{
-        const char *algorithm = tk_azure_msg_algorithm(key->type);
-
-        if (!algorithm)
-                return tk_fault_set(fault, TK_FAULT_CONFIG, -ENOTSUP,
-                                    "the root key %s is of type %s, which can't wrap keys; use an "
-                                    "RSA key: az keyvault key create --kty RSA --size 3072",
-                                    azure->client->url, key->type);
-        return 0;
-}
-
-/* Whether new keys may be wrapped by it: enabled, within its dates, safe from being lost. */
-static int check_for_wrapping(const struct tk_azure *azure, const struct tk_azure_key *key,
-                              struct tk_fault *fault)
-{
-        const struct tk_azure_client *client = azure->client;
-        int64_t now = tk_azure_net_unix_now(&client->net);
-        char vault[TK_AZURE_HOST_MAX];
-
-        if (!key->attributes.enabled)
-                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
-                                    "version %s of the root key %s is disabled; its owner enables "
-                                    "it by: az keyvault key set-attributes --id %s/%s --enabled "
-                                    "true",
-                                    key->id.version, client->url, client->url, key->id.version);
-        if (key->attributes.expires >= 0 && key->attributes.expires + LEEWAY_S < now)
-                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
-                                    "version %s of the root key %s has expired: it still unwraps, "
-                                    "but wraps nothing new; its owner makes a new version by: az "
-                                    "keyvault key rotate --id %s",
-                                    key->id.version, client->url, client->url);
-        if (key->attributes.not_before > now + LEEWAY_S)
-                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
-                                    "version %s of the root key %s is not valid yet, but from "
-                                    "%" PRId64 " (Unix time) on",
-                                    key->id.version, client->url, key->attributes.not_before);
-        if (!azure->allow_purge && !tk_azure_msg_purge_protected(&key->attributes)) {
-                tk_azure_vault_name(client->key.host, vault);
-                return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,
-                                    "the vault %s has no purge protection (recovery level %s): who "
-                                    "deletes the root key could make the data unreadable for ever. "
-                                    "Switch it on by: az keyvault update --name %s "
-                                    "--enable-purge-protection true; or accept the risk by [azure] "
-                                    "require_purge_protection = no",
-                                    vault,
-                                    key->attributes.recovery_level[0]
-                                            ? key->attributes.recovery_level
-                                            : "not given",
-                                    vault);
-        }
-        return check_type(azure, key, fault);
-}
 
 static int azure_current(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
 {
@@ -162,9 +22,9 @@ static int azure_current(void *impl, char ret_version[TK_KMS_VERSION_MAX], struc
         struct tk_azure_key key;
         int r;
 
-        r = tk_azure_read_key(azure, pinned_or_newest(azure), &key, fault);
+        r = tk_azure_read_key(azure, azure->client->key.version, &key, fault);
         if (r == 0)
-                r = check_for_wrapping(azure, &key, fault);
+                r = tk_azure_check_for_wrapping(azure, &key, fault);
         if (r < 0)
                 return r;
         memcpy(ret_version, key.id.version, TK_KMS_VERSION_MAX);
@@ -283,10 +143,10 @@ static int azure_wrap(void *impl, const char *version, const struct tk_secret *p
                 return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
                                     "the root key %s can't have the version that is asked for",
                                     azure->client->url);
-        if (!recall(azure, version, &key))
+        if (!tk_azure_recall_key(azure, version, &key))
                 r = tk_azure_read_key(azure, version, &key, fault);
         if (r == 0)
-                r = check_for_wrapping(azure, &key, fault);
+                r = tk_azure_check_for_wrapping(azure, &key, fault);
         if (r < 0)
                 return r;
         if (azure->wrap == TK_AZURE_WRAP_LOCAL && key.n_len > 0)
@@ -397,6 +257,7 @@ static const struct tk_kms_provider provider = {
         .unwrap = azure_unwrap,
         .probe = azure_probe,
         .free = azure_free,
+        .admin = &tk_azure_admin,
 };
 
 int tk_azure_open_with(const struct tk_kms_azure_options *options, const struct tk_azure_net *net,

@@ -19,10 +19,9 @@ static const char public_authority[] = "login.microsoftonline.com";
 static const struct tk_retry_policy policy = {.attempts_max = 6, .base_ms = 500, .cap_ms = 16000};
 static const struct tk_retry_policy patient = {.attempts_max = 20, .base_ms = 500, .cap_ms = 2000};
 
-const struct tk_azure_operation tk_azure_get = {.verb = "read", .permission = "get"};
-const struct tk_azure_operation tk_azure_wrap = {.verb = "wrap with", .permission = "wrapKey"};
-const struct tk_azure_operation tk_azure_unwrap = {.verb = "unwrap with",
-                                                   .permission = "unwrapKey"};
+const struct tk_azure_operation tk_azure_get = {.permission = "get"};
+const struct tk_azure_operation tk_azure_wrap = {.permission = "wrapKey"};
+const struct tk_azure_operation tk_azure_unwrap = {.permission = "unwrapKey"};
 
 void tk_azure_client_url(const struct tk_azure_client *client, const char *collection,
                          const char *version, const char *action, char ret_url[TK_HTTP_URL_MAX])
@@ -199,6 +198,8 @@ int tk_azure_client_call(struct tk_azure_client *client, const struct tk_azure_c
                 r = send_with(client, call, token, deadline_ms, ret_answer, fault);
                 if (r < 0)
                         return r;
+                if (call->ret_status)
+                        *call->ret_status = ret_answer->status;
                 if (ret_answer->status == 401) {
                         r = take_challenge(client, token, ret_answer, fault);
                         if (r == 0 && !renewed) {

@@ -14,7 +14,6 @@
 
 /* What is asked of the vault, and which permission it takes. */
 struct tk_azure_operation {
-        const char *verb;       /* "unwrap with", as in "may not unwrap with the key" */
         const char *permission; /* in access policies: unwrapKey */
         bool manages;           /* changes keys, rather than using them */
 };
@@ -53,6 +52,7 @@ struct tk_azure_call {
         const char *version;          /* that it is about, for messages; NULL or empty: none */
         bool once;                    /* a repeat would do it twice */
         bool conflict_passes;         /* a 409 is answered by waiting */
+        int *ret_status;              /* the last answer's, also of a refusal; NULL: not wanted */
 };
 
 /* https://HOST/COLLECTION/NAME[/VERSION][/ACTION]?api-version=...; empty parts are left out. */

@@ -161,7 +161,7 @@ static int check(const struct tk_azure_auth *auth, struct tk_fault *fault)
         switch (auth->kind) {
         case TK_AZURE_AUTH_CLIENT_SECRET:
                 if (!auth->secret)
-                        return say_missing(name, "secret", "AZURE_CLIENT_SECRET", fault);
+                        return say_missing(name, "client_secret", "AZURE_CLIENT_SECRET", fault);
                 break;
         case TK_AZURE_AUTH_CLIENT_CERTIFICATE:
                 if (!auth->certificate)

@@ -27,9 +27,9 @@ static const struct {
         const char *advice;
 } known_errors[] = {
         {7000215, "the client secret is wrong: make a new one (az ad app credential reset --id "
-                  "CLIENT_ID) and store it where [azure] secret points"},
+                  "CLIENT_ID) and store it where [azure] client_secret points"},
         {7000222, "the client secret has expired: make a new one (az ad app credential reset --id "
-                  "CLIENT_ID) and store it where [azure] secret points"},
+                  "CLIENT_ID) and store it where [azure] client_secret points"},
         {700016, "this tenant has no such application: check [azure] client_id and tenant_id, or "
                  "whether the application was deleted"},
         {700027, "the certificate is not one of the application's: add it (az ad app credential "

@@ -136,6 +136,16 @@ void tk_azure_vault_name(const char *host, char ret_name[TK_AZURE_HOST_MAX])
         ret_name[len] = '\0';
 }
 
+bool tk_azure_url_is_on(const char *url, const char *host)
+{
+        char found[TK_AZURE_HOST_MAX];
+
+        if (strncasecmp(url, scheme, strlen(scheme)) != 0)
+                return false;
+        url += strlen(scheme);
+        return parse_host(url, strcspn(url, "/?#"), found) == 0 && strcasecmp(found, host) == 0;
+}
+
 bool tk_azure_is_version(const char *text)
 {
         size_t len = strnlen(text, TK_KMS_VERSION_MAX);

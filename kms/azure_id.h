@@ -42,6 +42,9 @@ bool tk_azure_same_version(const char *a, const char *b);
 /* The part of @host before the first dot: the name of the vault or HSM. */
 void tk_azure_vault_name(const char *host, char ret_name[TK_AZURE_HOST_MAX]);
 
+/* Whether @url is https and on @host, port included: a link that a token may follow. */
+bool tk_azure_url_is_on(const char *url, const char *host);
+
 /* A version is letters and digits; the service makes 32 hexadecimal ones. */
 bool tk_azure_is_version(const char *text);
 

@@ -15,6 +15,8 @@
 #define TK_AZURE_RSA_OAEP_256 "RSA-OAEP-256"
 #define TK_AZURE_A256KW "A256KW"
 
+enum { TK_AZURE_NEXT_MAX = 3072 };
+
 enum tk_azure_key_op {
         TK_AZURE_OP_ENCRYPT = 1 << 0,
         TK_AZURE_OP_DECRYPT = 1 << 1,

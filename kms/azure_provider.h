@@ -4,6 +4,7 @@
 /* The provider's state, which azure.c and azure_admin.c share. */
 
 #include "kms/azure_client.h"
+#include "kms/kms_admin.h"
 
 enum { TK_AZURE_KNOWN_MAX = 4 };
 
@@ -21,6 +22,12 @@ struct tk_azure {
         struct tk_azure_known known[TK_AZURE_KNOWN_MAX]; /* under lock */
 };
 
+extern const struct tk_kms_admin tk_azure_admin;
+
+/* The member `list` of it. */
+TK_MUST_USE int tk_azure_admin_list(void *impl, struct tk_kms_key_version **ret_versions,
+                                    size_t *ret_count, struct tk_fault *fault);
+
 /* Open with a net of the caller's, for tests; as tk_kms_azure_open otherwise. */
 TK_MUST_USE int tk_azure_open_with(const struct tk_kms_azure_options *options,
                                    const struct tk_azure_net *net, struct tk_kms **ret_kms,
@@ -32,3 +39,13 @@ TK_MUST_USE int tk_azure_open_with(const struct tk_kms_azure_options *options,
  */
 TK_MUST_USE int tk_azure_read_key(struct tk_azure *azure, const char *version,
                                   struct tk_azure_key *ret_key, struct tk_fault *fault);
+
+/* What was read of @version within the last minute; false if it was not. */
+bool tk_azure_recall_key(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key);
+
+/*
+ * Whether new keys may be wrapped by it: enabled, within its dates, safe from being lost, of a
+ * type that wraps. -EKEYREVOKED, -EKEYEXPIRED, -EPERM or -ENOTSUP, with a fault.
+ */
+TK_MUST_USE int tk_azure_check_for_wrapping(const struct tk_azure *azure,
+                                            const struct tk_azure_key *key, struct tk_fault *fault);

@@ -191,6 +191,9 @@ static int say_bad_request(const struct refusal *refusal, struct tk_fault *fault
                            "does not open a wrapped key",
                            "what was wrapped is damaged, or was wrapped by another key; restore "
                            "it from a backup");
+        if (refusal->call->operation->manages)
+                return say(refusal, fault, TK_FAULT_USAGE, -EINVAL, "can't be changed like that",
+                           "the vault says why");
         return say(refusal, fault, TK_FAULT_INTERNAL, -EBADMSG, "was asked something wrong",
                    "the vault rejects the request");
 }

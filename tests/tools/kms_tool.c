@@ -9,6 +9,8 @@
  *   wrap VERSION HEX               the wrapped key as hexadecimal
  *   unwrap KEY VERSION ALGORITHM HEX
  *   probe KEY VERSION ALGORITHM HEX
+ *   create TYPE BITS | import FILE pem|blob | list | rotate | enable VERSION | disable VERSION |
+ *   delete | recover | policy | policy AFTER BEFORE EXPIRY NOTIFY
  *   parallel COUNT unwrap ...      the same from COUNT threads at once: how many agreed
  *
  * An answer has "r" (0 or a negative errno), "errno" (its name), "kind" and "text" of the
@@ -19,6 +21,7 @@
 #include "base/fdio.h"
 #include "base/log.h"
 #include "kms/azure.h"
+#include "kms/kms_admin.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -55,7 +58,7 @@ static struct tk_secret *secret_of_file(const char *path)
         struct tk_secret *secret = NULL;
         size_t len;
 
-        if (tk_fdio_read_file(AT_FDCWD, path, 4096, &text, &len) < 0 ||
+        if (tk_fdio_read_file(AT_FDCWD, path, 65536, &text, &len) < 0 ||
             tk_secret_dup_bytes(text, len, &secret) < 0)
                 exit(2);
         return secret;
@@ -239,6 +242,111 @@ static void do_parallel(const struct words *words)
         say(json_pack("{s:o}", "results", results));
 }
 
+static void do_create(const struct words *words)
+{
+        struct tk_kms_key_spec spec = {.bits = (unsigned)strtoul(words->word[2], NULL, 10)};
+        struct tk_fault fault = {0};
+
+        if (strcmp(words->word[1], "-") != 0)
+                snprintf(spec.type, sizeof(spec.type), "%s", words->word[1]);
+        say(answer_of(tk_kms_admin_create(kms, &spec, &fault), &fault));
+}
+
+static void do_import(const struct words *words)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = secret_of_file(words->word[1]);
+        struct tk_fault fault = {0};
+        bool is_blob = strcmp(words->word[2], "blob") == 0;
+
+        say(answer_of(tk_kms_admin_import(kms, key, is_blob, &fault), &fault));
+}
+
+static void do_list(void)
+{
+        struct tk_kms_key_version *versions = NULL;
+        struct tk_fault fault = {0};
+        size_t count = 0;
+        json_t *list = json_array();
+        json_t *answer = answer_of(tk_kms_admin_list(kms, &versions, &count, &fault), &fault);
+
+        for (size_t i = 0; i < count; i++)
+                json_array_append_new(list,
+                                      json_pack("{s:s, s:s, s:b, s:b, s:I, s:I, s:I}", "version",
+                                                versions[i].version, "type", versions[i].type,
+                                                "enabled", (int)versions[i].enabled, "current",
+                                                (int)versions[i].current, "created",
+                                                (json_int_t)versions[i].created, "not_before",
+                                                (json_int_t)versions[i].not_before, "expires",
+                                                (json_int_t)versions[i].expires));
+        free(versions);
+        json_object_set_new(answer, "versions", list);
+        say(answer);
+}
+
+static void do_rotate(void)
+{
+        struct tk_fault fault = {0};
+        char version[TK_KMS_VERSION_MAX] = "";
+        json_t *answer = answer_of(tk_kms_admin_rotate(kms, version, &fault), &fault);
+
+        json_object_set_new(answer, "version", json_string(version));
+        say(answer);
+}
+
+static void do_policy(const struct words *words)
+{
+        struct tk_kms_rotation_policy policy = {0};
+        struct tk_fault fault = {0};
+        unsigned *fields[] = {&policy.rotate_after_days, &policy.rotate_before_days,
+                              &policy.expiry_days, &policy.notify_before_days};
+        json_t *answer;
+        int r;
+
+        if (words->count == 5) {
+                for (size_t i = 0; i < 4; i++)
+                        *fields[i] = (unsigned)strtoul(words->word[i + 1], NULL, 10);
+                r = tk_kms_admin_set_policy(kms, &policy, &fault);
+        } else {
+                r = tk_kms_admin_get_policy(kms, &policy, &fault);
+        }
+        answer = answer_of(r, &fault);
+        json_object_set_new(answer, "policy",
+                            json_pack("[i, i, i, i]", (int)policy.rotate_after_days,
+                                      (int)policy.rotate_before_days, (int)policy.expiry_days,
+                                      (int)policy.notify_before_days));
+        say(answer);
+}
+
+/* Whether @words were a command of administration. */
+static bool run_admin(const struct words *words)
+{
+        const char *verb = words->count > 0 ? words->word[0] : "";
+        struct tk_fault fault = {0};
+
+        if (strcmp(verb, "create") == 0 && words->count == 3)
+                do_create(words);
+        else if (strcmp(verb, "import") == 0 && words->count == 3)
+                do_import(words);
+        else if (strcmp(verb, "list") == 0 && words->count == 1)
+                do_list();
+        else if (strcmp(verb, "rotate") == 0 && words->count == 1)
+                do_rotate();
+        else if (strcmp(verb, "policy") == 0 && (words->count == 1 || words->count == 5))
+                do_policy(words);
+        else if (strcmp(verb, "enable") == 0 && words->count == 2)
+                say(answer_of(tk_kms_admin_set_enabled(kms, words->word[1], true, &fault), &fault));
+        else if (strcmp(verb, "disable") == 0 && words->count == 2)
+                say(answer_of(tk_kms_admin_set_enabled(kms, words->word[1], false, &fault),
+                              &fault));
+        else if (strcmp(verb, "delete") == 0 && words->count == 1)
+                say(answer_of(tk_kms_admin_delete(kms, &fault), &fault));
+        else if (strcmp(verb, "recover") == 0 && words->count == 1)
+                say(answer_of(tk_kms_admin_recover(kms, &fault), &fault));
+        else
+                return false;
+        return true;
+}
+
 static void run(char *line)
 {
         struct words words = split(line);
@@ -254,7 +362,7 @@ static void run(char *line)
                 do_unwrap(&words, true);
         else if (strcmp(verb, "parallel") == 0 && words.count == 7)
                 do_parallel(&words);
-        else
+        else if (!run_admin(&words))
                 exit(2);
 }
 
