@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/doctor.h"
 #include "cli/hygiene.h"
+#include "cli/provider.h"
 #include "cli/text.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -87,6 +88,28 @@ static int load_conf(struct tk_doctor *doctor, const char *path, struct tk_conf 
         return tk_conf_new(ret_conf);
 }
 
+/* The way to the root key, where it is a long one. */
+static void check_provider(struct tk_doctor *doctor)
+{
+        const struct tk_provider_backend *backend = tk_provider_backend(doctor->conf);
+        TK_CLEANUP(tk_freep) char *place = NULL;
+        struct tk_fault fault = {0};
+        int r;
+
+        if (!backend->examine)
+                return;
+        r = backend->locate(doctor->conf, &(struct tk_provider_volume){0}, &place, &fault);
+        if (r == 0)
+                r = backend->is_interactive(doctor->conf, place, &fault);
+        if (r < 0)
+                tk_doctor_fail_with(doctor, backend->place_name, r, &fault);
+        else if (r > 0)
+                tk_doctor_ok(doctor, backend->place_name,
+                             "%s wants a secret, which was not asked for: it was not tried", place);
+        else
+                backend->examine(doctor->conf, place, doctor);
+}
+
 int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
@@ -101,6 +124,7 @@ int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault)
         if (r < 0)
                 return r;
         tk_doctor_check_machine(&doctor);
+        check_provider(&doctor);
         if (doctor.cipherdir)
                 tk_doctor_check_volume(&doctor);
 

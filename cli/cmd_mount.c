@@ -185,16 +185,40 @@ static void when_ready(void *context)
                 tk_rotation_resume(job->rotation);
 }
 
+static void when_new_root(void *context)
+{
+        struct job *job = context;
+
+        tk_rotation_follow(job->rotation);
+}
+
+static struct tk_keeper_options keeper_options(struct job *job)
+{
+        const struct tk_conf *conf = job->conf;
+
+        return (struct tk_keeper_options){
+                .lease = {.window_ms = (int64_t)conf->kms.revocation_window * 1000,
+                          .grace_ms = (int64_t)conf->kms.outage_grace * 1000,
+                          .expiry_revokes = conf->kms.expiry_revokes},
+                .rotation_window_ms =
+                        conf->mount.read_only ? 0 : (int64_t)conf->kms.rotation_window * 1000,
+                .new_root = when_new_root,
+                .context = job,
+        };
+}
+
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL;
         struct tk_fault minor = {0};
+        struct tk_keeper_options keeper = keeper_options(job);
         struct tk_mount_options options = {.mountpoint = job->mountpoint,
                                            .source = tk_volume_path(job->volume),
                                            .fuse_options = job->opts.kernel,
                                            .allow_other = job->conf->mount.allow_other,
                                            .read_only = job->conf->mount.read_only,
                                            .threads = job->conf->mount.threads,
+                                           .keeper = &keeper,
                                            .ready = when_ready,
                                            .ready_context = job};
         struct tk_serve serve = {.volume = job->volume,

@@ -13,6 +13,8 @@
 #include "crypto/record.h"
 #include "kms/kms_admin.h"
 
+struct tk_doctor;
+
 /* Which volume the provider is for. Borrowed. */
 struct tk_provider_volume {
         const uint8_t *id; /* TK_VOLUME_ID_LEN bytes; NULL: no volume in particular */
@@ -49,6 +51,8 @@ struct tk_provider_backend {
         int (*create)(const struct tk_conf *conf, const char *place,
                       const struct tk_kms_key_spec *spec, struct tk_fault *fault);
         int (*recover)(const struct tk_conf *conf, const char *place, struct tk_fault *fault);
+        /* For doctor: the way to the key, step by step; NULL: there is nothing to walk. */
+        void (*examine)(const struct tk_conf *conf, const char *place, struct tk_doctor *doctor);
         /* The descriptors that secrets will be read from, two at most. Returns their count. */
         int (*fds)(const struct tk_conf *conf, int ret_fds[2]);
 };

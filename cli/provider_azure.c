@@ -2,9 +2,10 @@
 
 /* The `azure` backend: the options that kms/azure takes, and its secrets. */
 
+#include "cli/doctor.h"
 #include "cli/provider.h"
 #include "cli/secret_source.h"
-#include "kms/azure.h"
+#include "kms/azure_doctor.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,12 +59,25 @@ static int read_secrets(const struct tk_conf *conf, struct tk_secret **ret_secre
                                      fault);
 }
 
-static int open_key(const struct tk_conf *conf, const char *key, struct tk_kms **ret_kms,
-                    struct tk_fault *fault)
+/* The options of @conf, and its secrets, which stay the caller's to free. */
+struct prepared {
+        struct tk_kms_azure_options options;
+        struct tk_secret *secret;
+        struct tk_secret *password;
+};
+
+static void prepared_done(struct prepared *prepared)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *secret = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *password = NULL;
-        struct tk_kms_azure_options options = {
+        tk_secret_free(prepared->secret);
+        tk_secret_free(prepared->password);
+}
+
+static int prepare(const struct tk_conf *conf, const char *key, struct prepared *prepared,
+                   struct tk_fault *fault)
+{
+        int r;
+
+        prepared->options = (struct tk_kms_azure_options){
                 .key = key,
                 .auth = auth_kinds[conf->azure.auth],
                 .client_id = conf->azure.client_id,
@@ -79,14 +93,47 @@ static int open_key(const struct tk_conf *conf, const char *key, struct tk_kms *
                 .allow_purge = !conf->azure.require_purge_protection,
                 .firewall_is_outage = conf->azure.firewall_is_outage,
         };
-        int r;
-
-        r = read_secrets(conf, &secret, &password, fault);
+        r = read_secrets(conf, &prepared->secret, &prepared->password, fault);
         if (r < 0)
                 return r;
-        options.secret = secret;
-        options.certificate_password = password;
-        return tk_kms_azure_open(&options, ret_kms, fault);
+        prepared->options.secret = prepared->secret;
+        prepared->options.certificate_password = prepared->password;
+        return 0;
+}
+
+static int open_key(const struct tk_conf *conf, const char *key, struct tk_kms **ret_kms,
+                    struct tk_fault *fault)
+{
+        TK_CLEANUP(prepared_done) struct prepared prepared = {0};
+        int r = prepare(conf, key, &prepared, fault);
+
+        return r < 0 ? r : tk_kms_azure_open(&prepared.options, ret_kms, fault);
+}
+
+/* doctor ----------------------------------------------------------------- */
+
+static void on_finding(void *context, const struct tk_azure_finding *finding)
+{
+        struct tk_doctor *doctor = context;
+
+        if (finding->level == TK_AZURE_FINDING_OK)
+                tk_doctor_ok(doctor, finding->step, "%s", finding->text);
+        else if (finding->level == TK_AZURE_FINDING_WARN)
+                tk_doctor_warn(doctor, finding->step, NULL, "%s", finding->text);
+        else
+                tk_doctor_fail(doctor, finding->kind, finding->step, NULL, "%s", finding->text);
+}
+
+static void examine(const struct tk_conf *conf, const char *key, struct tk_doctor *doctor)
+{
+        TK_CLEANUP(prepared_done) struct prepared prepared = {0};
+        struct tk_fault fault = {0};
+        int r = prepare(conf, key, &prepared, &fault);
+
+        if (r < 0)
+                tk_doctor_fail_with(doctor, "secrets", r, &fault);
+        else
+                tk_kms_azure_examine(&prepared.options, on_finding, doctor);
 }
 
 /* Nothing is made in the vault: whoever owns it makes the key, and knows of it. */
@@ -151,5 +198,6 @@ const struct tk_provider_backend tk_provider_azure = {
         .make = make,
         .create = create,
         .recover = recover,
+        .examine = examine,
         .fds = fds,
 };

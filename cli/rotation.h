@@ -34,6 +34,9 @@ TK_DEFINE_CLEANUP(struct tk_rotation *, tk_rotation_free)
 TK_MUST_USE int tk_rotation_start(struct tk_rotation *rotation, const char *to,
                                   struct tk_fault *fault);
 
+/* The root key has a new version: take it up, unless a job is running. Failures are logged. */
+void tk_rotation_follow(struct tk_rotation *rotation);
+
 /* Go on with what an earlier mount left unfinished, if anything. Failures are logged. */
 void tk_rotation_resume(struct tk_rotation *rotation);
 

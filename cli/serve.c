@@ -7,6 +7,7 @@
 #include "cli/control.h"
 #include "cli/hygiene.h"
 #include "cli/text.h"
+#include "fs/keeper.h"
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -31,16 +32,35 @@ static json_t *counters(const struct tk_stats *stats)
                          "known_inodes", (json_int_t)stats->known_inodes);
 }
 
+/* How the KMS answers: docs/cli.md, "daemon.lease". */
+static json_t *lease(const struct tk_keeper_status *keeper)
+{
+        json_t *checked = keeper->rotation_checked_ago_ms < 0
+                                  ? json_null()
+                                  : json_integer(keeper->rotation_checked_ago_ms / 1000);
+
+        return json_pack("{sI sI si sI so ss}",                                            //
+                         "confirmed_ago_s", (json_int_t)(keeper->confirmed_ago_ms / 1000), //
+                         "next_probe_s", (json_int_t)(keeper->next_in_ms / 1000),          //
+                         "failures", (int)keeper->failures,                                //
+                         "probes", (json_int_t)keeper->probes,                             //
+                         "version_checked_ago_s", checked,                                 //
+                         "trouble", keeper->trouble);
+}
+
 static json_t *status(const struct tk_serve *serve)
 {
+        struct tk_keeper_status keeper = {.state = TK_LEASE_ACTIVE};
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
-        return json_pack("{si so ss so ss ss* sb sb si sI si ss so so}",                 //
+        (void)tk_fs_keeper_status(serve->fs, &keeper);
+        return json_pack("{si so ss so ss so ss* sb sb si sI si ss so so}",              //
                          "pid", (int)getpid(),                                           //
                          "mountpoint", tk_text_json(serve->mountpoint),                  //
                          "provider", provider->name,                                     //
                          provider->place_name, tk_text_json(provider->place),            //
-                         "state", "active",                                              //
+                         "state", tk_lease_name(keeper.state),                           //
+                         "lease", lease(&keeper),                                        //
                          "fingerprint", tk_volume_fingerprint(serve->volume),            //
                          "read_only", serve->read_only,                                  //
                          "allow_other", serve->allow_other,                              //

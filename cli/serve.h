@@ -10,7 +10,7 @@
 /* Borrowed by the control thread for as long as it runs. */
 struct tk_serve {
         struct tk_volume *volume;
-        const struct tk_fs *fs;
+        struct tk_fs *fs;
         struct tk_rotation *rotation;
         const char *mountpoint;
         bool read_only;
