@@ -11,7 +11,7 @@ def play(volume, plain, seed, *options):
     """One run of the model; the seed is in its output, which a failure shows."""
     program = model_program()
     assert program, "no tk_model: build with -DTK_TESTS=ON"
-    command = [program, "--dir-a", volume.mnt, "--dir-b", plain, *options]
+    command = [*volume.prefix, program, "--dir-a", volume.mnt, "--dir-b", plain, *options]
     if seed is not None:
         command += ["--seed", seed]
     with RemountService(volume) as service:

@@ -313,7 +313,8 @@ class RemountService:
         self.answers = volume.directory / "remount.answer"
         for fifo in (self.requests, self.answers):
             os.mkfifo(fifo)
-        self.command = f'echo go >"{self.requests}"; read -r a <"{self.answers}"; [ "$a" = ok ]'
+            fifo.chmod(0o666)  # the program may be another user's
+        self.command = f'echo go >"{self.requests}" && read -r a <"{self.answers}" && [ "$a" = ok ]'
         self.error = None
         self.thread = threading.Thread(target=self._serve, daemon=True)
 

@@ -20,7 +20,8 @@ from helpers import (
     renameat2,
     write_file,
 )
-from mountpoint import run
+from modelrun import assert_reader_agrees, play
+from mountpoint import run, scaled
 
 USER = pwd.getpwnam("nobody")
 
@@ -184,6 +185,15 @@ def test_many_files_are_walked_and_removed(mine):
         assert len(os.listdir(mine.mnt)) == 19
 
     nobody(work)
+
+
+@pytest.mark.deadline(200)
+def test_random_operations_do_the_same_as_on_a_plain_directory(mine, plain):
+    os.chown(plain, USER.pw_uid, USER.pw_gid)
+    play(mine, plain, None, "--ops", scaled(10_000, 100_000), "--remount-every", 2500)
+    mine.umount()
+    assert_reader_agrees(mine, plain)
+    mine.assert_verifies_clean()
 
 
 def test_status_answers_the_owner(mine):
