@@ -55,6 +55,9 @@ struct tk_conf {
                 char *provider;             /* [kms] provider: "local" (default) or "azure" */
                 char *previous;             /* [kms] previous: absolute path; NULL: none */
                 unsigned revocation_window; /* [kms] revocation_window: seconds; default 60 */
+                unsigned rotation_window; /* [kms] rotation_window: seconds; default 3600, 0 off */
+                unsigned outage_grace;    /* [kms] outage_grace: seconds; default 86400 */
+                bool expiry_revokes;      /* [kms] key_expiry = revoke; default warn */
         } kms;
 
         struct {

@@ -30,6 +30,8 @@ int tk_conf_new(struct tk_conf **ret_conf)
         if (!conf->kms.provider)
                 return -ENOMEM;
         conf->kms.revocation_window = 60;
+        conf->kms.rotation_window = 3600;
+        conf->kms.outage_grace = 86400;
         conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
         conf->log.level = TK_CONF_LOG_INFO;

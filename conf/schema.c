@@ -133,6 +133,22 @@ static int set_timeout(const char *value, void *field)
         return set_seconds(value, 600, field);
 }
 
+/* Seconds, up to a month; 0 has a meaning of its own. */
+static int set_month(const char *value, void *field)
+{
+        return parse_number(value, 31 * 24 * 60 * 60, field);
+}
+
+static int set_expiry(const char *value, void *field)
+{
+        bool revoke = strcmp(value, "revoke") == 0;
+
+        if (!revoke && strcmp(value, "warn") != 0)
+                return -EINVAL;
+        *(bool *)field = revoke;
+        return 0;
+}
+
 static int set_lock(const char *value, void *field)
 {
         return set_either(value, "warn", "require", field);
@@ -261,8 +277,17 @@ static const struct tk_conf_option options[] = {
          "The configuration of the root key that an unfinished `rotate --to` moves away from.",
          FIELD(kms.previous), set_path},
         {"kms", "revocation_window", "1 to 86400", "60",
-         "Seconds that a key may be used after the KMS last gave it out (with dek_wrap = kms).",
+         "Seconds within which a refusal by the KMS makes the mounted data unreadable.",
          FIELD(kms.revocation_window), set_window},
+        {"kms", "rotation_window", "0 to 2678400", "3600",
+         "Seconds within which a new root key version is taken up; 0: only by `rotate`.",
+         FIELD(kms.rotation_window), set_month},
+        {"kms", "outage_grace", "0 to 2678400", "86400",
+         "Seconds that a mount goes on while the KMS can't be reached.", FIELD(kms.outage_grace),
+         set_month},
+        {"kms", "key_expiry", "warn or revoke", "warn",
+         "What it means that the root key is outside its dates.", FIELD(kms.expiry_revokes),
+         set_expiry},
         {"local", "keystore", PATH_TYPE, "named after the volume, see below",
          "The keystore file with the root key; outside the encrypted directory.",
          FIELD(local.keystore), set_path},
