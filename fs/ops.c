@@ -495,22 +495,6 @@ static void shim_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 
 /* Open files -------------------------------------------------------------------------- */
 
-/* O_CREAT without O_EXCL found the name taken, though the kernel knew of none. */
-static int open_existing(fuse_req_t req, fuse_ino_t parent, const char *name, int flags,
-                         struct tk_entry *ret_entry, struct tk_openfile **ret_file)
-{
-        struct tk_fs *fs = fs_of(req);
-        int r;
-
-        r = tk_op_lookup(fs, inode_of(req, parent), name, ret_entry);
-        if (r < 0)
-                return r;
-        r = tk_op_open(fs, ret_entry->inode, flags, ret_file);
-        if (r < 0)
-                tk_inode_forget(fs->inodes, ret_entry->inode, 1);
-        return r;
-}
-
 static void shim_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                         struct fuse_file_info *fi)
 {
@@ -525,8 +509,12 @@ static void shim_create(fuse_req_t req, fuse_ino_t parent, const char *name, mod
                 return;
         r = tk_op_create(fs, inode_of(req, parent), name, mode & 07777, fi->flags, &caller, &entry,
                          &file);
+        /*
+         * A file that the kernel knew nothing of. It has judged the directory only, so that
+         * it must not be opened here: on ESTALE the kernel looks it up and judges the file.
+         */
         if (r == -EEXIST && !(fi->flags & O_EXCL))
-                r = open_existing(req, parent, name, fi->flags, &entry, &file);
+                r = -ESTALE;
         if (r < 0) {
                 tk_reply_error(req, r);
                 return;

@@ -21,6 +21,7 @@
 #undef tk_backing_setxattr
 // clang-format on
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -31,8 +32,8 @@ int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len);
 int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags);
 
 static struct {
-        unsigned calls;   /* of those above */
-        unsigned fail_at; /* this call does nothing but fail, counted from 1; 0: none */
+        atomic_uint calls; /* of those above */
+        unsigned fail_at;  /* this call does nothing but fail, counted from 1; 0: none */
         int fail_with;
         bool full; /* no page can be allocated: -ENOSPC where one would be needed */
 } faulty;
