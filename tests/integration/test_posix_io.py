@@ -518,6 +518,15 @@ def test_copy_file_range_copies_bytes(place, opened, source, target, length):
     assert read_file(place / "g") == expected
 
 
+def test_copy_file_range_of_several_megabytes(place, opened):
+    content = noise(5 << 20)
+    write_file(place / "f", content)
+    fd_in, fd_out, done = opened("f"), opened("g"), 0
+    while done < len(content):
+        done += os.copy_file_range(fd_in, fd_out, len(content) - done, done, 100 + done)
+    assert read_file(place / "g") == bytes(100) + content
+
+
 def test_copy_file_range_within_a_file(place, opened):
     write_file(place / "f", FOUR_BLOCKS)
     fd = opened("f")

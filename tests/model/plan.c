@@ -278,6 +278,13 @@ static void plan_range(struct model_plan *plan, struct model_op *op, int64_t siz
         op->len = pick_len(plan, op->off, cap);
 }
 
+/* Without a buffer between, a range may span many groups. */
+static void plan_long_range(struct model_plan *plan, int64_t off, int64_t cap, int64_t *len)
+{
+        if (one_in(plan, 3))
+                *len = clamp(near_border(plan, MODEL_GROUP, cap) - off, 1, cap - off);
+}
+
 static void plan_copy_range(struct model_plan *plan, struct model_op *op, const struct slot *to)
 {
         int other = pick_open_slot(plan, op->process, false);
@@ -287,6 +294,11 @@ static void plan_copy_range(struct model_plan *plan, struct model_op *op, const 
         op->off = pick_off(plan, from->size, from->cap - 1);
         op->other_off = pick_off(plan, to->size, to->cap - 1);
         op->len = pick_len(plan, op->other_off, to->cap);
+        if (one_in(plan, 3)) {
+                op->off = (int64_t)below(plan, (uint64_t)(from->size / 4 + 1));
+                op->other_off = (int64_t)below(plan, (uint64_t)(to->cap / 4));
+                op->len = clamp(from->size - op->off, 1, to->cap - op->other_off);
+        }
 }
 
 static void plan_position(struct model_plan *plan, struct model_op *op, const struct slot *slot)
@@ -312,6 +324,7 @@ static void plan_slot_details(struct model_plan *plan, struct model_op *op, cons
                 break;
         case MODEL_FALLOCATE:
                 op->flags = pick_fallocate_mode(plan);
+                plan_long_range(plan, op->off, slot->cap, &op->len);
                 break;
         case MODEL_COPY_RANGE:
                 plan_copy_range(plan, op, slot);
