@@ -435,6 +435,17 @@ static int unlock_kek(struct tk_volume *volume, const struct tk_volume_text_kek 
         return tk_keyring_add(keyring, entry->kek.version, TK_TAKE(kek));
 }
 
+/* -ENOENT if @wrap is under another key than that of @kms; what else may be wrong shows later. */
+static int refuse_other_key(struct tk_kms *kms, const struct tk_kms_wrap *wrap,
+                            struct tk_fault *fault)
+{
+        struct tk_fault said = {0};
+
+        if (tk_kms_probe(kms, wrap, &said) != -ENOENT)
+                return 0;
+        return tk_fault_set(fault, said.kind, -ENOENT, "%s", said.text);
+}
+
 /* With dek_wrap = kms: one call gives the volume key; other versions are asked when needed. */
 static int unlock_root(struct tk_volume *volume, const struct tk_volume_text_kek *entry,
                        struct tk_keyring *keyring, struct tk_secret **volume_key,
@@ -446,6 +457,8 @@ static int unlock_root(struct tk_volume *volume, const struct tk_volume_text_kek
 
         if (*volume_key) {
                 r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
+                if (r == 0)
+                        r = refuse_other_key(kms, wrap, fault);
                 if (r < 0)
                         return r;
         } else {
