@@ -557,6 +557,38 @@ static bool collect(struct tk_inode_table *table, size_t bucket, struct tk_inode
         return true;
 }
 
+static size_t count_nameless(struct tk_inode_table *table)
+{
+        size_t count = 0;
+
+        TK_LOCK_SCOPE(&table->lock);
+        for (const struct tk_inode *inode = table->nameless; inode; inode = inode->next)
+                count++;
+        return count;
+}
+
+/* Removed files that are still in use: few, but the kernel caches them as any other. */
+static void for_each_nameless(struct tk_inode_table *table,
+                              void (*visit)(void *context, struct tk_inode *inode), void *context)
+{
+        size_t max = count_nameless(table);
+        TK_CLEANUP(tk_freep) struct tk_inode **inodes = calloc(max, sizeof(struct tk_inode *));
+        size_t count = 0;
+
+        if (!inodes)
+                return;
+        pthread_mutex_lock(&table->lock);
+        for (struct tk_inode *inode = table->nameless; inode && count < max; inode = inode->next) {
+                inode->refs++;
+                inodes[count++] = inode;
+        }
+        pthread_mutex_unlock(&table->lock);
+        for (size_t i = 0; i < count; i++) {
+                visit(context, inodes[i]);
+                tk_inode_unref(table, inodes[i]);
+        }
+}
+
 void tk_inode_for_each(struct tk_inode_table *table,
                        void (*visit)(void *context, struct tk_inode *inode), void *context)
 {
@@ -569,6 +601,7 @@ void tk_inode_for_each(struct tk_inode_table *table,
                         tk_inode_unref(table, inodes[i]);
                 }
         }
+        for_each_nameless(table, visit, context);
 }
 
 uint64_t tk_inode_number(const struct tk_inode *inode)

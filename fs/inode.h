@@ -52,8 +52,8 @@ void tk_inode_unref(struct tk_inode_table *table, struct tk_inode *inode);
 TK_MUST_USE int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flags);
 
 /*
- * Call @visit for every inode that has a name, without a lock held; each is counted
- * meanwhile. Inodes that come or go during the call may be left out.
+ * Call @visit for every inode, removed ones that are in use included, without a lock
+ * held; each is counted meanwhile. Inodes that come or go during the call may be left out.
  */
 void tk_inode_for_each(struct tk_inode_table *table,
                        void (*visit)(void *context, struct tk_inode *inode), void *context);

@@ -575,6 +575,36 @@ static void test_forget__parent_and_child_at_once(void **state)
         assert_int_equal(known(), 1);
 }
 
+struct visited {
+        struct tk_inode *inode;
+        unsigned times;
+};
+
+static void note_visit(void *context, struct tk_inode *inode)
+{
+        struct visited *visited = context;
+
+        for (; visited->inode; visited++)
+                visited->times += visited->inode == inode;
+}
+
+/* Revocation goes by this: a removed file in use has plaintext in the kernel's cache, too. */
+static void test_for_each__removed_ones_too(void **state)
+{
+        struct tk_inode *removed = NULL;
+        struct tk_openfile *file = tk_test_create(&test, "removed", &removed);
+        struct tk_inode *idle = make_file("idle");
+        struct visited visited[4] = {{.inode = test.root}, {.inode = removed}, {.inode = idle}};
+
+        assert_int_equal(tk_op_unlink(test.fs, test.root, "removed", false), 0);
+        tk_inode_for_each(table(), note_visit, visited);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(visited[i].times, 1);
+        tk_test_close(&test, file, removed);
+        forget(idle, 1);
+        assert_int_equal(known(), 1);
+}
+
 /* Without these, files can't be opened by handle. */
 static void give_up_handles(void)
 {
@@ -614,6 +644,7 @@ int main(void)
                 TEST(test_rename__over_another),
                 TEST(test_rename__exchange),
                 TEST(test_rename__onto_itself),
+                TEST(test_for_each__removed_ones_too),
                 TEST(test_forget__parent_and_child_at_once),
                 TEST(test_table__threads),
         };
