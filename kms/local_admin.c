@@ -67,19 +67,13 @@ static int enter(const char *path, struct place *ret_place, struct tk_fault *fau
         return 0;
 }
 
-/* Write what @local holds in memory; on failure memory is as the file again. */
-static int store(struct tk_local *local, const struct place *place, struct tk_fault *fault)
+/* Replace the file by @text; on failure memory is as the file again. */
+static int store(struct tk_local *local, const struct place *place, const struct tk_secret *text,
+                 struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
-        int r;
+        int r = tk_fdio_replace(place->dirfd, place->name, tk_secret_bytes(text),
+                                tk_secret_len(text), 0600);
 
-        {
-                TK_LOCK_SCOPE(&local->lock);
-                r = tk_keystore_format(local->keystore, &text);
-        }
-        if (r == 0)
-                r = tk_fdio_replace(place->dirfd, place->name, tk_secret_bytes(text),
-                                    tk_secret_len(text), 0600);
         if (r < 0)
                 (void)!tk_local_reload(local, NULL);
         return r < 0 ? fail_write(local->path, r, fault) : 0;
@@ -120,6 +114,7 @@ static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct
 {
         struct tk_local *local = impl;
         TK_CLEANUP(place_done) struct place place = {.dirfd = -1};
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
         uint32_t number = 0;
         int r;
 
@@ -129,13 +124,16 @@ static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct
         if (r < 0)
                 return r;
         {
+                /* Until it is formatted: another thread may put the file's state back. */
                 TK_LOCK_SCOPE(&local->lock);
                 r = tk_local_add_version(local->keystore, local->seal);
                 number = local->keystore->versions[local->keystore->version_count - 1].number;
+                if (r == 0)
+                        r = tk_keystore_format(local->keystore, &text);
         }
         if (r < 0)
                 return tk_local_fail(local->path, r, fault);
-        r = store(local, &place, fault);
+        r = store(local, &place, text, fault);
         if (r < 0)
                 return r;
         snprintf(ret_version, TK_KMS_VERSION_MAX, "%" PRIu32, number);
@@ -162,6 +160,7 @@ static int admin_set_enabled(void *impl, const char *version, bool enabled, stru
 {
         struct tk_local *local = impl;
         TK_CLEANUP(place_done) struct place place = {.dirfd = -1};
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
         bool found;
         int r;
 
@@ -173,13 +172,16 @@ static int admin_set_enabled(void *impl, const char *version, bool enabled, stru
         {
                 TK_LOCK_SCOPE(&local->lock);
                 found = change_state(local->keystore, version, enabled);
+                r = found ? tk_keystore_format(local->keystore, &text) : 0;
         }
         if (!found)
                 return tk_fault_set(fault, TK_FAULT_USAGE, -ENOENT,
                                     "the keystore %s has no version '%s'; 'turnkeyfs key list' "
                                     "shows them",
                                     local->path, version);
-        return store(local, &place, fault);
+        if (r < 0)
+                return tk_local_fail(local->path, r, fault);
+        return store(local, &place, text, fault);
 }
 
 /* Give @from the name @to, which must be free, durably. */

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 struct tk_local {
-        pthread_mutex_t lock;         /* guards keystore and seen; not held during cryptography */
+        pthread_mutex_t lock;         /* guards keystore and seen */
         struct tk_keystore *keystore; /* unlocked: every version has its key */
         struct stat seen;             /* the file that it was read from */
         struct tk_secret *seal;       /* what seals the keys in the file; NULL: no passphrase */
