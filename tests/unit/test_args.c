@@ -6,8 +6,11 @@
 #include "tests/unit/support.h"
 #include <errno.h>
 
-static const struct tk_command command = {
-        .name = "verb", .synopsis = "SYNOPSIS", .options = "c:fo:", .min_paths = 1, .max_paths = 2};
+static const struct tk_command command = {.name = "verb",
+                                          .synopsis = "SYNOPSIS",
+                                          .options = "c:fo:YT0",
+                                          .min_paths = 1,
+                                          .max_paths = 2};
 
 enum { WORDS_MAX = 12 };
 
@@ -42,6 +45,21 @@ static void test_args_parse__any_order(void **state)
         tk_args_done(&args);
 }
 
+/* What stands for a long option alone: a capital or a digit. */
+static void test_args_parse__long_options(void **state)
+{
+        char line[] = "a|--to|conf|--yes|--rotate-after=90";
+        struct tk_args args;
+        struct tk_fault fault;
+
+        assert_int_equal(parse(line, &args, &fault), 0);
+        assert_true(args.yes);
+        assert_string_equal(args.to, "conf");
+        assert_string_equal(args.days[0], "90");
+        assert_null(args.days[1]);
+        tk_args_done(&args);
+}
+
 static void test_args_parse__end_of_options(void **state)
 {
         char line[] = "--|-f";
@@ -71,11 +89,22 @@ static void test_args_parse__refused(void **state)
                 const char *line;
                 const char *why;
         } cases[] = {
-                {"-f", "a word is missing"},   {"a|b|c", "one word too many: c"},
-                {"a|-x", "unknown option -x"}, {"a|--bogus", "unknown option --bogus"},
-                {"a|-j", "unknown option -j"}, {"a|--json", "unknown option --json"},
-                {"a|-c", "missing after -c"},  {"a|--config", "missing after --config"},
-                {"a|", "a path is empty"},     {"a|--foreground=1", "unknown option"},
+                {"-f", "a word is missing"},
+                {"a|b|c", "one word too many: c"},
+                {"a|-x", "unknown option -x"},
+                {"a|--bogus", "unknown option --bogus"},
+                {"a|-j", "unknown option -j"},
+                {"a|--json", "unknown option --json"},
+                {"a|-c", "missing after -c"},
+                {"a|--config", "missing after --config"},
+                {"a|-Y", "unknown option -Y"},
+                {"a|-T|x", "unknown option -T"},
+                {"a|-0", "unknown option -0"},
+                {"a|--to", "missing after --to"},
+                {"a|--wait", "unknown option --wait"},
+                {"a|--expiry=1", "unknown option"},
+                {"a|", "a path is empty"},
+                {"a|--foreground=1", "unknown option"},
         };
 
         for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -97,6 +126,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_args_parse__any_order),
+                cmocka_unit_test(test_args_parse__long_options),
                 cmocka_unit_test(test_args_parse__end_of_options),
                 cmocka_unit_test(test_args_parse__help_needs_nothing_else),
                 cmocka_unit_test(test_args_parse__refused),
