@@ -41,7 +41,7 @@ struct tk_kms_azure_options {
         enum tk_azure_wrap_place wrap;
         unsigned connect_timeout_ms; /* default 5 s */
         unsigned request_timeout_ms; /* default 15 s */
-        unsigned deadline_ms;        /* for a call with all its attempts; default 60 s */
+        unsigned deadline_ms;        /* for a call with all its attempts; default 20 s */
         bool allow_purge;            /* accept a vault without purge protection */
         bool firewall_is_outage;     /* 403 by its network rules: unreachable, not revoked */
 };

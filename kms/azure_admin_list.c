@@ -152,7 +152,8 @@ int tk_azure_admin_list(void *impl, struct tk_kms_key_version **ret_versions, si
                 free(versions.items);
                 return r;
         }
-        qsort(versions.items, versions.count, sizeof(*versions.items), by_age);
+        if (versions.count > 0)
+                qsort(versions.items, versions.count, sizeof(*versions.items), by_age);
         ask_types(azure, &versions);
         *ret_versions = versions.items;
         *ret_count = versions.count;

@@ -13,7 +13,7 @@
 
 #define API_VERSION "7.4"
 
-enum { DEADLINE_MS = 60000, CONFLICT_WAIT_MS = 2000 };
+enum { DEADLINE_MS = 20000, CONFLICT_WAIT_MS = 2000 };
 
 static const char public_authority[] = "login.microsoftonline.com";
 static const struct tk_retry_policy policy = {.attempts_max = 6, .base_ms = 500, .cap_ms = 16000};

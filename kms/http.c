@@ -56,6 +56,8 @@ static bool curl_works;
 /* The first thing in the process to use libcurl, or its memory would not be wiped. */
 static void curl_start(void)
 {
+        /* libcurl would write the keys of its TLS connections into that file. */
+        (void)unsetenv("SSLKEYLOGFILE");
         curl_works = curl_global_init_mem(CURL_GLOBAL_DEFAULT, tk_wiping_malloc, tk_wiping_free,
                                           tk_wiping_realloc, tk_wiping_strdup,
                                           tk_wiping_calloc) == CURLE_OK;
