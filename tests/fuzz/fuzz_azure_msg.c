@@ -2,7 +2,7 @@
 
 /* Any bytes as an answer of Key Vault: refused without a trace, or it holds what it claims. */
 
-#include "kms/azure_msg.h"
+#include "kms/azure_msg_admin.h"
 #include <errno.h>
 #include <string.h>
 
@@ -64,6 +64,30 @@ static void try_error(const char *text, size_t len)
         require(tk_azure_msg_judge(500, &error) == TK_AZURE_BUSY);
 }
 
+static void try_page(const char *text, size_t len)
+{
+        struct tk_azure_page page = {.items = NULL};
+        int r = tk_azure_msg_parse_page(text, len, &page);
+
+        require(r == 0 || r == -EBADMSG);
+        require((r == 0) == (page.items != NULL));
+        for (size_t i = 0; i < page.count; i++)
+                require(page.items[i].id.version[0]);
+        tk_azure_page_done(&page);
+}
+
+static void try_policy(const char *text, size_t len)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *body = NULL;
+        struct tk_kms_rotation_policy policy;
+        int r = tk_azure_msg_parse_policy(text, len, &policy);
+
+        require(r == 0 || r == -EBADMSG);
+        if (r == 0 && tk_azure_msg_build_policy(&policy, &body) == 0)
+                require(tk_azure_msg_parse_policy(tk_text_of(body), tk_text_len(body), &policy) ==
+                        0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
         const char *text = (const char *)bytes;
@@ -71,6 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         try_key(text, len);
         try_crypto(text, len);
         try_error(text, len);
+        try_page(text, len);
+        try_policy(text, len);
         require(tk_secret_alive() == 0);
         return 0;
 }
