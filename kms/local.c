@@ -353,6 +353,7 @@ int tk_local_reload(struct tk_local *local, struct tk_fault *fault)
         r = load(local->path, &keystore, &st, fault);
         if (r < 0)
                 return r;
+        assert(keystore);
         r = unlock(keystore, local->path, local->seal, fault);
         if (r < 0)
                 return r;
@@ -608,8 +609,9 @@ int tk_kms_local_open(const struct tk_kms_local_options *options, struct tk_kms 
         int r;
 
         r = load(options->keystore, &keystore, &st, fault);
-        if (r == 0)
-                r = get_seal(keystore, options->keystore, options->passphrase, &seal, fault);
+        if (r < 0)
+                return r;
+        r = get_seal(keystore, options->keystore, options->passphrase, &seal, fault);
         if (r == 0)
                 r = unlock(keystore, options->keystore, seal, fault);
         if (r < 0)
