@@ -571,7 +571,7 @@ static size_t count_nameless(struct tk_inode_table *table)
 static void for_each_nameless(struct tk_inode_table *table,
                               void (*visit)(void *context, struct tk_inode *inode), void *context)
 {
-        size_t max = count_nameless(table);
+        size_t max = count_nameless(table) + 1;
         TK_CLEANUP(tk_freep) struct tk_inode **inodes = calloc(max, sizeof(struct tk_inode *));
         size_t count = 0;
 

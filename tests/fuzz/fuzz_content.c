@@ -84,8 +84,8 @@ static void make_good(void)
         good.file.fd = memory_file(NULL, 0);
         require(tk_content_write(&good.fs, &good.file, 0, request, GOOD_SIZE) == 0);
         require(tk_content_fallocate(&good.fs, &good.file,
-                                     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * TK_BLOCK_LEN,
-                                     2 * TK_BLOCK_LEN) == 0);
+                                     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                     3 * (uint64_t)TK_BLOCK_LEN, 2 * (uint64_t)TK_BLOCK_LEN) == 0);
         memset(good.plain + 3 * (size_t)TK_BLOCK_LEN, 0, 2 * (size_t)TK_BLOCK_LEN);
         good.len = tk_backing_size(GOOD_SIZE);
         good.backing = malloc(good.len);

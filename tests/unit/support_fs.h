@@ -187,6 +187,12 @@ static inline void tk_test_fs_stop(struct tk_test_fs *test)
         tk_scratch_drop();
 }
 
+/* Remove @path and all that is in it. */
+static inline void tk_test_remove(const char *path)
+{
+        assert_int_equal(nftw(path, tk_test_dir_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 /* A new file, open for reading and writing; its entry goes to @ret_inode. */
 static inline struct tk_openfile *tk_test_create(struct tk_test_fs *test, const char *name,
                                                  struct tk_inode **ret_inode)

@@ -14,7 +14,7 @@
 #include "fs/format.h"
 #include <linux/falloc.h>
 
-enum { MODEL_MAX = 3 * TK_GROUP_LEN + 12345 };
+enum { MODEL_MAX = 3 * (uint64_t)TK_GROUP_LEN + 12345 };
 
 static struct tk_test_fs test;
 
@@ -172,8 +172,8 @@ static void check_seek(uint64_t off)
 /* An offset, often near a border, such that @len fits behind it. */
 static uint64_t some_offset(uint64_t len)
 {
-        static const uint64_t borders[] = {0, TK_BLOCK_LEN, TK_GROUP_LEN, 2 * TK_GROUP_LEN,
-                                           TK_GROUP_LEN - TK_BLOCK_LEN};
+        static const uint64_t borders[] = {0, TK_BLOCK_LEN, TK_GROUP_LEN,
+                                           2 * (uint64_t)TK_GROUP_LEN, TK_GROUP_LEN - TK_BLOCK_LEN};
         uint64_t limit = MODEL_MAX - len;
         uint64_t off = random_below(limit + 1);
 
@@ -192,7 +192,7 @@ static uint64_t some_length(void)
         case 0:
                 return random_below(20);
         case 1:
-                return random_below(3 * TK_BLOCK_LEN);
+                return random_below(3 * (uint64_t)TK_BLOCK_LEN);
         case 2:
                 return random_below(16) * TK_BLOCK_LEN;
         case 3:
@@ -261,7 +261,7 @@ static void run_random(enum tk_dek_wrap dek_wrap, uint64_t seed, int steps)
         check_all();
         assert_int_equal(tk_fs_stats(test.fs)->block_failures, 0);
         stop();
-        assert_int_equal(system("rm -r c"), 0);
+        tk_test_remove("c");
 }
 
 static void test_content__random(void **state)
@@ -317,7 +317,7 @@ static void test_content__far_offsets(void **state)
         assert_int_equal(tk_content_seek(test.fs, model.file, 0, SEEK_HOLE, &found), 0);
         assert_int_equal(found, 0);
         assert_int_equal(fstat(model.file->fd, &st), 0);
-        assert_true(st.st_blocks * 512 < 100 * 1024);
+        assert_true(st.st_blocks * 512 < 100 * INT64_C(1024));
         stop();
 }
 
@@ -386,7 +386,7 @@ static void check_goes_on(void)
         }
         memset(model.bytes + size, 0, MODEL_MAX - size);
         model.size = size;
-        assert_int_equal(do_truncate(size + 3 * TK_BLOCK_LEN), 0);
+        assert_int_equal(do_truncate(size + 3 * (uint64_t)TK_BLOCK_LEN), 0);
         check_all();
         assert_int_equal(do_write(size > 100 ? size - 100 : 0, 5000), 0);
         assert_int_equal(do_truncate(MODEL_MAX), 0);
@@ -431,7 +431,7 @@ static void check_full_write(uint64_t old_size, uint64_t hole, uint64_t hole_len
         check_old_or_new(before, before_size);
         check_goes_on();
         stop();
-        assert_int_equal(system("rm -r c"), 0);
+        tk_test_remove("c");
 }
 
 static void test_write__no_space(void **state)
@@ -444,12 +444,12 @@ static void test_write__no_space(void **state)
         check_full_write(TK_GROUP_LEN, 0, 0, TK_GROUP_LEN - 100, 200);
         check_full_write(TK_GROUP_LEN + 5000, 0, 0, 1000, TK_REQUEST_MAX);
         check_full_write(0, 0, 0, 0, 100);
-        check_full_write(0, 0, 0, 3 * TK_GROUP_LEN, 100);
+        check_full_write(0, 0, 0, 3 * (uint64_t)TK_GROUP_LEN, 100);
         /* into holes among data */
         check_full_write(100000, 20480, 8192, 10000, 50000);
         check_full_write(100000, 20480, 8192, 22000, 100);
-        check_full_write(2 * TK_GROUP_LEN, TK_GROUP_LEN, 40960, 0, TK_REQUEST_MAX);
-        check_full_write(3 * TK_GROUP_LEN, TK_GROUP_LEN, TK_GROUP_LEN, 0, TK_REQUEST_MAX);
+        check_full_write(2 * (uint64_t)TK_GROUP_LEN, TK_GROUP_LEN, 40960, 0, TK_REQUEST_MAX);
+        check_full_write(3 * (uint64_t)TK_GROUP_LEN, TK_GROUP_LEN, TK_GROUP_LEN, 0, TK_REQUEST_MAX);
         check_full_write(TK_GROUP_LEN, 0, 4096, 0, TK_GROUP_LEN);
         check_full_write(9000, 8192, 808, 0, 20000);
 }
@@ -462,7 +462,7 @@ static void test_write__any_call_fails(void **state)
                 size_t len;
         } writes[] = {{0, 5000},           {9000, 3000},
                       {9999, 1},           {TK_GROUP_LEN - 9000, 400000},
-                      {0, TK_REQUEST_MAX}, {2 * TK_GROUP_LEN, 9000}};
+                      {0, TK_REQUEST_MAX}, {2 * (uint64_t)TK_GROUP_LEN, 9000}};
 
         for (size_t w = 0; w < sizeof(writes) / sizeof(writes[0]); w++) {
                 bool succeeded = false;
@@ -485,7 +485,7 @@ static void test_write__any_call_fails(void **state)
                         check_old_or_new(before, before_size);
                         check_goes_on();
                         stop();
-                        assert_int_equal(system("rm -r c"), 0);
+                        tk_test_remove("c");
                         assert_true(at < 50);
                 }
         }
@@ -504,7 +504,7 @@ static void test_full__shrink_and_punch(void **state)
                          0);
         assert_int_equal(do_fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000, 60000), 0);
         check_all();
-        assert_int_equal(do_truncate(2 * TK_GROUP_LEN + 5000), 0);
+        assert_int_equal(do_truncate(2 * (uint64_t)TK_GROUP_LEN + 5000), 0);
         check_all();
         assert_int_equal(do_truncate(TK_GROUP_LEN + 1), 0);
         assert_int_equal(do_truncate(99999), 0);
@@ -541,15 +541,16 @@ static void check_promise(uint64_t size, int mode, uint64_t off, uint64_t len)
         }
         check_all();
         stop();
-        assert_int_equal(system("rm -r c"), 0);
+        tk_test_remove("c");
 }
 
 static void test_fallocate__keeps_its_promise(void **state)
 {
         check_promise(10000, 0, 0, 600000);
         check_promise(10000, FALLOC_FL_KEEP_SIZE, 5000, 600000);
-        check_promise(MODEL_MAX, 0, TK_GROUP_LEN + 3 * TK_BLOCK_LEN, 100000);
-        check_promise(MODEL_MAX, FALLOC_FL_ZERO_RANGE, TK_GROUP_LEN + 3 * TK_BLOCK_LEN, 700000);
+        check_promise(MODEL_MAX, 0, TK_GROUP_LEN + 3 * (uint64_t)TK_BLOCK_LEN, 100000);
+        check_promise(MODEL_MAX, FALLOC_FL_ZERO_RANGE, TK_GROUP_LEN + 3 * (uint64_t)TK_BLOCK_LEN,
+                      700000);
 }
 
 static void test_fallocate__no_space(void **state)
@@ -599,7 +600,7 @@ static void *resizer_main(void *context)
         uint64_t base = (uint64_t)WORKERS * WORKER_BLOCKS * TK_BLOCK_LEN;
 
         for (unsigned round = 0; round < WORKER_ROUNDS; round++)
-                if (tk_content_truncate(test.fs, model.file, base + round % 3 * 4000) < 0)
+                if (tk_content_truncate(test.fs, model.file, base + round % 3 * UINT64_C(4000)) < 0)
                         abort();
         return context;
 }

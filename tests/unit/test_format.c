@@ -44,7 +44,8 @@ static void test_backing_size__borders(void **state)
                         for (uint64_t size = n * steps[s] - (n > 0 ? 3 : 0);
                              size <= n * steps[s] + 3; size++)
                                 check_size(size);
-        for (uint64_t size = TK_SIZE_MAX - 2 * TK_GROUP_LEN; size < TK_SIZE_MAX; size += 4093)
+        for (uint64_t size = TK_SIZE_MAX - 2 * (uint64_t)TK_GROUP_LEN; size < TK_SIZE_MAX;
+             size += 4093)
                 check_size(size);
         check_size(TK_SIZE_MAX);
 }
@@ -78,9 +79,9 @@ static void test_plain_size__cut_tag_page(void **state)
 static void test_sizes__with_a_base(void **state)
 {
         assert_int_equal(tk_backing_size_at(4096, 0), 0);
-        for (uint64_t backing = 0; backing <= 2 * 4096; backing++)
+        for (uint64_t backing = 0; backing <= UINT64_C(2) * 4096; backing++)
                 assert_int_equal(tk_plain_size_at(4096, backing), 0);
-        for (uint64_t size = 1; size < 3 * TK_GROUP_LEN; size += 509) {
+        for (uint64_t size = 1; size < 3 * (uint64_t)TK_GROUP_LEN; size += 509) {
                 assert_int_equal(tk_backing_size_at(4096, size), 4096 + expected_backing(size));
                 assert_int_equal(tk_plain_size_at(4096, 4096 + expected_backing(size)), size);
                 assert_int_equal(tk_backing_size_at(0, size), expected_backing(size));

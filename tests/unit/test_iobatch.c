@@ -40,7 +40,7 @@ static void test_add__as_many_as_fit(void **state)
         uint8_t buf[2 * TK_IOBATCH_SPANS];
 
         for (int i = 0; i < TK_IOBATCH_SPANS; i++)
-                tk_iobatch_add(&batch, (uint64_t)i * 10, buf + 2 * i, 1);
+                tk_iobatch_add(&batch, (uint64_t)i * 10, buf + (size_t)2 * i, 1);
         assert_int_equal(batch.count, TK_IOBATCH_SPANS);
 }
 

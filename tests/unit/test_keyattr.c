@@ -255,10 +255,10 @@ static void run_holes_only(void)
         struct backing b = make_backing("b", 0, 1);
         struct tk_keyattr keyattr;
 
-        assert_int_equal(tk_content_truncate(test.fs, file, 3 * TK_GROUP_LEN), 0);
+        assert_int_equal(tk_content_truncate(test.fs, file, 3 * (uint64_t)TK_GROUP_LEN), 0);
         tk_test_close(&test, file, inode);
         a = (struct backing){.fd = open("c/root/a", O_RDWR | O_CLOEXEC),
-                             .size = tk_backing_size_at(test.fs->base, 3 * TK_GROUP_LEN)};
+                             .size = tk_backing_size_at(test.fs->base, 3 * (uint64_t)TK_GROUP_LEN)};
         set_attribute(&a, b.attribute.bytes, b.record_len);
         assert_int_equal(tk_keyattr_load(test.fs, a.fd, a.size, &keyattr), 0);
         assert_true(tk_secret_equal(keyattr.dek, b.dek));
@@ -305,7 +305,7 @@ static void in_both_kinds(void (*run)(void))
                 tk_test_fs_start(&test);
                 run();
                 tk_test_fs_stop(&test);
-                assert_int_equal(system("rm -r c"), 0);
+                tk_test_remove("c");
         }
 }
 

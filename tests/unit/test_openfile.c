@@ -149,7 +149,7 @@ static void run_threads(enum tk_dek_wrap dek_wrap)
         assert_int_equal(tk_fs_stats(test.fs)->block_failures, 0);
         tk_inode_forget(test.fs->inodes, inode, 1);
         tk_test_fs_stop(&test);
-        assert_int_equal(system("rm -r c"), 0);
+        tk_test_remove("c");
 }
 
 static void test_get__threads(void **state)
@@ -305,7 +305,7 @@ static void test_get__heals_or_not(void **state)
                 assert_int_equal(getxattr("c/root/f", TK_KEYATTR_NAME, NULL, 0), TK_RECORD_LEN);
                 tk_inode_forget(test.fs->inodes, inode, 1);
                 tk_test_fs_stop(&test);
-                assert_int_equal(system("rm -r c"), 0);
+                tk_test_remove("c");
         }
 }
 

@@ -37,7 +37,7 @@ struct claim {
 
 static void short_pause(void)
 {
-        nanosleep(&(struct timespec){.tv_nsec = 1000 * 1000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 static void *claim_main(void *context)

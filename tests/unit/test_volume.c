@@ -134,7 +134,7 @@ static void test_create__kms_fails_at_any_call(void **state)
                         assert_int_equal(count_entries("v"), 0);
                 }
                 assert_int_equal(at, 4); /* current, wrap, unwrap */
-                assert_int_equal(system("rm -r v"), 0);
+                tk_test_remove("v");
         }
 }
 
@@ -286,7 +286,7 @@ static void test_unlock__every_bit_of_the_file(void **state)
                 }
                 write_volume_file(text, len);
                 assert_int_equal(try_unlock(kms, NULL, &fault), 0);
-                assert_int_equal(system("rm -r v"), 0);
+                tk_test_remove("v");
         }
 }
 

@@ -32,7 +32,7 @@ static void fill(struct tk_volume_text *text, unsigned keks, unsigned protectors
                         snprintf(wrap.wrap.algorithm, TK_KMS_ALGORITHM_MAX, "RSA-OAEP-256");
                         wrap.wrap.blob_len = blob_len;
                         for (size_t i = 0; i < blob_len; i++)
-                                wrap.wrap.blob[i] = (uint8_t)(i * 31 + v * 7 + p);
+                                wrap.wrap.blob[i] = (uint8_t)(i * 31 + (size_t)v * 7 + p);
                         assert_int_equal(tk_volume_text_add_wrap(text, &wrap), 0);
                 }
         }
