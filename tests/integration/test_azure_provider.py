@@ -65,8 +65,12 @@ def start(emulator, vault, secret_file):
         return tool
 
     yield run
-    for tool in started:
-        tool.kill()
+    try:
+        for tool in started:
+            tool.close()
+    finally:
+        for tool in started:
+            tool.kill()
 
 
 @pytest.fixture
