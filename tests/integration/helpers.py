@@ -60,14 +60,16 @@ def ofd_lock(fd, kind, start=0, length=0, wait=False):
     fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request)
 
 
-def raises(number, function, *args, **kwargs):
-    """@function must fail with this errno."""
+def raises(numbers, function, *args, **kwargs):
+    """@function must fail with this errno, or with one of these."""
+    numbers = numbers if isinstance(numbers, tuple) else (numbers,)
+    expected = " or ".join(errno.errorcode[number] for number in numbers)
     try:
         result = function(*args, **kwargs)
     except OSError as e:
-        assert e.errno == number, f"{errno.errorcode.get(e.errno)}, not {errno.errorcode[number]}"
+        assert e.errno in numbers, f"{errno.errorcode.get(e.errno)}, not {expected}"
         return
-    raise AssertionError(f"{errno.errorcode[number]} expected, but it returned {result!r}")
+    raise AssertionError(f"{expected} expected, but it returned {result!r}")
 
 
 def noise(length, seed=0):

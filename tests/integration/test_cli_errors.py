@@ -418,6 +418,7 @@ def read_until(terminal, end):
     return shown
 
 
+@pytest.mark.deadline(30)
 def test_a_prompt_on_the_terminal(guarded):
     use_passphrase(guarded, "prompt")
     command = (turnkeyfs(), "verify", "-c", guarded.conf, guarded.cipher)
@@ -428,6 +429,7 @@ def test_a_prompt_on_the_terminal(guarded):
     assert code == PASSPHRASE and "does not open" in shown
 
 
+@pytest.mark.deadline(30)
 def test_a_new_passphrase_is_asked_for_twice(make_volume):
     volume = make_volume(mount=False, init=False)
     use_passphrase(volume, "prompt")
@@ -538,7 +540,8 @@ def test_memory_that_can_t_be_locked_is_an_error_if_it_has_to_be(unmounted):
 
 
 def test_a_filesystem_without_space(work, make_volume):
-    small = Filesystem("ext4", work, size=4 << 20)
+    (work / "small").mkdir()
+    small = Filesystem("ext4", work / "small", size=4 << 20)
     reason = small.mount()
     if reason:
         pytest.skip(reason)

@@ -621,7 +621,8 @@ def test_st_blocks_is_near_what_is_stored(place):
 
 def test_no_space_is_enospc_and_what_was_there_stays(work, make_volume):
     """A small filesystem below, filled to the brim."""
-    small = Filesystem("ext4", work, size=16 << 20)
+    (work / "small").mkdir()
+    small = Filesystem("ext4", work / "small", size=16 << 20)
     reason = small.mount()
     if reason:
         pytest.skip(reason)

@@ -139,7 +139,7 @@ def test_rename_refuses_what_makes_no_sense(place):
     os.mkdir(place / "empty")
     write_file(place / "f", b"")
     raises(errno.EINVAL, os.rename, place / "d", place / "d/sub/x")
-    raises(errno.ENOTEMPTY, os.rename, place / "empty", place / "d")
+    raises((errno.ENOTEMPTY, errno.EEXIST), os.rename, place / "empty", place / "d")
     raises(errno.EISDIR, os.rename, place / "f", place / "d")
     raises(errno.ENOTDIR, os.rename, place / "d", place / "f")
     raises(errno.ENOENT, os.rename, place / "none", place / "x")
@@ -223,7 +223,7 @@ def test_nothing_below_is_another_device(place):
     assert os.stat(deep).st_dev == os.stat(place.path).st_dev == os.stat(deep / "f").st_dev
 
 
-@pytest.mark.parametrize("target", ["f", "../outside", "/etc/passwd", "x" * 4000, " \n\t", "ü"])
+@pytest.mark.parametrize("target", ["f", "../outside", "/etc/passwd", "x" * 1000, " \n\t", "ü"])
 def test_symlinks_keep_their_target(place, target):
     os.symlink(target, place / "link")
     st = os.lstat(place / "link")
