@@ -182,8 +182,7 @@ static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
         ret_keyattr->attribute_bad = winner != attribute && !attribute->unreadable;
         /* Undecided, neither is overwritten: it may be all that is left of the file's key. */
         ret_keyattr->copy_bad = backing_size > 0 && winner != copy && !undecided &&
-                                (!copy->dek || memcmp(copy->record.bytes, attribute->record.bytes,
-                                                      TK_RECORD_LEN) != 0);
+                                (!copy->dek || !same_record(&copy->record, &attribute->record));
         ret_keyattr->record = winner->record;
         ret_keyattr->dek = TK_TAKE(winner->dek);
         return 0;

@@ -195,12 +195,14 @@ static void put(struct tk_keyring *ring, struct version *version)
         version_unref(version);
 }
 
-/* What the KMS says of a DEK: the application gets the errno, the log the words. */
+/* What the KMS says of a DEK: the log gets the words, the application an errno that it can mean. */
 static int log_refusal(int r, const struct tk_fault *fault)
 {
         if (r < 0 && fault->kind)
                 tk_log_limited(TK_LOG_ERROR, "%s", fault->text);
-        return r;
+        if (r == -ENOENT)
+                return -EKEYREVOKED; /* the key or its version is gone */
+        return r == -EACCES ? -ENOKEY : r;
 }
 
 static int wrap_by_kms(struct tk_keyring *ring, const struct version *version,
