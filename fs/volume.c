@@ -682,8 +682,9 @@ int tk_volume_has_new_root(struct tk_volume *volume, struct tk_fault *fault)
 
 void tk_volume_close_keys(struct tk_volume *volume, int error)
 {
-        tk_keyring_close(volume->keyring, error);
+        /* Both at once: whoever finds the volume key there may add to the keyring. */
         TK_LOCK_SCOPE(&volume->text_lock);
+        tk_keyring_close(volume->keyring, error);
         volume->volume_key = tk_secret_free(volume->volume_key);
 }
 
@@ -736,6 +737,31 @@ static bool is_protected_alike(const struct tk_volume *volume, const struct tk_v
         return false;
 }
 
+/*
+ * Whether the keys are at hand. Called with the text locked: while they are not, the
+ * KEK versions stay as they are, so that they can be unwrapped again meanwhile.
+ */
+static int check_not_closed(const struct tk_volume *volume, struct tk_fault *fault)
+{
+        if (volume->volume_key)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
+                            "%s is locked: its root key is revoked or out of reach", volume->path);
+}
+
+static int dup_volume_key(struct tk_volume *volume, struct tk_secret **ret_key,
+                          struct tk_fault *fault)
+{
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        r = check_not_closed(volume, fault);
+        if (r < 0)
+                return r;
+        return tk_secret_dup_bytes(tk_secret_bytes(volume->volume_key),
+                                   tk_secret_len(volume->volume_key), ret_key);
+}
+
 /* The version made is stored, then usable; if it can't be stored, it never was. */
 static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
                      const struct tk_volume_text_kek *entry, const struct tk_volume_wrap *wrap,
@@ -748,7 +774,9 @@ static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
 
         TK_LOCK_SCOPE(&volume->text_lock);
         wrap_count = text->wrap_count;
-        r = note_kms(volume, entry->kek.version, kms);
+        r = check_not_closed(volume, fault);
+        if (r == 0)
+                r = note_kms(volume, entry->kek.version, kms);
         if (r < 0)
                 return r;
         r = add_kek(text, entry, wrap);
@@ -767,6 +795,7 @@ static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
 int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_if_current,
                         struct tk_fault *fault)
 {
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
         struct tk_volume_text_kek entry;
         struct tk_volume_wrap wrap;
@@ -777,11 +806,10 @@ int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_
                                     "%s has had %u KEK versions, which is all that it can have; "
                                     "copy the data to a new volume",
                                     volume->path, UINT16_MAX);
-        if (!volume->volume_key)
-                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
-                                    "%s is locked: its root key is revoked or out of reach",
-                                    volume->path);
-        r = make_kek(&volume->text, kms, volume->volume_key, &entry, &wrap, &kek, fault);
+        r = dup_volume_key(volume, &volume_key, fault);
+        if (r < 0)
+                return r;
+        r = make_kek(&volume->text, kms, volume_key, &entry, &wrap, &kek, fault);
         if (r < 0)
                 return r;
         if (!even_if_current && is_protected_alike(volume, &wrap))
@@ -789,16 +817,35 @@ int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_
         return adopt_kek(volume, kms, &entry, &wrap, TK_TAKE(kek), fault);
 }
 
-int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+/* In the volume file; if it can't be written, nothing is retired. */
+static int retire_text(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
 {
         struct tk_volume_text *text = &volume->text;
+        bool *were_active = calloc(text->kek_count, sizeof(*were_active));
+        int r;
+
+        if (!were_active)
+                return -ENOMEM;
+        for (size_t i = 0; i < text->kek_count; i++) {
+                were_active[i] = text->keks[i].kek.active;
+                text->keks[i].kek.active = were_active[i] && text->keks[i].kek.version >= version;
+        }
+        r = store_text(volume, fault);
+        for (size_t i = 0; r < 0 && i < text->kek_count; i++)
+                text->keks[i].kek.active = were_active[i];
+        free(were_active);
+        return r;
+}
+
+int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
         int r;
 
         TK_LOCK_SCOPE(&volume->text_lock);
-        for (size_t i = 0; i < text->kek_count; i++)
-                if (text->keks[i].kek.version < version)
-                        text->keks[i].kek.active = false;
-        r = store_text(volume, fault);
+        r = check_not_closed(volume, fault);
+        if (r < 0)
+                return r;
+        r = retire_text(volume, version, fault);
         if (r < 0)
                 return r;
         for (uint16_t old = 1; old < version; old++)
