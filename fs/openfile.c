@@ -62,7 +62,7 @@ static void backing_path(int fd, char *path, size_t max)
 }
 
 /* One good record is enough: a file opens also if the other can't be rewritten now. */
-static void heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
+static bool heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
 {
         char path[PATH_MAX];
         int r = tk_keyattr_heal(fd, keyattr);
@@ -76,6 +76,7 @@ static void heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
                        r == 0 ? "rewritten" : "it could not be rewritten",
                        keyattr->attribute_bad ? "copy in the file" : "attribute",
                        r == 0 ? "" : ": ", r == 0 ? "" : strerror(-r));
+        return r == 0;
 }
 
 static void note_unusable(struct tk_fs *fs, int fd, int error)
@@ -106,7 +107,7 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
                 if (r == 0 && file->writable)
                         r = tk_keyattr_store(file->fd, &keyattr.record);
         } else if (r == 0 && file->writable && (keyattr.attribute_bad || keyattr.copy_bad)) {
-                heal(fs, file->fd, &keyattr);
+                file->twin_old = !heal(fs, file->fd, &keyattr);
         }
         if (r < 0) {
                 tk_secret_free(keyattr.dek);
@@ -248,6 +249,16 @@ static int publish(struct tk_fs *fs, struct tk_inode *inode, struct tk_openfile 
         return 0;
 }
 
+/*
+ * A file that was opened while the mount was being closed: whoever wiped the others
+ * did not see it. Its DEK is had again when it is needed.
+ */
+static void wipe_if_closed(struct tk_fs *fs, struct tk_openfile *file)
+{
+        if (fs->gate < 0)
+                file->dek = tk_secret_free(file->dek);
+}
+
 static void loaded(struct tk_fs *fs, struct tk_openfile *file, int error)
 {
         TK_LOCK_SCOPE(&fs->openfiles_lock);
@@ -276,6 +287,7 @@ int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
         if (first) {
                 file->fd = open_backing(fs, inode, writable, &file->writable);
                 r = file->fd < 0 ? file->fd : load(fs, file);
+                wipe_if_closed(fs, file);
                 loaded(fs, file, r);
         }
         if (r < 0) {
@@ -308,6 +320,7 @@ int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct t
                 file->dek = TK_TAKE(owned_dek);
                 file->record = *record;
                 file->owner = st.st_uid;
+                wipe_if_closed(fs, file);
                 file->loading = false;
                 pthread_cond_broadcast(&fs->openfiles_loaded);
         }
@@ -368,23 +381,37 @@ static struct tk_openfile *next_open(struct tk_fs *fs, struct tk_openfile *previ
         return file;
 }
 
-void tk_openfile_wipe_all(struct tk_fs *fs)
+int tk_openfile_for_each(struct tk_fs *fs, int (*visit)(void *context, struct tk_openfile *file),
+                         void *context)
 {
         struct tk_openfile *file = next_open(fs, NULL);
+        int r = 0;
 
         while (file) {
                 struct tk_openfile *next;
 
-                {
-                        TK_RANGE_SCOPE(range);
-
-                        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
-                        file->dek = tk_secret_free(file->dek);
-                }
-                next = next_open(fs, file);
+                if (r == 0)
+                        r = visit(context, file);
+                next = r == 0 ? next_open(fs, file) : NULL;
                 tk_openfile_put(fs, file);
                 file = next;
         }
+        return r;
+}
+
+static int wipe(void *context, struct tk_openfile *file)
+{
+        TK_RANGE_SCOPE(range);
+
+        (void)context;
+        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        file->dek = tk_secret_free(file->dek);
+        return 0;
+}
+
+void tk_openfile_wipe_all(struct tk_fs *fs)
+{
+        (void)!tk_openfile_for_each(fs, wipe, NULL);
 }
 
 void tk_openfile_put_all(struct tk_fs *fs)

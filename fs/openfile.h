@@ -27,6 +27,7 @@ struct tk_openfile {
         _Atomic(struct tk_secret *) dek; /* NULL: wiped; dropped under a range of everything */
         pthread_mutex_t dek_lock;        /* one thread brings it back */
         struct tk_record record;         /* under a range with group 0 */
+        bool twin_old;                   /* attribute and copy may differ; as record */
         _Atomic uid_t owner;             /* whom space is charged to */
         pthread_mutex_t times_lock;      /* setting times against writes of ours that keep them */
 
@@ -62,6 +63,14 @@ struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode);
  * range of the file, so that it stays. What the keyring says if it can't be had.
  */
 TK_MUST_USE int tk_openfile_need_dek(struct tk_fs *fs, struct tk_openfile *file);
+
+/*
+ * Every file that is open throughout, each with a reference; not those that are opened
+ * meanwhile. Stops at the first @visit that does not return 0, and returns that.
+ */
+TK_MUST_USE int tk_openfile_for_each(struct tk_fs *fs,
+                                     int (*visit)(void *context, struct tk_openfile *file),
+                                     void *context);
 
 /* Wipe the DEKs of all open files, each when no request uses it any more. */
 void tk_openfile_wipe_all(struct tk_fs *fs);

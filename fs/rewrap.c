@@ -45,7 +45,9 @@ static int replace_record(struct tk_openfile *file, const struct tk_record *reco
         if (r < 0)
                 return r;
         file->record = *record;
-        return file->has_header ? write_copy(file) : 0;
+        r = file->has_header ? write_copy(file) : 0;
+        file->twin_old = r < 0;
+        return r;
 }
 
 /* A record for the DEK under the current KEK version. */
@@ -69,7 +71,7 @@ static bool is_current(struct tk_fs *fs, struct tk_openfile *file)
 
         tk_range_hold(&file->ranges, &range, 0, 0, false);
         r = tk_record_kek_version(file->record.bytes, tk_record_len(&file->record), &version);
-        return r == 0 && version == tk_keyring_current(fs->keyring);
+        return r == 0 && version == tk_keyring_current(fs->keyring) && !file->twin_old;
 }
 
 int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file)

@@ -58,12 +58,20 @@ static void pace(struct walk *walk)
         nanosleep(&pause, NULL);
 }
 
-static void visit_file(struct walk *walk, struct tk_inode *inode)
+/* Whether @r is about the keys of all files, so that going on would be in vain. */
+static bool is_about_keys(int r)
+{
+        return r == -ENOKEY || r == -EKEYREVOKED || r == -EKEYEXPIRED;
+}
+
+static int visit_file(struct walk *walk, struct tk_inode *inode)
 {
         int r;
 
         walk->progress.files++;
         r = tk_rewrap_inode(walk->fs, inode);
+        if (is_about_keys(r))
+                return r;
         if (r == TK_REWRAP_DONE) {
                 walk->old++;
                 walk->progress.rewrapped++;
@@ -76,9 +84,20 @@ static void visit_file(struct walk *walk, struct tk_inode *inode)
         if (walk->options->progress)
                 walk->options->progress(walk->options->context, &walk->progress);
         pace(walk);
+        return 0;
 }
 
-static int visit_dir(struct walk *walk, struct tk_inode *inode);
+/* What can't be looked at may be old: it is counted, and the walk goes on. */
+static int skip(struct walk *walk, const char *name, int r)
+{
+        if (r == -ENOENT || r == -ESTALE)
+                return 0; /* removed meanwhile */
+        walk->progress.failed++;
+        tk_log_limited(TK_LOG_ERROR, "rotation: '%s' can't be looked at: %s", name, strerror(-r));
+        return 0;
+}
+
+static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name);
 
 /* Where visit_dir is. */
 struct place {
@@ -99,26 +118,46 @@ static int visit_entry(void *context, const struct tk_dir_entry *found)
                 return -ECANCELED;
         r = tk_op_lookup_in(walk->fs, place->dir, found->name, &entry);
         if (r < 0)
-                return r == -ENOENT ? 0 : r;
+                return skip(walk, found->name, r);
         if (S_ISDIR(entry.st.st_mode))
-                r = visit_dir(walk, entry.inode);
+                r = visit_dir(walk, entry.inode, found->name);
         else if (S_ISREG(entry.st.st_mode))
-                visit_file(walk, entry.inode);
+                r = visit_file(walk, entry.inode);
         tk_inode_forget(walk->fs->inodes, entry.inode, 1);
         return r;
 }
 
-static int visit_dir(struct walk *walk, struct tk_inode *inode)
+static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name)
 {
         struct place place = {.walk = walk};
         int r;
 
         r = tk_op_opendir(walk->fs, inode, &place.dir);
         if (r < 0)
-                return r == -ENOENT || r == -ESTALE ? 0 : r; /* removed meanwhile */
+                return skip(walk, name, r);
         r = tk_op_readdir(place.dir, 0, visit_entry, &place);
         tk_op_releasedir(place.dir);
-        return r;
+        return r == -ECANCELED || is_about_keys(r) ? r : r < 0 ? skip(walk, name, r) : 0;
+}
+
+/* Files that are open and have no name any more are in no directory. */
+static int visit_open(void *context, struct tk_openfile *file)
+{
+        struct walk *walk = context;
+        int r;
+
+        if (stopped(walk))
+                return -ECANCELED;
+        r = tk_rewrap_file(walk->fs, file);
+        if (is_about_keys(r))
+                return r;
+        if (r == TK_REWRAP_DONE) {
+                walk->old++;
+                walk->progress.rewrapped++;
+        } else if (r < 0) {
+                walk->progress.failed++;
+        }
+        return 0;
 }
 
 /* One pass. Returns whether it saw everything and found nothing old, or a negative errno. */
@@ -134,7 +173,9 @@ static int run_pass(struct walk *walk)
         walk->old = 0;
         walk->paced = 0;
         clock_gettime(CLOCK_MONOTONIC, &walk->started);
-        r = visit_dir(walk, tk_inode_root(fs->inodes));
+        r = visit_dir(walk, tk_inode_root(fs->inodes), "/");
+        if (r == 0)
+                r = tk_openfile_for_each(fs, visit_open, walk);
         if (r < 0)
                 return r;
         return walk->old == 0 && fs->rotate_moves == moves;
