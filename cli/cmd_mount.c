@@ -185,7 +185,7 @@ static void when_ready(void *context)
                 tk_rotation_resume(job->rotation);
 }
 
-static void when_new_root(void *context)
+static void when_to_rotate(void *context)
 {
         struct job *job = context;
 
@@ -202,7 +202,7 @@ static struct tk_keeper_options keeper_options(struct job *job)
                           .expiry_revokes = conf->kms.expiry_revokes},
                 .rotation_window_ms =
                         conf->mount.read_only ? 0 : (int64_t)conf->kms.rotation_window * 1000,
-                .new_root = when_new_root,
+                .rotate = when_to_rotate,
                 .context = job,
         };
 }

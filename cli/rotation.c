@@ -289,30 +289,33 @@ int tk_rotation_start(struct tk_rotation *rotation, const char *to, struct tk_fa
         return start(rotation, rotation->current, true, fault);
 }
 
-/* A job that nobody asked for: what hinders it is logged. One that is running will do. */
+/*
+ * A job that nobody asked for: what hinders it is logged. One that is running will do,
+ * and so will the end of the mount.
+ */
 static void start_unasked(struct tk_rotation *rotation)
 {
+        bool unfinished = tk_volume_active_count(rotation->volume) > 1;
         struct tk_fault fault = {0};
 
         TK_LOCK_SCOPE(&rotation->lock);
-        if (rotation->state != RUNNING && start(rotation, rotation->current, false, &fault) < 0)
+        if (rotation->state == RUNNING || !rotation->serving)
+                return;
+        tk_log(TK_LOG_INFO, "rotation of %s: %s", tk_volume_path(rotation->volume),
+               unfinished ? "going on with an unfinished one" : "the root key has a new version");
+        if (start(rotation, rotation->current, false, &fault) < 0)
                 tk_log(TK_LOG_ERROR, "%s", fault.text);
 }
 
 void tk_rotation_follow(struct tk_rotation *rotation)
 {
-        tk_log(TK_LOG_INFO, "rotation of %s: the root key has a new version",
-               tk_volume_path(rotation->volume));
         start_unasked(rotation);
 }
 
 void tk_rotation_resume(struct tk_rotation *rotation)
 {
-        if (tk_volume_active_count(rotation->volume) < 2)
-                return;
-        tk_log(TK_LOG_INFO, "rotation of %s: going on with an unfinished one",
-               tk_volume_path(rotation->volume));
-        start_unasked(rotation);
+        if (tk_volume_active_count(rotation->volume) > 1)
+                start_unasked(rotation);
 }
 
 void tk_rotation_stop(struct tk_rotation *rotation)

@@ -20,7 +20,10 @@
 struct tk_keeper {
         struct tk_fs *fs;
         struct tk_keeper_options options;
-        struct tk_revoke_kernel kernel;
+        struct tk_revoke_kernel kernel; /* calls below, with the keeper as context */
+        struct tk_revoke_kernel given;
+        pthread_mutex_t kernel_lock; /* held while the kernel is made to drop an inode */
+        bool halted;                 /* under kernel_lock */
         pthread_t thread;
 
         pthread_mutex_t lock;
@@ -48,6 +51,22 @@ static uint32_t draw(void)
 
         (void)!tk_random_bytes(&number, sizeof(number)); /* only spreads the load */
         return number;
+}
+
+/* Unless nobody serves any more what the kernel would write back. */
+static void invalidate(void *context, struct tk_inode *inode)
+{
+        struct tk_keeper *keeper = context;
+
+        TK_LOCK_SCOPE(&keeper->kernel_lock);
+        if (!keeper->halted)
+                keeper->given.invalidate(keeper->given.context, inode);
+}
+
+void tk_keeper_halt(struct tk_keeper *keeper)
+{
+        TK_LOCK_SCOPE(&keeper->kernel_lock);
+        keeper->halted = true;
 }
 
 static int64_t next_poll(const struct tk_keeper *keeper, int64_t now)
@@ -79,6 +98,23 @@ static void say(struct tk_keeper *keeper, enum tk_lease_state state, const struc
         }
 }
 
+/* A rotation that the revocation ended goes on at once, not with the next poll. */
+static void reopen(struct tk_keeper *keeper, struct tk_fault *fault)
+{
+        struct tk_fs *fs = keeper->fs;
+
+        if (tk_revoke_reopen(fs, fault) < 0) {
+                tk_log_limited(TK_LOG_ERROR, "%s: still locked: %s", tk_volume_path(fs->volume),
+                               fault->text);
+                return;
+        }
+        say(keeper, TK_LEASE_ACTIVE, fault);
+        if (keeper->options.rotation_window_ms > 0) {
+                TK_LOCK_SCOPE(&keeper->lock);
+                keeper->poll_ms = now_ms();
+        }
+}
+
 /* The mount follows the lease. Keys that can't be unwrapped after all leave it closed. */
 static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk_lease_state state,
                    struct tk_fault *fault)
@@ -92,13 +128,8 @@ static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk
                 tk_revoke_close(fs, error, &keeper->kernel);
         else if (error < 0)
                 tk_revoke_again(fs, &keeper->kernel);
-        else if (tk_revoke_gate(fs, false) < 0 && state == TK_LEASE_ACTIVE) {
-                if (tk_revoke_reopen(fs, fault) == 0)
-                        say(keeper, state, fault);
-                else
-                        tk_log_limited(TK_LOG_ERROR, "%s: still locked: %s",
-                                       tk_volume_path(fs->volume), fault->text);
-        }
+        else if (tk_revoke_gate(fs, false) < 0 && state == TK_LEASE_ACTIVE)
+                reopen(keeper, fault);
 }
 
 static void probe(struct tk_keeper *keeper)
@@ -145,6 +176,9 @@ static void poll_root(struct tk_keeper *keeper)
         r = tk_revoke_gate(keeper->fs, false);
         if (r == 0)
                 r = tk_volume_has_new_root(keeper->fs->volume, &fault);
+        /* A rotation that a revocation or a failure ended: tried again until it is through. */
+        if (r == 0 && tk_volume_active_count(keeper->fs->volume) > 1)
+                r = 1;
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 keeper->poll_ms = next_poll(keeper, now_ms());
@@ -152,7 +186,7 @@ static void poll_root(struct tk_keeper *keeper)
                         keeper->polled_ms = now_ms();
         }
         if (r > 0)
-                keeper->options.new_root(keeper->options.context);
+                keeper->options.rotate(keeper->options.context);
         else if (r < 0 && fault.kind)
                 tk_log_limited(TK_LOG_WARNING,
                                "%s: cannot ask for the root key's current version: %s",
@@ -224,7 +258,9 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
                 return -ENOMEM;
         keeper->fs = fs;
         keeper->options = *options;
-        keeper->kernel = *kernel;
+        keeper->given = *kernel;
+        keeper->kernel = (struct tk_revoke_kernel){.invalidate = invalidate, .context = keeper};
+        pthread_mutex_init(&keeper->kernel_lock, NULL);
         keeper->polled_ms = -1;
         tk_lease_start(&keeper->lease, &options->lease, now_ms(), draw());
         keeper->poll_ms = next_poll(keeper, now_ms());
@@ -236,6 +272,7 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         if (pthread_create(&keeper->thread, NULL, run, keeper) != 0) {
                 pthread_cond_destroy(&keeper->woken);
                 pthread_mutex_destroy(&keeper->lock);
+                pthread_mutex_destroy(&keeper->kernel_lock);
                 free(keeper);
                 return -EAGAIN;
         }
@@ -254,6 +291,7 @@ struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper)
         pthread_join(keeper->thread, NULL);
         pthread_cond_destroy(&keeper->woken);
         pthread_mutex_destroy(&keeper->lock);
+        pthread_mutex_destroy(&keeper->kernel_lock);
         free(keeper);
         return NULL;
 }

@@ -13,8 +13,9 @@ struct tk_keeper_options {
         struct tk_lease_config lease;
         int64_t rotation_window_ms; /* a new root key version is noticed within a quarter; 0: never
                                      */
-        void (*new_root)(
-                void *context); /* a new version is there: start a rotation; does not block */
+        /* There is a new version, or old ones are still in use: see to it that a rotation runs.
+         * Does not block. */
+        void (*rotate)(void *context);
         void *context;
 };
 
@@ -34,6 +35,12 @@ struct tk_keeper; /* opaque: keeper.c */
 /* Start the thread; keys have just been unwrapped. @kernel is copied. */
 TK_MUST_USE int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
                               const struct tk_revoke_kernel *kernel, struct tk_keeper **ret_keeper);
+
+/*
+ * From now on the kernel is asked nothing: nobody will serve what it would write back.
+ * Waits for an inode that is under way, so call it while requests are still served.
+ */
+void tk_keeper_halt(struct tk_keeper *keeper);
 
 /* End the thread; waits for a probe that is under way. */
 struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper);

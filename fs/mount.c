@@ -142,8 +142,19 @@ static void ask_to_unmount(const struct session *session)
                 unmount_by_helper(session->mountpoint);
 }
 
+/* The keeper must not wait for writeback that nobody serves any more. */
+static void halt_keeper(struct session *session)
+{
+        struct tk_fs *fs = session->ops.fs;
+
+        TK_LOCK_SCOPE(&fs->keeper_lock);
+        if (fs->keeper)
+                tk_keeper_halt(fs->keeper);
+}
+
 static void end_loop(struct session *session)
 {
+        halt_keeper(session);
         fuse_session_exit(session->fuse);
         pthread_kill(session->main_thread, SIGUSR1);
 }
