@@ -17,7 +17,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import mountpoint  # noqa: E402  (found by the line above)
+import helpers  # noqa: E402  (found by the line above)
+import mountpoint  # noqa: E402
 
 DEADLINE = 120  # seconds for a test that doesn't say otherwise
 FILESYSTEMS = ("plain", "tmpfs", "ext4", "xfs", "btrfs")
@@ -203,6 +204,33 @@ def plain():
     directory = tempfile.mkdtemp(prefix="turnkeyfs-model-", dir="/dev/shm")
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def fuse_for_all():
+    """/dev/fuse as udev makes it; containers and small machines may not have udev."""
+    if not shutil.which("fusermount3"):
+        pytest.skip("no fusermount3")
+    mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
+    os.chmod("/dev/fuse", 0o666)
+    yield
+    os.chmod("/dev/fuse", mode)
+
+
+@pytest.fixture
+def mine(fuse_for_all, work):
+    """A volume that belongs to an ordinary user, mounted by that user."""
+    user = helpers.NOBODY
+    home = work / "home"
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    prefix = ("setpriv", "--reuid", user.pw_uid, "--regid", user.pw_gid, "--clear-groups", "--")
+    volume = mountpoint.Volume(home, prefix=prefix)
+    for path in (volume.mnt, volume.conf):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    volume.init().mount()
+    yield volume
+    finish(volume)
 
 
 class Place:

@@ -5,10 +5,13 @@ import ctypes
 import errno
 import fcntl
 import os
+import pwd
 import random
 import signal
 import struct
 import threading
+
+NOBODY = pwd.getpwnam("nobody")  # the ordinary user of tests that want one
 
 libc = ctypes.CDLL(None, use_errno=True)
 

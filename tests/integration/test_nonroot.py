@@ -3,15 +3,13 @@
 
 import errno
 import os
-import pwd
 import shutil
-import stat
 
 import mountpoint
 import pytest
-from conftest import finish
 from helpers import (
     GROUP,
+    NOBODY,
     RENAME_EXCHANGE,
     as_user,
     noise,
@@ -23,37 +21,8 @@ from helpers import (
 from modelrun import assert_reader_agrees, play
 from mountpoint import run, scaled
 
-USER = pwd.getpwnam("nobody")
-
-
 def nobody(function, *args):
-    as_user(USER.pw_uid, USER.pw_gid, [], function, *args)
-
-
-@pytest.fixture
-def fuse_for_all():
-    """/dev/fuse as udev makes it; containers and small machines may not have udev."""
-    if not shutil.which("fusermount3"):
-        pytest.skip("no fusermount3")
-    mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
-    os.chmod("/dev/fuse", 0o666)
-    yield
-    os.chmod("/dev/fuse", mode)
-
-
-@pytest.fixture
-def mine(fuse_for_all, work):
-    """A volume that belongs to an ordinary user, mounted by that user."""
-    home = work / "home"
-    home.mkdir()
-    os.chown(home, USER.pw_uid, USER.pw_gid)
-    prefix = ("setpriv", "--reuid", USER.pw_uid, "--regid", USER.pw_gid, "--clear-groups", "--")
-    volume = mountpoint.Volume(home, prefix=prefix)
-    for path in (volume.mnt, volume.conf):
-        os.chown(path, USER.pw_uid, USER.pw_gid)
-    volume.init().mount()
-    yield volume
-    finish(volume)
+    as_user(NOBODY.pw_uid, NOBODY.pw_gid, [], function, *args)
 
 
 def test_a_file_is_stored_and_read_back(mine):
@@ -66,7 +35,7 @@ def test_a_file_is_stored_and_read_back(mine):
     nobody(check)
     mine.umount()
     assert mine.read_below("f") == noise(100_000)
-    assert os.stat(mine.below("f")).st_uid == USER.pw_uid
+    assert os.stat(mine.below("f")).st_uid == NOBODY.pw_uid
     mine.assert_verifies_clean()
 
 
@@ -189,7 +158,7 @@ def test_many_files_are_walked_and_removed(mine):
 
 @pytest.mark.deadline(200)
 def test_random_operations_do_the_same_as_on_a_plain_directory(mine, plain):
-    os.chown(plain, USER.pw_uid, USER.pw_gid)
+    os.chown(plain, NOBODY.pw_uid, NOBODY.pw_gid)
     play(mine, plain, None, "--ops", scaled(10_000, 100_000), "--remount-every", 2500)
     mine.umount()
     assert_reader_agrees(mine, plain)
