@@ -33,6 +33,7 @@ enum tk_fault_kind {
         TK_FAULT_PERMISSION = 16,      /* the operating system refused */
         TK_FAULT_NOT_MOUNTED = 17,     /* nothing of ours is mounted there */
         TK_FAULT_UNSUPPORTED = 18,     /* format of a newer release, or a missing feature */
+        TK_FAULT_WINDOW_MISSED = 19,   /* a rotation took longer than its window */
 };
 
 struct tk_fault {

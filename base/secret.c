@@ -97,7 +97,7 @@ static int chunk_new(struct chunk **ret_chunk)
                 return r;
 
         chunk->free_count = CHUNK_SLOTS;
-        for (uint16_t i = 0; i < CHUNK_SLOTS; i++)
+        for (size_t i = 0; i < CHUNK_SLOTS; i++)
                 chunk->free_slots[i] = (uint16_t)(CHUNK_SLOTS - 1 - i);
         *ret_chunk = TK_TAKE(chunk);
         return 0;

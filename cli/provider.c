@@ -15,7 +15,7 @@ const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf
         for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
                 if (strcmp(conf->kms.provider, backends[i]->name) == 0)
                         return backends[i];
-        assert(!"a provider that the configuration accepts, and nobody implements");
+        assert(false); /* a provider that the configuration accepts, and nobody implements */
         return NULL;
 }
 

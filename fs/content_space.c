@@ -386,7 +386,7 @@ static int find_block(struct tk_openfile *file, struct tk_scratch *scratch, bool
                 memset(scratch->tag_pages + n, 0, (size_t)(TK_BLOCK_LEN - n));
                 for (; block < end && tk_group_of_block(block) == group; block++) {
                         const uint8_t *cell = scratch->tag_pages + TK_HEADER_LEN +
-                                              tk_slot_of_block(block) * TK_CELL_LEN;
+                                              (size_t)tk_slot_of_block(block) * TK_CELL_LEN;
 
                         if (tk_block_cell_is_hole(cell) == hole) {
                                 *ret_block = block;

@@ -64,6 +64,7 @@ static void drop(struct tk_dekcache *cache, struct entry **link)
 {
         struct entry *entry = *link;
 
+        assert(entry);
         *link = entry->chain;
         if (entry->newer)
                 entry->newer->older = entry->older;

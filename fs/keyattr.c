@@ -138,7 +138,7 @@ static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
                 memset(scratch->tag_pages + n, 0, (size_t)(TK_BLOCK_LEN - n));
                 for (unsigned slot = 0; slot < TK_GROUP_BLOCKS; slot++) {
                         const uint8_t *cell =
-                                scratch->tag_pages + TK_HEADER_LEN + slot * TK_CELL_LEN;
+                                scratch->tag_pages + TK_HEADER_LEN + (size_t)slot * TK_CELL_LEN;
                         uint64_t block = group * TK_GROUP_BLOCKS + slot;
 
                         if (tk_bytes_are_zero(cell, TK_CELL_LEN))

@@ -169,10 +169,54 @@ static int parse_kek(struct parse *parse, const struct tk_ini_entry *entry)
 
 static int copy_text(struct parse *parse, char *to, size_t max, const char *value)
 {
-        if (value[0] == '\0' || strlen(value) >= max)
+        size_t len = strlen(value);
+
+        if (len == 0 || len >= max)
                 return bad(parse, "a text is empty or too long");
-        strcpy(to, value);
+        memcpy(to, value, len + 1);
         return 0;
+}
+
+/* "wrap N.P": KEK version and protector, in their one spelling. */
+static int parse_wrap_section(struct parse *parse, const char *section, uint16_t *ret_version,
+                              unsigned *ret_protector)
+{
+        static const char problem[] = "the section does not name a KEK version and a protector";
+        const char *numbers = section + strlen("wrap ");
+        const char *dot = strchr(numbers, '.');
+        char canonical[32];
+        char word[8];
+        int64_t version;
+        int64_t protector;
+
+        if (!dot || (size_t)(dot - numbers) >= sizeof(word))
+                return bad(parse, problem);
+        memcpy(word, numbers, (size_t)(dot - numbers));
+        word[dot - numbers] = '\0';
+        if (parse_number(word, 1, UINT16_MAX, &version) < 0 ||
+            parse_number(dot + 1, 1, PROTECTORS_MAX, &protector) < 0)
+                return bad(parse, problem);
+        snprintf(canonical, sizeof(canonical), "wrap %d.%d", (int)version, (int)protector);
+        if (strcmp(canonical, section) != 0)
+                return bad(parse, problem);
+        *ret_version = (uint16_t)version;
+        *ret_protector = (unsigned)protector;
+        return 0;
+}
+
+/* A section that was not there yet. */
+static int add_wrap(struct parse *parse, uint16_t version, unsigned protector)
+{
+        struct tk_volume_text *text = parse->text;
+        struct tk_volume_wrap fresh = {.kek_version = version, .protector = protector};
+
+        if (version != text->kek_count)
+                return bad(parse, "a wrap stands before its KEK version");
+        for (size_t i = 0; i < text->wrap_count; i++)
+                if (text->wraps[i].kek_version == version && text->wraps[i].protector == protector)
+                        return bad(parse, "a section is given twice");
+        parse->blob[0] = '\0';
+        return tk_volume_text_add_wrap(text, &fresh);
 }
 
 /* The wrap being read: a new one when its section begins. */
@@ -180,36 +224,22 @@ static int wrap_of_section(struct parse *parse, const char *section,
                            struct tk_volume_wrap **ret_wrap)
 {
         struct tk_volume_text *text = parse->text;
-        struct tk_volume_wrap *last;
-        unsigned version;
-        unsigned protector;
-        char canonical[32];
+        size_t count = text->wrap_count;
+        uint16_t version = 0;
+        unsigned protector = 0;
         int r;
 
-        if (sscanf(section, "wrap %5u.%2u", &version, &protector) != 2 || version < 1 ||
-            version > UINT16_MAX || protector < 1 || protector > PROTECTORS_MAX)
-                return bad(parse, "the section does not name a KEK version and a protector");
-        snprintf(canonical, sizeof(canonical), "wrap %u.%u", version, protector);
-        if (strcmp(canonical, section) != 0)
-                return bad(parse, "the section does not name a KEK version and a protector");
-
-        last = text->wrap_count > 0 ? &text->wraps[text->wrap_count - 1] : NULL;
-        if (!last || last->kek_version != version || last->protector != protector) {
-                struct tk_volume_wrap fresh = {.kek_version = (uint16_t)version,
-                                               .protector = protector};
-
-                if (version != text->kek_count)
-                        return bad(parse, "a wrap stands before its KEK version");
-                for (size_t i = 0; i < text->wrap_count; i++)
-                        if (text->wraps[i].kek_version == version &&
-                            text->wraps[i].protector == protector)
-                                return bad(parse, "a section is given twice");
-                r = tk_volume_text_add_wrap(text, &fresh);
+        r = parse_wrap_section(parse, section, &version, &protector);
+        if (r < 0)
+                return r;
+        if (count == 0 || text->wraps[count - 1].kek_version != version ||
+            text->wraps[count - 1].protector != protector) {
+                r = add_wrap(parse, version, protector);
                 if (r < 0)
                         return r;
-                parse->blob[0] = '\0';
+                count++;
         }
-        *ret_wrap = &text->wraps[text->wrap_count - 1];
+        *ret_wrap = &text->wraps[count - 1];
         return 0;
 }
 
@@ -217,12 +247,12 @@ static int wrap_of_section(struct parse *parse, const char *section,
 static int parse_blob(struct parse *parse, struct tk_kms_wrap *wrap, const char *value)
 {
         size_t have = strlen(parse->blob);
+        size_t len = strlen(value);
 
-        if (have + strlen(value) >= sizeof(parse->blob))
+        if (have + len >= sizeof(parse->blob))
                 return bad(parse, "the blob is too long");
-        strcpy(parse->blob + have, value);
-        /* An incomplete text may have a length that no complete one has: only the last line counts.
-         */
+        memcpy(parse->blob + have, value, len + 1);
+        /* An incomplete text may have a length that no whole one has: the last line counts. */
         if (tk_base64url_decode(parse->blob, wrap->blob, sizeof(wrap->blob), &wrap->blob_len) < 0)
                 wrap->blob_len = 0;
         return 0;
