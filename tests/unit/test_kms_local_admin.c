@@ -106,7 +106,7 @@ static void check_versions(const char *passphrase)
         assert_int_equal(unwrap(kms, &old), 0);
         new = wrapped(kms, "2");
 
-        kms = tk_kms_free(kms);
+        tk_kms_free(kms);
         kms = opened("ks", passphrase);
         assert_versions(kms, "1+ 2* 3-");
         assert_int_equal(unwrap(kms, &old), 0);
@@ -213,7 +213,7 @@ static void test_admin__through_a_link(void **state)
         rotate(kms, "2");
         assert_int_equal(lstat("link", &st), 0);
         assert_true(S_ISLNK(st.st_mode));
-        kms = tk_kms_free(kms);
+        tk_kms_free(kms);
         kms = opened("dir/ks", NULL);
         assert_versions(kms, "1+ 2*");
 }
@@ -261,7 +261,7 @@ static void test_admin__threads(void **state)
                 pthread_join(threads[i], &failed);
                 assert_null(failed);
         }
-        a = tk_kms_free(a);
+        tk_kms_free(a);
         a = opened("ks", NULL);
         assert_int_equal(tk_kms_admin_list(a, &versions, &count, &fault), 0);
         assert_int_equal(count, 1 + THREADS * ROUNDS);
