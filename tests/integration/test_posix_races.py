@@ -9,6 +9,7 @@ import errno
 import os
 import random
 import time
+import traceback
 
 import pytest
 from helpers import (
@@ -150,7 +151,8 @@ class Player:
                 done += 1
             except OSError as e:
                 if e.errno not in HARMLESS:
-                    raise AssertionError(f"{operation.__name__}: {e}") from e
+                    where = traceback.extract_tb(e.__traceback__)[-1].line
+                    raise AssertionError(f"{operation.__name__}: {where}: {e}") from e
         assert done > 100
 
 
