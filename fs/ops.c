@@ -599,14 +599,29 @@ static void shim_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fus
         tk_reply_error(req, tk_op_fsync(file_of(fi), data_only));
 }
 
+/*
+ * Changes of content for which the kernel does not say whether set-id bits are to go:
+ * for everybody but root they are.
+ */
+static int kill_setid_unasked(fuse_req_t req, const struct tk_openfile *file)
+{
+        const struct tk_kill_setid kill = {.in_group = caller_in_group, .context = req};
+
+        return fuse_req_ctx(req)->uid == 0 ? 0 : tk_op_kill_setid(file->fd, &kill);
+}
+
 static void shim_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                            struct fuse_file_info *fi)
 {
+        int r;
+
+        (void)ino;
         if (refused(req, false))
                 return;
-        (void)ino;
-        tk_reply_error(req, tk_content_fallocate(fs_of(req), file_of(fi), mode, (uint64_t)off,
-                                                 (uint64_t)len));
+        r = tk_content_fallocate(fs_of(req), file_of(fi), mode, (uint64_t)off, (uint64_t)len);
+        if (r == 0)
+                r = kill_setid_unasked(req, file_of(fi));
+        tk_reply_error(req, r);
 }
 
 static void shim_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
@@ -645,6 +660,8 @@ static void shim_copy_file_range(fuse_req_t req, fuse_ino_t from_ino, off_t from
         }
         n = tk_content_copy(fs_of(req), file_of(from_fi), (uint64_t)from_off, file_of(to_fi),
                             (uint64_t)to_off, len);
+        if (n > 0 && kill_setid_unasked(req, file_of(to_fi)) < 0)
+                n = -EIO;
         if (n < 0)
                 tk_reply_error(req, (int)n);
         else
