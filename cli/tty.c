@@ -80,10 +80,11 @@ static int ask_once(int tty, const char *prompt, struct tk_secret *secret, int *
         quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
 
         catch_signals(saved);
-        write_text(tty, prompt);
+        /* Quiet before it asks: whoever answers at once is neither shown nor thrown away. */
         if (tcsetattr(tty, TCSAFLUSH, &quiet) < 0) {
                 r = -errno;
         } else {
+                write_text(tty, prompt);
                 r = read_line(tty, secret);
                 (void)tcsetattr(tty, TCSAFLUSH, &before);
         }
