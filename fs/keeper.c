@@ -132,6 +132,26 @@ static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk
                 reopen(keeper, fault);
 }
 
+/*
+ * What the KMS says of the keys. A key that is outside its dates may unwrap all the
+ * same, so where that counts the dates are asked for.
+ */
+static int ask(struct tk_keeper *keeper, struct tk_fault *fault)
+{
+        struct tk_volume *volume = keeper->fs->volume;
+        char version[TK_KMS_VERSION_MAX];
+        struct tk_fault said = {0};
+        int r;
+
+        r = tk_volume_probe(volume, fault);
+        if (r < 0 || !keeper->options.lease.expiry_revokes)
+                return r;
+        if (tk_kms_current(tk_volume_current_kms(volume), version, &said) != -EKEYEXPIRED)
+                return 0;
+        *fault = said;
+        return -EKEYEXPIRED;
+}
+
 static void probe(struct tk_keeper *keeper)
 {
         struct tk_fault fault = {0};
@@ -139,7 +159,7 @@ static void probe(struct tk_keeper *keeper)
         enum tk_lease_state state;
         int r;
 
-        r = tk_volume_probe(keeper->fs->volume, &fault);
+        r = ask(keeper, &fault);
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 before = keeper->lease.state;

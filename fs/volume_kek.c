@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * KEK versions: made, adopted and retired.
+ *
+ * A new version is proved by an unwrap, then stored, then used.
+ */
+
+#include "fs/volume_internal.h"
+
+#include "crypto/random.h"
+#include "fs/volume_key.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* @key wrapped by the root key's current version, and unwrapped again as a test. */
+static int wrap_tested(struct tk_kms *kms, const struct tk_secret *key,
+                       struct tk_volume_wrap *ret_wrap, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *again = NULL;
+        char root_version[TK_KMS_VERSION_MAX];
+        int r;
+
+        r = tk_kms_current(kms, root_version, fault);
+        if (r < 0)
+                return r;
+        r = tk_kms_wrap(kms, root_version, key, &ret_wrap->wrap, fault);
+        if (r < 0)
+                return r;
+        r = tk_kms_unwrap(kms, &ret_wrap->wrap, &again, fault);
+        if (r < 0)
+                return r;
+        if (!tk_secret_equal(key, again))
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, -EIO,
+                                    "the key that the %s provider wrapped did not come back the "
+                                    "same; nothing was made",
+                                    tk_kms_provider_name(kms));
+        snprintf(ret_wrap->provider, sizeof(ret_wrap->provider), "%s", tk_kms_provider_name(kms));
+        return 0;
+}
+
+/*
+ * The next KEK version for the volume of @text: its entry, its wrap by @kms, and the
+ * key itself; with dek_wrap = kms there is none, and the volume key is wrapped.
+ */
+int tk_volume_make_kek(const struct tk_volume_text *text, struct tk_kms *kms,
+                       const struct tk_secret *volume_key, struct tk_volume_text_kek *ret_entry,
+                       struct tk_volume_wrap *ret_wrap, struct tk_secret **ret_kek,
+                       struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        uint16_t version = (uint16_t)(text->kek_count + 1);
+        int r;
+
+        *ret_entry = (struct tk_volume_text_kek){
+                .kek = {.version = version, .active = true, .created = (int64_t)time(NULL)}};
+        *ret_wrap = (struct tk_volume_wrap){.kek_version = version, .protector = 1};
+        if (text->dek_wrap == TK_DEK_WRAP_KEK) {
+                r = tk_random_secret(TK_KEY_LEN, &kek);
+                if (r < 0)
+                        return r;
+                r = tk_volume_key_seal(text->id, version, kek, volume_key, ret_entry->volume_key);
+                if (r < 0)
+                        return r;
+                ret_entry->volume_key_len = TK_SEALED_KEY_LEN;
+        }
+        r = wrap_tested(kms, kek ? kek : volume_key, ret_wrap, fault);
+        if (r < 0)
+                return r;
+        *ret_kek = TK_TAKE(kek);
+        return 0;
+}
+
+int tk_volume_append_kek(struct tk_volume_text *text, const struct tk_volume_text_kek *entry,
+                         const struct tk_volume_wrap *wrap)
+{
+        int r;
+
+        r = tk_volume_text_add_kek(text, entry);
+        if (r < 0)
+                return r;
+        return tk_volume_text_add_wrap(text, wrap);
+}
+
+/* Whether the current KEK version is protected as @wrap would protect it. */
+static bool is_protected_alike(const struct tk_volume *volume, const struct tk_volume_wrap *wrap)
+{
+        const struct tk_volume_text *text = &volume->text;
+
+        for (size_t i = 0; i < text->wrap_count; i++) {
+                const struct tk_volume_wrap *have = &text->wraps[i];
+
+                if (have->kek_version == text->kek_count &&
+                    strcmp(have->provider, wrap->provider) == 0 &&
+                    strcmp(have->wrap.key_id, wrap->wrap.key_id) == 0 &&
+                    strcmp(have->wrap.version, wrap->wrap.version) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/*
+ * Whether the keys are at hand. Called with the text locked: while they are not, the
+ * KEK versions stay as they are, so that they can be unwrapped again meanwhile.
+ */
+static int check_not_closed(const struct tk_volume *volume, struct tk_fault *fault)
+{
+        if (volume->volume_key)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED,
+                            "%s is locked: its root key is revoked or out of reach", volume->path);
+}
+
+static int dup_volume_key(struct tk_volume *volume, struct tk_secret **ret_key,
+                          struct tk_fault *fault)
+{
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        r = check_not_closed(volume, fault);
+        if (r < 0)
+                return r;
+        return tk_secret_dup_bytes(tk_secret_bytes(volume->volume_key),
+                                   tk_secret_len(volume->volume_key), ret_key);
+}
+
+/* The version made is stored, then usable; if it can't be stored, it never was. */
+static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
+                     const struct tk_volume_text_kek *entry, const struct tk_volume_wrap *wrap,
+                     struct tk_secret *kek, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned = kek;
+        struct tk_volume_text *text = &volume->text;
+        size_t wrap_count;
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        wrap_count = text->wrap_count;
+        r = check_not_closed(volume, fault);
+        if (r == 0)
+                r = tk_volume_note_kms(volume, entry->kek.version, kms);
+        if (r < 0)
+                return r;
+        r = tk_volume_append_kek(text, entry, wrap);
+        if (r == 0)
+                r = tk_volume_store_text(volume, fault);
+        if (r < 0) {
+                text->kek_count = entry->kek.version - 1U;
+                text->wrap_count = wrap_count;
+                return r;
+        }
+        if (owned)
+                return tk_keyring_add(volume->keyring, entry->kek.version, TK_TAKE(owned));
+        return tk_keyring_add_root(volume->keyring, entry->kek.version, kms, &wrap->wrap);
+}
+
+int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_if_current,
+                        struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_volume_text_kek entry;
+        struct tk_volume_wrap wrap;
+        int r;
+
+        if (volume->text.kek_count == UINT16_MAX)
+                return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, -EOVERFLOW,
+                                    "%s has had %u KEK versions, which is all that it can have; "
+                                    "copy the data to a new volume",
+                                    volume->path, UINT16_MAX);
+        r = dup_volume_key(volume, &volume_key, fault);
+        if (r < 0)
+                return r;
+        r = tk_volume_make_kek(&volume->text, kms, volume_key, &entry, &wrap, &kek, fault);
+        if (r < 0)
+                return r;
+        if (!even_if_current && is_protected_alike(volume, &wrap))
+                return 0;
+        return adopt_kek(volume, kms, &entry, &wrap, TK_TAKE(kek), fault);
+}
+
+/* In the volume file; if it can't be written, nothing is retired. */
+static int retire_text(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+        bool *were_active = calloc(text->kek_count, sizeof(*were_active));
+        int r;
+
+        if (!were_active)
+                return -ENOMEM;
+        for (size_t i = 0; i < text->kek_count; i++) {
+                were_active[i] = text->keks[i].kek.active;
+                text->keks[i].kek.active = were_active[i] && text->keks[i].kek.version >= version;
+        }
+        r = tk_volume_store_text(volume, fault);
+        for (size_t i = 0; r < 0 && i < text->kek_count; i++)
+                text->keks[i].kek.active = were_active[i];
+        free(were_active);
+        return r;
+}
+
+int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        r = check_not_closed(volume, fault);
+        if (r < 0)
+                return r;
+        r = retire_text(volume, version, fault);
+        if (r < 0)
+                return r;
+        for (uint16_t old = 1; old < version; old++)
+                tk_keyring_retire(volume->keyring, old);
+        return 0;
+}
