@@ -17,11 +17,13 @@
 #include "cli/open.h"
 #include "cli/paths.h"
 #include "cli/serve.h"
+#include "crypto/random.h"
 #include "fs/mount.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 struct job {
         const struct tk_args *args;
@@ -270,19 +272,78 @@ static int serve_numbered(struct job *job, struct tk_fault *fault)
         return r < 0 ? r : r_end;
 }
 
+/* Pauses between attempts to reach the KMS, cut by chance: a fleet must not come all at once. */
+enum { FIRST_PAUSE_MS = 500, LONGEST_PAUSE_MS = 30000 };
+
+static void pause_before_retry(unsigned attempt, int64_t left_ms)
+{
+        int64_t pause_ms = (int64_t)FIRST_PAUSE_MS << (attempt < 6 ? attempt : 6);
+        uint32_t random = 0;
+        struct timespec pause;
+
+        (void)!tk_random_bytes(&random, sizeof(random));
+        if (pause_ms > LONGEST_PAUSE_MS)
+                pause_ms = LONGEST_PAUSE_MS;
+        pause_ms = pause_ms / 2 + random % (uint32_t)(pause_ms / 2 + 1);
+        if (pause_ms > left_ms)
+                pause_ms = left_ms;
+        pause.tv_sec = pause_ms / 1000;
+        pause.tv_nsec = pause_ms % 1000 * 1000000;
+        nanosleep(&pause, NULL);
+}
+
+/* Open the provider and unlock, once. What was opened stays open for the next attempt. */
+static int try_unlock(struct job *job, struct tk_fault *fault)
+{
+        struct tk_provider_volume target = tk_open_target(job->volume);
+        int r = 0;
+
+        if (!job->keys.current.kms)
+                r = tk_provider_open(job->conf, &target, &job->keys.current, fault);
+        if (r == 0)
+                r = tk_open_unlock_with(job->volume, job->conf, &job->keys, fault);
+        return r;
+}
+
+/* As long as the KMS can't be reached, and [kms] mount_timeout allows, once more. */
+static int unlock(struct job *job, struct tk_fault *fault)
+{
+        int64_t end_ms = tk_serve_clock_ms() + (int64_t)job->conf->kms.mount_timeout * 1000;
+        char doing[512];
+        int r;
+
+        snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
+        r = tk_volume_lock(job->volume, doing, fault);
+        if (r < 0)
+                return r;
+        for (unsigned attempt = 0;; attempt++) {
+                int64_t left_ms;
+
+                r = try_unlock(job, fault);
+                left_ms = end_ms - tk_serve_clock_ms();
+                if (r >= 0 || fault->kind != TK_FAULT_KMS_UNREACHABLE || left_ms <= 0)
+                        return r;
+                if (attempt == 0)
+                        tk_log(TK_LOG_WARNING, "%s; trying again for %lld s", fault->text,
+                               (long long)(left_ms / 1000));
+                *fault = (struct tk_fault){0};
+                pause_before_retry(attempt, left_ms);
+        }
+}
+
 static int unlock_and_serve(struct job *job, struct tk_fault *fault)
 {
-        char doing[512];
         int r;
 
         tk_hygiene_daemon();
         r = tk_hygiene_lock_memory(job->conf, fault);
         if (r < 0)
                 return r;
-        snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
-        r = tk_open_unlock(job->volume, job->conf, doing, &job->keys, fault);
+        r = unlock(job, fault);
         if (r == 0)
-                r = tk_rotation_new(job->volume, &job->keys.current, &job->rotation);
+                r = tk_rotation_new(job->volume, &job->keys.current,
+                                    job->conf->mount.read_only ? 0 : job->conf->kms.rotation_window,
+                                    &job->rotation);
         if (r < 0)
                 return r;
         /* Numbers are for what is written. */

@@ -210,11 +210,30 @@ static void print_unneeded(const json_t *list)
         }
 }
 
+static void print_window(const json_t *rotation)
+{
+        const json_t *kept = json_object_get(rotation, "last_in_window");
+        const json_t *left = json_object_get(rotation, "left_s");
+
+        if (json_is_true(json_object_get(rotation, "window_missed")))
+                printf("%-16sthe window of %" JSON_INTEGER_FORMAT " s is MISSED: files are still "
+                       "under an older version\n",
+                       "", get_number(rotation, "window_s"));
+        else if (json_is_boolean(kept))
+                printf("%-16sthe last one was %s the window of %" JSON_INTEGER_FORMAT " s\n", "",
+                       json_is_true(kept) ? "within" : "NOT within",
+                       get_number(rotation, "window_s"));
+        if (json_is_integer(left))
+                printf("%-16sabout %" JSON_INTEGER_FORMAT " s left\n", "",
+                       json_integer_value(left));
+}
+
 static void print_rotation(const json_t *rotation)
 {
         const char *error = json_string_value(json_object_get(rotation, "error"));
 
         print_field("rotation", get_text(rotation, "state"));
+        print_window(rotation);
         if (get_number(rotation, "started") == 0)
                 return;
         printf("%-16spass %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT
@@ -269,6 +288,21 @@ static void print_place(const json_t *daemon, const char *name)
                 print_field(name, get_text(daemon, name));
 }
 
+static void print_lease(const json_t *lease)
+{
+        const char *trouble = get_text(lease, "trouble");
+        const json_t *checked = json_object_get(lease, "version_checked_ago_s");
+
+        if (trouble[0])
+                print_field("", trouble);
+        printf("%-16sgiven out %" JSON_INTEGER_FORMAT " s ago", "",
+               get_number(lease, "confirmed_ago_s"));
+        if (json_is_integer(checked))
+                printf("; asked for a new version %" JSON_INTEGER_FORMAT " s ago",
+                       json_integer_value(checked));
+        putchar('\n');
+}
+
 static void print_daemon(const json_t *daemon)
 {
         printf("\n");
@@ -276,6 +310,7 @@ static void print_daemon(const json_t *daemon)
         print_place(daemon, "keystore");
         print_place(daemon, "key");
         print_field("state", get_text(daemon, "state"));
+        print_lease(json_object_get(daemon, "lease"));
         print_field("fingerprint", get_text(daemon, "fingerprint"));
         printf("%-16s%s, %s\n", "access",
                json_is_true(json_object_get(daemon, "read_only")) ? "read-only" : "read and write",
@@ -329,6 +364,19 @@ static void print_text(const json_t *root, const char *why)
                 printf("\nthe mount does not say how it is: %s\n", why);
 }
 
+/* An alarm for whoever runs `status` from a timer; what it is about has been printed. */
+static int judge(const json_t *root, struct tk_fault *fault)
+{
+        const json_t *rotation = json_object_get(json_object_get(root, "daemon"), "rotation");
+
+        if (!json_is_true(json_object_get(rotation, "window_missed")))
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_WINDOW_MISSED, -ETIME,
+                            "the rotation window of %s is missed: files are still under an older "
+                            "version; see the rotation's state above, and the log",
+                            get_text(root, "path"));
+}
+
 int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
@@ -346,9 +394,10 @@ int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault)
         root = gather(volume, &why);
         if (!root)
                 return -ENOMEM;
+        r = judge(root, fault);
         if (args->json)
-                return tk_text_print_json(root);
+                return tk_text_print_json(root) < 0 ? -EIO : r;
         print_text(root, why);
         json_decref(root);
-        return 0;
+        return r;
 }

@@ -79,7 +79,7 @@ int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
 
         /* Once the move is finished, the previous key is not asked any more. */
         if (conf->kms.previous && tk_volume_active_count(volume) > 1) {
-                r = open_previous(volume, conf, &keys->previous, fault);
+                r = keys->previous.kms ? 0 : open_previous(volume, conf, &keys->previous, fault);
                 if (r < 0)
                         return r;
                 options.previous = keys->previous.kms;

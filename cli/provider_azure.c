@@ -72,6 +72,14 @@ static void prepared_done(struct prepared *prepared)
         tk_secret_free(prepared->password);
 }
 
+/* A call may take a quarter of the revocation window, so that several fit in. */
+static unsigned deadline_ms(const struct tk_conf *conf)
+{
+        unsigned share_ms = conf->kms.revocation_window * 250;
+
+        return share_ms < 2000 ? 2000 : share_ms > 20000 ? 20000 : share_ms;
+}
+
 static int prepare(const struct tk_conf *conf, const char *key, struct prepared *prepared,
                    struct tk_fault *fault)
 {
@@ -89,6 +97,7 @@ static int prepare(const struct tk_conf *conf, const char *key, struct prepared 
                 .ca_file = conf->azure.ca_file,
                 .connect_timeout_ms = conf->azure.connect_timeout * 1000,
                 .request_timeout_ms = conf->azure.request_timeout * 1000,
+                .deadline_ms = deadline_ms(conf),
                 .wrap = conf->azure.wrap_by_service ? TK_AZURE_WRAP_SERVICE : TK_AZURE_WRAP_LOCAL,
                 .allow_purge = !conf->azure.require_purge_protection,
                 .firewall_is_outage = conf->azure.firewall_is_outage,

@@ -37,6 +37,7 @@ struct kept {
 struct tk_rotation {
         struct tk_volume *volume; /* borrowed */
         struct tk_fs *fs;         /* borrowed, from begin to stop */
+        unsigned window_s;        /* 0: none */
         atomic_bool stop;
         pthread_mutex_t lock; /* guards what follows */
         bool serving;         /* jobs may run */
@@ -51,6 +52,12 @@ struct tk_rotation {
         int64_t ended;   /* 0: not yet */
         struct tk_rotate_progress progress;
         struct tk_fault fault;
+        int64_t noticed;    /* Unix seconds: since when the mount knows of it; 0: all is current */
+        bool missed;        /* it has been said that the window was missed */
+        int last_kept;      /* whether the last one that was finished was in time; -1: none yet */
+        uint64_t total;     /* files in the last whole pass; 0: there was none */
+        int64_t pass_began; /* monotonic milliseconds */
+        unsigned pass;      /* that pass_began belongs to */
 };
 
 int tk_rotation_run(struct tk_fs *fs, const struct tk_provider *provider, bool new_version,
@@ -71,7 +78,7 @@ int tk_rotation_run(struct tk_fs *fs, const struct tk_provider *provider, bool n
         return tk_rotate_run(fs, options, ret_progress, fault);
 }
 
-int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider,
+int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider, unsigned window_s,
                     struct tk_rotation **ret_rotation)
 {
         struct tk_rotation *rotation = calloc(1, sizeof(*rotation));
@@ -81,6 +88,8 @@ int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider
         pthread_mutex_init(&rotation->lock, NULL);
         rotation->volume = volume;
         rotation->current = provider;
+        rotation->window_s = window_s;
+        rotation->last_kept = -1;
         *ret_rotation = rotation;
         return 0;
 }
@@ -108,6 +117,51 @@ void tk_rotation_begin(struct tk_rotation *rotation, struct tk_fs *fs)
         rotation->serving = true;
 }
 
+/* The window -------------------------------------------------------------- */
+
+static int64_t monotonic_ms(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Since when older versions should be left: since the newest KEK version was made,
+ * also by an earlier mount, or since the mount learned of a new root key version.
+ */
+static int64_t due_since(struct tk_rotation *rotation)
+{
+        size_t count = tk_volume_kek_count(rotation->volume);
+        int64_t made = tk_volume_kek_at(rotation->volume, count - 1).created;
+
+        if (tk_volume_active_count(rotation->volume) < 2)
+                return rotation->noticed;
+        return rotation->noticed > 0 && rotation->noticed < made ? rotation->noticed : made;
+}
+
+/* A new version is noticed within a quarter of the window: what is left is for the rest. */
+static bool is_late(struct tk_rotation *rotation, int64_t now)
+{
+        int64_t since = due_since(rotation);
+
+        return rotation->window_s > 0 && since > 0 &&
+               (now - since) * 4 > (int64_t)rotation->window_s * 3;
+}
+
+/* The lock is held. Said once for each rotation. */
+static void note_window(struct tk_rotation *rotation)
+{
+        if (rotation->missed || !is_late(rotation, (int64_t)time(NULL)))
+                return;
+        rotation->missed = true;
+        tk_log(TK_LOG_ERROR,
+               "rotation of %s: the rotation window of %u s is missed: files are still under an "
+               "older version; see 'turnkeyfs status'",
+               tk_volume_path(rotation->volume), rotation->window_s);
+}
+
 /* The job's thread ------------------------------------------------------- */
 
 static void note_progress(void *context, const struct tk_rotate_progress *progress)
@@ -115,7 +169,14 @@ static void note_progress(void *context, const struct tk_rotate_progress *progre
         struct tk_rotation *rotation = context;
 
         TK_LOCK_SCOPE(&rotation->lock);
+        if (progress->passes != rotation->pass) {
+                if (progress->passes > 1)
+                        rotation->total = rotation->progress.files;
+                rotation->pass = progress->passes;
+                rotation->pass_began = monotonic_ms();
+        }
         rotation->progress = *progress;
+        note_window(rotation);
 }
 
 static enum state judge(int r, const struct tk_rotate_progress *progress)
@@ -139,6 +200,15 @@ static void finish(struct tk_rotation *rotation, int r, const struct tk_rotate_p
         rotation->state = judge(r, progress);
         rotation->fault = *fault;
         rotation->ended = (int64_t)time(NULL);
+        note_window(rotation);
+        if (rotation->state != DONE && rotation->state != UNNEEDED)
+                return;
+        if (rotation->state == DONE) {
+                rotation->last_kept = rotation->window_s > 0 ? !rotation->missed : -1;
+                rotation->total = progress->files;
+        }
+        rotation->noticed = 0;
+        rotation->missed = false;
 }
 
 static void say(const struct tk_rotation *rotation, int r,
@@ -221,6 +291,7 @@ static int start(struct tk_rotation *rotation, const struct tk_provider *target,
         rotation->has_thread = false;
         rotation->target = target;
         rotation->new_version = new_version;
+        rotation->pass = 0;
         rotation->progress = (struct tk_rotate_progress){0};
         rotation->fault = (struct tk_fault){0};
         rotation->started = (int64_t)time(NULL);
@@ -299,6 +370,9 @@ static void start_unasked(struct tk_rotation *rotation)
         struct tk_fault fault = {0};
 
         TK_LOCK_SCOPE(&rotation->lock);
+        if (rotation->noticed == 0)
+                rotation->noticed = (int64_t)time(NULL);
+        note_window(rotation);
         if (rotation->state == RUNNING || !rotation->serving)
                 return;
         tk_log(TK_LOG_INFO, "rotation of %s: %s", tk_volume_path(rotation->volume),
@@ -346,14 +420,56 @@ static json_t *number_or_null(int64_t number)
         return number > 0 ? json_integer((json_int_t)number) : json_null();
 }
 
+/* Seconds until the job is through, by its pace in this pass; -1: that can't be told yet. */
+static int64_t estimate_left_s(const struct tk_rotation *rotation)
+{
+        const struct tk_rotate_progress *progress = &rotation->progress;
+        int64_t took_ms = monotonic_ms() - rotation->pass_began;
+        uint64_t left;
+
+        if (rotation->state != RUNNING || rotation->total == 0 || progress->files == 0 ||
+            took_ms <= 0)
+                return -1;
+        left = rotation->total > progress->files ? rotation->total - progress->files : 0;
+        /* The first pass finds old records, so that one more has to confirm it. */
+        if (progress->passes == 1)
+                left += rotation->total;
+        return (int64_t)(left * (uint64_t)took_ms / progress->files / 1000);
+}
+
+/* Files by KEK version, as far as the present pass has come: docs/cli.md. */
+static json_t *files_json(const struct tk_rotation *rotation)
+{
+        const struct tk_rotate_progress *progress = &rotation->progress;
+        uint64_t unseen = rotation->total > progress->files && rotation->state == RUNNING
+                                  ? rotation->total - progress->files
+                                  : 0;
+        bool first = progress->passes <= 1;
+
+        return json_pack("{sI sI sI}",                                                   //
+                         "current",                                                      //
+                         (json_int_t)(progress->files - progress->failed +               //
+                                      (first ? 0 : unseen)),                             //
+                         "older", (json_int_t)(progress->failed + (first ? unseen : 0)), //
+                         "total", (json_int_t)rotation->total);
+}
+
 json_t *tk_rotation_json(struct tk_rotation *rotation)
 {
         const struct tk_rotate_progress *progress = &rotation->progress;
+        int64_t left_s;
         bool failed;
 
         TK_LOCK_SCOPE(&rotation->lock);
         failed = rotation->fault.kind != TK_FAULT_NONE;
-        return json_pack("{ss so so si sI sI sI si si so}",            //
+        left_s = estimate_left_s(rotation);
+        return json_pack("{so so sb so sI ss so so si sI sI sI si si so}",          //
+                         "files_by_version", files_json(rotation),                  //
+                         "left_s", left_s < 0 ? json_null() : json_integer(left_s), //
+                         "window_missed", is_late(rotation, (int64_t)time(NULL)),   //
+                         "last_in_window",
+                         rotation->last_kept < 0 ? json_null() : json_boolean(rotation->last_kept),
+                         "window_s", (json_int_t)rotation->window_s,   //
                          "state", state_names[rotation->state],        //
                          "started", number_or_null(rotation->started), //
                          "ended", number_or_null(rotation->ended),     //

@@ -13,9 +13,12 @@
 
 struct tk_rotation; /* opaque: rotation.c */
 
-/* @provider is borrowed: the one that @volume was unlocked with. */
+/*
+ * @provider is borrowed: the one that @volume was unlocked with. @window_s: within
+ * which a new version of the root key is to be followed; 0: there is none to keep to.
+ */
 TK_MUST_USE int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider,
-                                struct tk_rotation **ret_rotation);
+                                unsigned window_s, struct tk_rotation **ret_rotation);
 
 /* From now on jobs may run on @fs, which is borrowed until stop. */
 void tk_rotation_begin(struct tk_rotation *rotation, struct tk_fs *fs);

@@ -58,6 +58,7 @@ struct tk_conf {
                 unsigned rotation_window; /* [kms] rotation_window: seconds; default 3600, 0 off */
                 unsigned outage_grace;    /* [kms] outage_grace: seconds; default 86400 */
                 bool expiry_revokes;      /* [kms] key_expiry = revoke; default warn */
+                unsigned mount_timeout;   /* [kms] mount_timeout: seconds; default 0 */
         } kms;
 
         struct {
