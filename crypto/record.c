@@ -10,7 +10,7 @@
 #include "crypto/record.h"
 
 #include "base/bytes.h"
-#include "crypto/random.h"
+#include "crypto/sealed.h"
 #include <errno.h>
 #include <string.h>
 
@@ -21,16 +21,14 @@ enum {
         OFF_KEK = 2,
         HEAD_LEN = 4,
 
-        /* kind 1: IV 12, DEK 32, tag 16 */
-        OFF_IV = HEAD_LEN,
-        OFF_DEK = OFF_IV + TK_AEAD_IV_LEN,
-        OFF_TAG = OFF_DEK + TK_KEY_LEN,
+        /* kind 1: the DEK, sealed */
+        OFF_SEALED = HEAD_LEN,
 
         /* kind 2: blob length 2, blob, MAC 32 */
         OFF_BLOB_LEN = HEAD_LEN,
         OFF_BLOB = OFF_BLOB_LEN + 2,
 };
-_Static_assert(OFF_TAG + TK_AEAD_TAG_LEN == TK_RECORD_LEN, "docs/format.md: key record");
+_Static_assert(OFF_SEALED + TK_SEALED_KEY_LEN == TK_RECORD_LEN, "docs/format.md: key record");
 _Static_assert(OFF_BLOB + TK_RECORD_BLOB_MAX + TK_MAC_LEN == TK_RECORD_MAX, "docs/format.md");
 
 static const char record_label[] = "turnkeyfs key record";
@@ -92,34 +90,16 @@ int tk_record_wrap(const struct tk_secret *kek, uint16_t kek_version,
                    const uint8_t volume_id[TK_VOLUME_ID_LEN], const struct tk_secret *dek,
                    struct tk_record *ret_record)
 {
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
         struct tk_record record = {0};
         struct aad aad;
         int r;
 
-        if (tk_secret_len(dek) != TK_KEY_LEN || kek_version == 0)
+        if (kek_version == 0)
                 return -EINVAL;
         record.bytes[OFF_VERSION] = TK_RECORD_KEK;
         tk_put_be16(record.bytes + OFF_KEK, kek_version);
-        r = tk_random_bytes(record.bytes + OFF_IV, TK_AEAD_IV_LEN);
-        if (r < 0)
-                return r;
         make_aad(volume_id, &record, &aad);
-
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        r = tk_aead_seal(aead,
-                         &(struct tk_aead_msg){.iv = record.bytes + OFF_IV,
-                                               .aad = aad.bytes,
-                                               .aad_len = sizeof(aad.bytes),
-                                               .in = tk_secret_bytes(dek),
-                                               .out = record.bytes + OFF_DEK,
-                                               .len = TK_KEY_LEN},
-                         record.bytes + OFF_TAG);
+        r = tk_sealed_make(kek, aad.bytes, sizeof(aad.bytes), dek, record.bytes + OFF_SEALED);
         if (r < 0)
                 return r;
         *ret_record = record;
@@ -129,8 +109,6 @@ int tk_record_wrap(const struct tk_secret *kek, uint16_t kek_version,
 int tk_record_unwrap(const struct tk_record *record, const struct tk_secret *kek,
                      const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_secret **ret_dek)
 {
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         struct aad aad;
         uint16_t version;
         int r;
@@ -141,28 +119,8 @@ int tk_record_unwrap(const struct tk_record *record, const struct tk_secret *kek
         if (record->bytes[OFF_VERSION] != TK_RECORD_KEK)
                 return -EBADMSG;
         make_aad(volume_id, record, &aad);
-
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        r = tk_secret_new(TK_KEY_LEN, &dek);
-        if (r < 0)
-                return r;
-        r = tk_aead_open(aead,
-                         &(struct tk_aead_msg){.iv = record->bytes + OFF_IV,
-                                               .aad = aad.bytes,
-                                               .aad_len = sizeof(aad.bytes),
-                                               .in = record->bytes + OFF_DEK,
-                                               .out = tk_secret_bytes_mutable(dek),
-                                               .len = TK_KEY_LEN},
-                         record->bytes + OFF_TAG);
-        if (r < 0)
-                return r;
-        *ret_dek = TK_TAKE(dek);
-        return 0;
+        return tk_sealed_open(kek, aad.bytes, sizeof(aad.bytes), record->bytes + OFF_SEALED,
+                              ret_dek);
 }
 
 /* MAC over the volume id and all of the record before it. */

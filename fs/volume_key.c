@@ -6,7 +6,6 @@
 
 #include "base/bytes.h"
 #include "crypto/kdf.h"
-#include "crypto/random.h"
 #include <string.h>
 
 static const char volume_key_label[] = "turnkeyfs volume key";
@@ -30,61 +29,20 @@ int tk_volume_key_seal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
                        const struct tk_secret *kek, const struct tk_secret *volume_key,
                        uint8_t ret_sealed[TK_SEALED_KEY_LEN])
 {
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
         struct volume_key_aad aad;
-        int r;
 
         make_volume_key_aad(id, version, &aad);
-        r = tk_random_bytes(ret_sealed, TK_AEAD_IV_LEN);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        return tk_aead_seal(aead,
-                            &(struct tk_aead_msg){.iv = ret_sealed,
-                                                  .aad = aad.bytes,
-                                                  .aad_len = sizeof(aad.bytes),
-                                                  .in = tk_secret_bytes(volume_key),
-                                                  .out = ret_sealed + TK_AEAD_IV_LEN,
-                                                  .len = TK_KEY_LEN},
-                            ret_sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
+        return tk_sealed_make(kek, aad.bytes, sizeof(aad.bytes), volume_key, ret_sealed);
 }
 
 int tk_volume_key_unseal(const uint8_t id[TK_VOLUME_ID_LEN], uint16_t version,
                          const struct tk_secret *kek, const uint8_t sealed[TK_SEALED_KEY_LEN],
                          struct tk_secret **ret_volume_key)
 {
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
         struct volume_key_aad aad;
-        int r;
 
         make_volume_key_aad(id, version, &aad);
-        r = tk_secret_new(TK_KEY_LEN, &volume_key);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, kek);
-        if (r < 0)
-                return r;
-        r = tk_aead_open(aead,
-                         &(struct tk_aead_msg){.iv = sealed,
-                                               .aad = aad.bytes,
-                                               .aad_len = sizeof(aad.bytes),
-                                               .in = sealed + TK_AEAD_IV_LEN,
-                                               .out = tk_secret_bytes_mutable(volume_key),
-                                               .len = TK_KEY_LEN},
-                         sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
-        if (r < 0)
-                return r;
-        *ret_volume_key = TK_TAKE(volume_key);
-        return 0;
+        return tk_sealed_open(kek, aad.bytes, sizeof(aad.bytes), sealed, ret_volume_key);
 }
 
 static int derive(const struct tk_secret *volume_key, const char *label, struct tk_secret **ret_key)

@@ -8,13 +8,12 @@
  * volume.c has checked the MAC.
  */
 
-#include "crypto/aead.h"
 #include "crypto/mac.h"
+#include "crypto/sealed.h"
 #include "fs/volume.h"
 
 enum {
         TK_VOLUME_FORMAT = 1,
-        TK_SEALED_KEY_LEN = TK_AEAD_IV_LEN + TK_KEY_LEN + TK_AEAD_TAG_LEN,
         TK_VOLUME_TEXT_MAX = 1024 * 1024,
 };
 

@@ -11,8 +11,8 @@
 
 #include "base/fault.h"
 #include "base/secret.h"
-#include "crypto/aead.h"
 #include "crypto/kdf.h"
+#include "crypto/sealed.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,7 +20,7 @@ enum {
         TK_KEYSTORE_FORMAT = 1,
         TK_KEYSTORE_ID_LEN = 16,
         TK_KEYSTORE_SALT_LEN = 16,
-        TK_KEYSTORE_SEALED_LEN = TK_AEAD_IV_LEN + TK_KEY_LEN + TK_AEAD_TAG_LEN,
+        TK_KEYSTORE_SEALED_LEN = TK_SEALED_KEY_LEN,
         TK_KEYSTORE_TEXT_MAX = 1024 * 1024, /* thousands of versions */
 };
 

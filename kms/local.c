@@ -68,65 +68,6 @@ static struct aad make_aad(const char *label, const uint8_t id[TK_KEYSTORE_ID_LE
         return aad;
 }
 
-/* IV | ciphertext | tag of the 32-byte @plain under @key. */
-static int seal_key(const struct tk_secret *key, const struct aad *aad,
-                    const struct tk_secret *plain, uint8_t ret_sealed[SEALED_LEN])
-{
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        int r;
-
-        if (tk_secret_len(plain) != TK_KEY_LEN)
-                return -EINVAL;
-        r = tk_random_bytes(ret_sealed, TK_AEAD_IV_LEN);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, key);
-        if (r < 0)
-                return r;
-        return tk_aead_seal(aead,
-                            &(struct tk_aead_msg){.iv = ret_sealed,
-                                                  .aad = aad->bytes,
-                                                  .aad_len = aad->len,
-                                                  .in = tk_secret_bytes(plain),
-                                                  .out = ret_sealed + TK_AEAD_IV_LEN,
-                                                  .len = TK_KEY_LEN},
-                            ret_sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
-}
-
-/* The inverse; -EBADMSG if the tag does not hold. */
-static int open_key(const struct tk_secret *key, const struct aad *aad,
-                    const uint8_t sealed[SEALED_LEN], struct tk_secret **ret_plain)
-{
-        TK_CLEANUP(tk_aead_freep) struct tk_aead *aead = NULL;
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *plain = NULL;
-        int r;
-
-        r = tk_secret_new(TK_KEY_LEN, &plain);
-        if (r < 0)
-                return r;
-        r = tk_aead_new(&aead);
-        if (r < 0)
-                return r;
-        r = tk_aead_set_key(aead, key);
-        if (r < 0)
-                return r;
-        r = tk_aead_open(aead,
-                         &(struct tk_aead_msg){.iv = sealed,
-                                               .aad = aad->bytes,
-                                               .aad_len = aad->len,
-                                               .in = sealed + TK_AEAD_IV_LEN,
-                                               .out = tk_secret_bytes_mutable(plain),
-                                               .len = TK_KEY_LEN},
-                         sealed + TK_AEAD_IV_LEN + TK_KEY_LEN);
-        if (r < 0)
-                return r;
-        *ret_plain = TK_TAKE(plain);
-        return 0;
-}
-
 /* Reading the file */
 
 static int open_file(const char *path, int *ret_fd, struct tk_fault *fault)
@@ -288,7 +229,8 @@ static int open_versions(struct tk_keystore *keystore, const char *path,
         for (size_t i = 0; i < keystore->version_count; i++) {
                 struct tk_keystore_version *version = &keystore->versions[i];
                 struct aad aad = make_aad(keystore_label, keystore->id, version->number);
-                int r = open_key(lock, &aad, tk_secret_bytes(version->stored), &version->key);
+                int r = tk_sealed_open(lock, aad.bytes, aad.len, tk_secret_bytes(version->stored),
+                                       &version->key);
 
                 if (r == -EBADMSG && failed == 0)
                         failed = version->number;
@@ -539,7 +481,7 @@ static int local_wrap(void *impl, const char *version_text, const struct tk_secr
         if (r < 0)
                 return r;
         aad = make_wrap_aad(local, found.number);
-        r = seal_key(found.key, &aad, key, wrap.blob);
+        r = tk_sealed_make(found.key, aad.bytes, aad.len, key, wrap.blob);
         if (r < 0)
                 return tk_local_fail(local->path, r, fault);
         memcpy(wrap.key_id, local->id, sizeof(local->id));
@@ -561,7 +503,7 @@ static int local_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_se
         if (r < 0)
                 return r;
         aad = make_wrap_aad(local, found.number);
-        r = open_key(found.key, &aad, wrap->blob, ret_key);
+        r = tk_sealed_open(found.key, aad.bytes, aad.len, wrap->blob, ret_key);
         if (r == -EBADMSG)
                 return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, r,
                                     "a key does not unwrap under version %" PRIu32 " of the "
@@ -654,7 +596,7 @@ static int store_key(const struct tk_keystore *keystore, uint32_t number,
         if (!lock)
                 return tk_secret_dup_bytes(tk_secret_bytes(key), TK_KEY_LEN, ret_stored);
         aad = make_aad(keystore_label, keystore->id, number);
-        r = seal_key(lock, &aad, key, sealed);
+        r = tk_sealed_make(lock, aad.bytes, aad.len, key, sealed);
         if (r < 0)
                 return r;
         return tk_secret_dup_bytes(sealed, sizeof(sealed), ret_stored);
