@@ -31,6 +31,9 @@ GIT = {
     "GIT_COMMITTER_NAME": "Test",
     "GIT_COMMITTER_EMAIL": "test@example.org",
     "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",  # nothing goes on in the background
+    "GIT_CONFIG_KEY_0": "gc.auto",
+    "GIT_CONFIG_VALUE_0": "0",
     "HOME": "/nonexistent",
 }
 
@@ -45,7 +48,6 @@ def repository(work):
     source = work / "source"
     source.mkdir()
     git(source, "init", "-q", "-b", "main")
-    git(source, "config", "gc.auto", "0")
     commits, files = scaled(10, 40), scaled(120, 500)
     for commit in range(commits):
         for i in range(files):
