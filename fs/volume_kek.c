@@ -156,6 +156,20 @@ static int adopt_kek(struct tk_volume *volume, struct tk_kms *kms,
         return tk_keyring_add_root(volume->keyring, entry->kek.version, kms, &wrap->wrap);
 }
 
+/*
+ * A root key that is refused is not left behind for another version: that would undo
+ * the refusal. Asked after the current version was, so that none comes in between.
+ */
+static int check_not_refused(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_fault said = {0};
+        int r = tk_volume_probe(volume, &said);
+
+        if (r != -EKEYREVOKED && r != -ENOENT)
+                return 0;
+        return tk_fault_set(fault, said.kind, r, "%s", said.text);
+}
+
 int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_if_current,
                         struct tk_fault *fault)
 {
@@ -178,6 +192,9 @@ int tk_volume_renew_kek(struct tk_volume *volume, struct tk_kms *kms, bool even_
                 return r;
         if (!even_if_current && is_protected_alike(volume, &wrap))
                 return 0;
+        r = check_not_refused(volume, fault);
+        if (r < 0)
+                return r;
         return adopt_kek(volume, kms, &entry, &wrap, TK_TAKE(kek), fault);
 }
 

@@ -340,6 +340,21 @@ def test_a_revocation_in_the_middle_ends_it_and_it_goes_on_afterwards(volume):
     check_below(volume, 2)
 
 
+@pytest.mark.conf(windows(revocation=6, rotation=1))
+def test_a_version_that_is_refused_is_not_left_for_an_older_one(volume):
+    """local takes the newest enabled version for the current one: here, for a moment, version 1."""
+    volume.expect_log("rotation|is disabled")
+    write_file(volume.mnt / "f", b"content")
+    volume.key.rotate()
+    wait_done(volume, 2)
+    volume.key.disable("2")
+    wait_state(volume, "revoked")
+    assert kek_states(volume) == {1: "retired", 2: "active"}
+    volume.key.enable("2")
+    wait_state(volume, "active")
+    assert read_file(volume.mnt / "f") == b"content"
+
+
 def lock_directory(path, locked):
     return run("chattr", "+i" if locked else "-i", path, check=False).returncode == 0
 
