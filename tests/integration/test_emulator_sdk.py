@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import kms_tool
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -285,3 +286,55 @@ def test_server_errors_are_repeated(sdk, emulator, vault):
 def test_refusals_come_through_with_their_inner_code(sdk, emulator, vault, hook, inner):
     error = get_twice(sdk, emulator, vault, **hook)["error"]
     assert (error["status"], error["code"], error["inner"]) == (403, "Forbidden", inner)
+
+
+# --- our client and the SDK ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tool(emulator, tmp_path):
+    """A function that starts our client for a key."""
+    secret = tmp_path / "secret"
+    secret.write_text(emulator.client_secret)
+    started = []
+
+    def run(vault, name, **options):
+        options = {
+            "key": f"{vault.url}/keys/{name}", "ca_file": emulator.ca,
+            "authority": emulator.authority, "audience": vault.audience,
+            "auth": "client-secret", "client_id": emulator.client_id, "secret_file": secret,
+        } | options  # fmt: skip
+        started.append(kms_tool.KmsTool(options))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.close()
+        one.kill()
+
+
+@pytest.mark.skipif(not kms_tool.program(), reason="no tk_kms_tool: build with TK_TESTS")
+@pytest.mark.parametrize("place", ("local", "service"))
+@pytest.mark.parametrize(
+    "where, body, algorithm",
+    (
+        ("vault", {"kty": "RSA", "key_size": 2048}, "RSA-OAEP-256"),
+        ("vault", {"kty": "RSA", "key_size": 3072}, "RSA-OAEP-256"),
+        ("vault", {"kty": "RSA", "key_size": 4096}, "RSA-OAEP-256"),
+        ("hsm", {"kty": "RSA-HSM", "key_size": 3072}, "RSA-OAEP-256"),
+        ("hsm", {"kty": "oct-HSM", "key_size": 256}, "A256KW"),
+    ),
+)
+def test_each_unwraps_what_the_other_wrapped(sdk, tool, emulator, where, body, algorithm, place):
+    store = emulator.vault(hsm=where == "hsm", purge_protection=True)
+    key = store.create("kek", **body)["key"]["kid"]
+    client = tool(store, "kek", wrap=place)
+    dek = bytes(range(100, 132))
+
+    ours = client.wrap(dek)
+    assert ours.algorithm == algorithm
+    assert base64.b64decode(sdk("unwrap", key, algorithm, b64(bytes.fromhex(ours.blob)))["value"]) == dek
+
+    theirs = base64.b64decode(sdk("wrap", key, algorithm, b64(dek))["value"])
+    ours.blob = theirs.hex()
+    assert client.unwrap(ours) == dek
