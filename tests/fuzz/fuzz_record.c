@@ -9,15 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* No bytes that were not enclosed under the key are disclosed. */
-static void try_blob(const struct tk_record *record)
-{
-        const uint8_t *blob = NULL;
-        size_t blob_len = 0;
-
-        require(tk_record_disclose(record, good.kek, volume_id, &blob, &blob_len) == -EBADMSG);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
@@ -53,6 +44,15 @@ static void try_record(const struct tk_record *record)
                 require(r == 0 && tk_secret_equal(dek, good.dek));
         else
                 require(!dek && (r == -EBADMSG || r == -ENOTSUP));
+}
+
+/* No bytes that were not enclosed under the key are disclosed. */
+static void try_blob(const struct tk_record *record)
+{
+        const uint8_t *blob = NULL;
+        size_t blob_len = 0;
+
+        require(tk_record_disclose(record, good.kek, volume_id, &blob, &blob_len) == -EBADMSG);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
