@@ -6,6 +6,7 @@
 
 #include "fs/fs_internal.h"
 #include "fs/keeper.h"
+#include "fs/op.h"
 #include "fs/openfile.h"
 #include "fs/scratch.h"
 #include <errno.h>
@@ -47,6 +48,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
 {
         if (!fs)
                 return NULL;
+        tk_op_releasedir_all(fs);
         tk_openfile_put_all(fs);
         tk_inode_table_free(fs->inodes);
         if (fs->rootfd >= 0)

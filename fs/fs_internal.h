@@ -28,4 +28,5 @@ struct tk_fs {
         pthread_mutex_t openfiles_lock; /* guards inode -> open file and the counts in it */
         pthread_cond_t openfiles_loaded;
         struct tk_openfile *openfiles; /* under openfiles_lock: all of them */
+        struct tk_dir *dirs;           /* under openfiles_lock: all open directories */
 };

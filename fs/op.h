@@ -59,6 +59,9 @@ struct tk_dir; /* an open directory: one reader at a time, which its lock sees t
 
 TK_MUST_USE int tk_op_opendir(struct tk_fs *fs, struct tk_inode *inode, struct tk_dir **ret_dir);
 struct tk_dir *tk_op_releasedir(struct tk_dir *dir);
+
+/* The kernel is gone: let go of what it left open. */
+void tk_op_releasedir_all(struct tk_fs *fs);
 TK_MUST_USE int tk_op_fsyncdir(struct tk_dir *dir, bool data_only);
 
 struct tk_dir_entry {

@@ -9,12 +9,35 @@
 #include <fcntl.h>
 
 struct tk_dir {
+        struct tk_fs *fs;
+        struct tk_dir *prev; /* under the open-file lock of fs: all open directories */
+        struct tk_dir *next;
         pthread_mutex_t lock;
         DIR *stream;            /* under lock */
         struct dirent *pending; /* under lock: read from the stream, not yet taken */
         off_t off;              /* under lock: offset of what comes next */
         struct tk_inode *inode; /* borrowed: an open directory is known to the kernel */
 };
+
+static void enlist(struct tk_dir *dir)
+{
+        TK_LOCK_SCOPE(&dir->fs->openfiles_lock);
+        dir->next = dir->fs->dirs;
+        if (dir->next)
+                dir->next->prev = dir;
+        dir->fs->dirs = dir;
+}
+
+static void delist(struct tk_dir *dir)
+{
+        TK_LOCK_SCOPE(&dir->fs->openfiles_lock);
+        if (dir->prev)
+                dir->prev->next = dir->next;
+        else
+                dir->fs->dirs = dir->next;
+        if (dir->next)
+                dir->next->prev = dir->prev;
+}
 
 int tk_op_opendir(struct tk_fs *fs, struct tk_inode *inode, struct tk_dir **ret_dir)
 {
@@ -34,6 +57,8 @@ int tk_op_opendir(struct tk_fs *fs, struct tk_inode *inode, struct tk_dir **ret_
         }
         pthread_mutex_init(&dir->lock, NULL);
         dir->inode = inode;
+        dir->fs = fs;
+        enlist(dir);
         *ret_dir = TK_TAKE(dir);
         return 0;
 }
@@ -42,10 +67,17 @@ struct tk_dir *tk_op_releasedir(struct tk_dir *dir)
 {
         if (!dir)
                 return NULL;
+        delist(dir);
         closedir(dir->stream);
         pthread_mutex_destroy(&dir->lock);
         free(dir);
         return NULL;
+}
+
+void tk_op_releasedir_all(struct tk_fs *fs)
+{
+        while (fs->dirs)
+                tk_op_releasedir(fs->dirs);
 }
 
 int tk_op_fsyncdir(struct tk_dir *dir, bool data_only)
