@@ -16,18 +16,19 @@
 #include "kms/kms.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 /* A real provider over one key in memory: it wraps with AES-GCM. */
 struct tk_fake_kms {
         uint8_t root_key[TK_KEY_LEN];
         char key_id[32];
-        unsigned calls; /* of all kinds */
-        unsigned unwraps;
+        atomic_uint calls; /* of all kinds */
+        atomic_uint unwraps;
         unsigned fail_at; /* this call fails, counted from 1; 0: none */
         int fail_with;
-        int refuse; /* every unwrap gives this: 0, or a negative errno */
-        bool lie;   /* wraps another key than it was given */
+        atomic_int refuse; /* every unwrap gives this: 0, or a negative errno */
+        bool lie;          /* wraps another key than it was given */
 };
 
 static inline int tk_fake_step(struct tk_fake_kms *fake)

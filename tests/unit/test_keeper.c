@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The keeper: the mount follows what the KMS says, and rotations are asked for. */
+
+#include "support_fs.h"
+
+#include "fs/content.h"
+#include "fs/keeper.h"
+#include <stdatomic.h>
+#include <time.h>
+
+enum { WINDOW_MS = 200, PATIENCE_MS = 20000 };
+
+static struct tk_test_fs test;
+static struct tk_keeper *keeper;
+static atomic_uint rotations_asked;
+static atomic_uint invalidated;
+
+static void rotate(void *context)
+{
+        (void)context;
+        rotations_asked++;
+}
+
+static void invalidate(void *context, struct tk_inode *inode)
+{
+        (void)context;
+        (void)inode;
+        invalidated++;
+}
+
+static int enter(void **state)
+{
+        memset(&test, 0, sizeof(test));
+        rotations_asked = 0;
+        invalidated = 0;
+        return tk_test_dir_enter(state);
+}
+
+static void start(int64_t grace_ms, int64_t rotation_window_ms)
+{
+        struct tk_keeper_options options = {
+                .lease = {.window_ms = WINDOW_MS, .grace_ms = grace_ms},
+                .rotation_window_ms = rotation_window_ms,
+                .rotate = rotate,
+        };
+        struct tk_revoke_kernel kernel = {.invalidate = invalidate};
+
+        tk_test_fs_start(&test);
+        assert_int_equal(tk_keeper_new(test.fs, &options, &kernel, &keeper), 0);
+}
+
+static void stop(void)
+{
+        keeper = tk_keeper_free(keeper);
+        tk_test_fs_stop(&test);
+}
+
+static struct tk_keeper_status look(void)
+{
+        struct tk_keeper_status status;
+
+        tk_keeper_status(keeper, &status);
+        return status;
+}
+
+static void sleep_ms(long ms)
+{
+        struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+        nanosleep(&pause, NULL);
+}
+
+static void wait_for_state(enum tk_lease_state wanted)
+{
+        for (int waited = 0; look().state != wanted; waited += 5) {
+                assert_true(waited < PATIENCE_MS);
+                sleep_ms(5);
+        }
+}
+
+static void wait_for_gate(int wanted)
+{
+        for (int waited = 0; tk_revoke_gate(test.fs, false) != wanted; waited += 5) {
+                assert_true(waited < PATIENCE_MS);
+                sleep_ms(5);
+        }
+}
+
+static void test_keeper__refused_and_given_out_again(void **state)
+{
+        start(60000, 0);
+        assert_int_equal(look().state, TK_LEASE_ACTIVE);
+        for (int i = 0; i < 3; i++) {
+                unsigned before = invalidated;
+
+                test.fake.refuse = -EKEYREVOKED;
+                wait_for_gate(-EKEYREVOKED);
+                wait_for_state(TK_LEASE_REVOKED);
+                assert_true(invalidated > before);
+                test.fake.refuse = 0;
+                wait_for_gate(0);
+                wait_for_state(TK_LEASE_ACTIVE);
+        }
+        stop();
+}
+
+static void test_keeper__out_of_reach_until_the_grace_ends(void **state)
+{
+        start(1000, 0);
+        test.fake.refuse = -ENOKEY;
+        wait_for_state(TK_LEASE_DEGRADED);
+        assert_int_equal(tk_revoke_gate(test.fs, false), 0);
+        wait_for_gate(-ENOKEY);
+        assert_int_equal(look().state, TK_LEASE_OUTAGE);
+        test.fake.refuse = 0;
+        wait_for_gate(0);
+        stop();
+}
+
+static void test_keeper__an_unfinished_rotation_is_asked_for(void **state)
+{
+        struct tk_fault fault = {0};
+
+        start(60000, 100);
+        sleep_ms(200);
+        assert_int_equal(rotations_asked, 0);
+        assert_int_equal(tk_volume_renew_kek(test.volume, test.kms, true, &fault), 0);
+        for (int waited = 0; rotations_asked < 2; waited += 5) {
+                assert_true(waited < PATIENCE_MS);
+                sleep_ms(5);
+        }
+        assert_int_equal(tk_volume_retire_below(test.volume, 2, &fault), 0);
+        stop();
+}
+
+static void test_halt__the_kernel_is_left_alone(void **state)
+{
+        start(60000, 0);
+        tk_keeper_halt(keeper);
+        test.fake.refuse = -EKEYREVOKED;
+        wait_for_gate(-EKEYREVOKED);
+        sleep_ms(50);
+        assert_int_equal(invalidated, 0);
+        stop();
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_keeper__refused_and_given_out_again, enter,
+                                                tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_keeper__out_of_reach_until_the_grace_ends,
+                                                enter, tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_keeper__an_unfinished_rotation_is_asked_for,
+                                                enter, tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_halt__the_kernel_is_left_alone, enter,
+                                                tk_test_dir_leave),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
