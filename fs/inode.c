@@ -47,7 +47,6 @@ struct tk_inode {
         uint8_t handle_len;
         uint16_t type;                          /* S_IFMT bits */
         _Atomic(struct tk_openfile *) openfile; /* set and cleared by openfile.c */
-        struct stat *last_st; /* table lock: of a file that lost its name and is not open */
         union {
                 struct {
                         int type;
@@ -212,7 +211,6 @@ static void inode_free(struct tk_inode_table *table, struct tk_inode *inode)
                 close(inode->fd);
         if (!table->by_handle)
                 free(inode->place.name);
-        free(inode->last_st);
         free(inode);
 }
 
@@ -651,26 +649,16 @@ static bool is_place_of(struct tk_inode_table *table, const struct tk_inode *ino
 }
 
 /*
- * What outlives the name. A regular file that is not open must give its space back
- * at once, so that no descriptor may hold it: its status is kept instead, for
- * whoever still refers to it by O_PATH. By place, the name we know may go while there
- * are others: then a descriptor is needed, too.
+ * A descriptor for what outlives the name: somebody may still refer to it, and while it is
+ * held no new file gets its inode number. By place, the name that goes may be the one we
+ * know, so that other links need one, too.
  */
 static void keep_reachable(struct tk_inode_table *table, int parentfd, const char *name,
-                           const struct stat *st, struct tk_removal *removal)
+                           struct tk_removal *removal)
 {
-        bool idle_file = S_ISREG(st->st_mode) && !removal->inode->openfile;
-
-        if (removal->last_name && idle_file) {
-                removal->st = malloc(sizeof(*removal->st));
-                if (removal->st) {
-                        *removal->st = *st;
-                        removal->st->st_nlink = 0;
-                }
-        } else if ((removal->last_name || is_place_of(table, removal->inode, parentfd, name)) &&
-                   kept_fd(table, removal->inode) < 0) {
+        if ((removal->last_name || is_place_of(table, removal->inode, parentfd, name)) &&
+            kept_fd(table, removal->inode) < 0)
                 removal->fd = openat(parentfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        }
 }
 
 int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const char *name,
@@ -694,17 +682,8 @@ int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const cha
         removal->last_name = S_ISDIR(st.st_mode) || st.st_nlink == 1;
         removal->inode = find_ref(table, &st);
         if (removal->inode)
-                keep_reachable(table, parentfd, name, &st, removal);
+                keep_reachable(table, parentfd, name, removal);
         return 0;
-}
-
-bool tk_inode_last_stat(struct tk_inode_table *table, const struct tk_inode *inode,
-                        struct stat *ret_st)
-{
-        TK_LOCK_SCOPE(&table->lock);
-        if (inode->last_st)
-                *ret_st = *inode->last_st;
-        return inode->last_st;
 }
 
 void tk_inode_removal_end(struct tk_removal *removal, bool removed)
@@ -717,12 +696,9 @@ void tk_inode_removal_end(struct tk_removal *removal, bool removed)
                         become_nameless(table, removal->inode);
                 if (removal->inode->fd < 0)
                         removal->inode->fd = TK_TAKE_FD(removal->fd);
-                if (!removal->inode->last_st)
-                        removal->inode->last_st = TK_TAKE(removal->st);
         }
         if (removal->fd >= 0)
                 close(removal->fd);
-        free(removal->st);
         if (removal->inode)
                 tk_inode_unref(table, removal->inode);
         if (removal->lock)

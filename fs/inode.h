@@ -75,17 +75,11 @@ struct tk_removal {
         struct tk_inode *inode; /* NULL: the kernel does not know it */
         pthread_mutex_t *lock;  /* held */
         int fd;
-        struct stat *st;
         bool last_name;
 };
 TK_MUST_USE int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const char *name,
                                        struct tk_removal *removal);
 void tk_inode_removal_end(struct tk_removal *removal, bool removed);
-
-/* The last status of a regular file that lost its name while it was not open; false: another case.
- */
-bool tk_inode_last_stat(struct tk_inode_table *table, const struct tk_inode *inode,
-                        struct stat *ret_st);
 
 /*
  * Renaming moves inodes to other names. Between begin and end no path is

@@ -118,6 +118,12 @@ TK_MUST_USE int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode,
 TK_MUST_USE int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller);
 TK_MUST_USE int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st);
 
+/*
+ * A descriptor, of O_PATH kind at least, for the attributes of an inode: an open file is
+ * reached whatever has become of its name.
+ */
+TK_MUST_USE int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode);
+
 /* Turn what the backing filesystem says into what applications see: the size. */
 void tk_op_present(const struct tk_fs *fs, struct stat *st);
 

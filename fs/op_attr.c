@@ -16,6 +16,19 @@ void tk_op_present(const struct tk_fs *fs, struct stat *st)
                 st->st_size = (off_t)tk_plain_size_at(fs->base, (uint64_t)st->st_size);
 }
 
+int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode)
+{
+        struct tk_openfile *file = tk_openfile_peek(fs, inode);
+        int fd;
+
+        if (!file)
+                return tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+        fd = fd < 0 ? -errno : fd;
+        tk_openfile_put(fs, file);
+        return fd;
+}
+
 /* Status of an inode through @file, if it is open, else through a descriptor for the moment. */
 static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct tk_openfile *file,
                         struct stat *ret_st)
@@ -29,9 +42,9 @@ static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct t
                 return 0;
         }
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        if (fd < 0 && !tk_inode_last_stat(fs->inodes, inode, ret_st))
+        if (fd < 0)
                 return fd;
-        if (fd >= 0 && fstat(fd, ret_st) < 0)
+        if (fstat(fd, ret_st) < 0)
                 return -errno;
         tk_op_present(fs, ret_st);
         return 0;
@@ -134,13 +147,7 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
         TK_AUTOCLOSE int fd = -1;
         int r = 0;
 
-        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        if (fd == -ESTALE && !(set->what & ~(TK_SETATTR_ATIME | TK_SETATTR_MTIME)) &&
-            tk_inode_last_stat(fs->inodes, inode, ret_st)) {
-                /* The kernel writes back the times of a file that is gone. */
-                tk_op_present(fs, ret_st);
-                return 0;
-        }
+        fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
         if (set->what & TK_SETATTR_SIZE)

@@ -10,7 +10,6 @@
 #include "fs/keyattr.h"
 #include "fs/op.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/xattr.h>
 
@@ -21,11 +20,6 @@ static bool is_ours(const char *name)
         return strcmp(name, TK_KEYATTR_NAME) == 0;
 }
 
-static int open_path(struct tk_fs *fs, struct tk_inode *inode)
-{
-        return tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-}
-
 ssize_t tk_op_getxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, void *value,
                        size_t max)
 {
@@ -33,7 +27,7 @@ ssize_t tk_op_getxattr(struct tk_fs *fs, struct tk_inode *inode, const char *nam
 
         if (is_ours(name))
                 return -ENODATA;
-        fd = open_path(fs, inode);
+        fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
         return tk_backing_getxattr(fd, name, value, max);
@@ -60,7 +54,7 @@ ssize_t tk_op_listxattr(struct tk_fs *fs, struct tk_inode *inode, char *list, si
         ssize_t n;
         size_t len;
 
-        fd = open_path(fs, inode);
+        fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
         all = malloc(LIST_MAX);
@@ -85,7 +79,7 @@ int tk_op_setxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, c
 
         if (is_ours(name))
                 return -EPERM;
-        fd = open_path(fs, inode);
+        fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
         if (fstat(fd, &st) < 0)
@@ -100,7 +94,7 @@ int tk_op_removexattr(struct tk_fs *fs, struct tk_inode *inode, const char *name
 
         if (is_ours(name))
                 return -ENODATA;
-        fd = open_path(fs, inode);
+        fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
         return tk_backing_removexattr(fd, name);
