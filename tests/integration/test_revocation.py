@@ -336,7 +336,7 @@ def test_no_key_stays_behind_that_requests_under_way_brought(kek_volume):
     for thread in threads:
         thread.start()
     try:
-        for _ in range(3):
+        for _ in range(scaled(2, 10)):
             kek_volume.key.disable()
             wait_state(kek_volume, "revoked")
             time.sleep(0.1)  # what was let in has been answered
