@@ -14,7 +14,8 @@ WINDOW = 2  # seconds, for revocation
 # What a daemon may say while its key is refused or out of reach, or comes back.
 EXPECTED = (
     r"locked, the key is|the KMS can't be reached|still locked|cannot ask for the root key"
-    r"|rotation window of [0-9]+ s is missed|can't be rewrapped: Key has been revoked|rotation of .* stopped|is locked: its root key"
+    r"|rotation window of [0-9]+ s is missed|can't be rewrapped: Key has been revoked"
+    r"|rotation of .* stopped|is locked: its root key"
 )
 
 

@@ -114,7 +114,7 @@ def test_a_flapping_vault_is_never_closed(emulator, make_azure):
     vault = owned_vault(emulator)
     volume = make_azure(emulator, vault)
     seen = set()
-    for i in range(scaled(6, 60)):
+    for i in range(scaled(3, 60)):
         emulator.control("fail", status=503, count=2 + i % 3, vault=vault.name)
         end = time.monotonic() + 0.7
         while time.monotonic() < end:
@@ -204,7 +204,7 @@ def test_calls_to_the_vault_are_bounded(emulator, make_azure):
     vault = owned_vault(emulator)
     volume = make_azure(emulator, vault, rotation_window=4)
     emulator.control("counters", reset=True)
-    seconds = scaled(8, 60)
+    seconds = scaled(6, 60)
     time.sleep(seconds)
     for _ in range(50):
         look(volume)
