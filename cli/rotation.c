@@ -445,12 +445,12 @@ static json_t *files_json(const struct tk_rotation *rotation)
                                   ? rotation->total - progress->files
                                   : 0;
         bool first = progress->passes <= 1;
+        uint64_t current = progress->files - progress->failed + (first ? 0 : unseen);
+        uint64_t older = progress->failed + (first ? unseen : 0);
 
-        return json_pack("{sI sI sI}",                                                   //
-                         "current",                                                      //
-                         (json_int_t)(progress->files - progress->failed +               //
-                                      (first ? 0 : unseen)),                             //
-                         "older", (json_int_t)(progress->failed + (first ? unseen : 0)), //
+        return json_pack("{sI sI sI}",                   //
+                         "current", (json_int_t)current, //
+                         "older", (json_int_t)older,     //
                          "total", (json_int_t)rotation->total);
 }
 

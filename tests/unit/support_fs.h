@@ -89,13 +89,14 @@ static inline int tk_fake_unwrap(void *impl, const struct tk_kms_wrap *wrap,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
         struct tk_fake_kms *fake = impl;
         uint8_t blob[TK_KMS_BLOB_MAX];
+        int refuse = atomic_load(&fake->refuse);
         int r = tk_fake_step(fake);
 
         fake->unwraps++;
         if (r < 0)
                 return r;
-        if (fake->refuse)
-                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, fake->refuse,
+        if (refuse)
+                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, refuse,
                                     "the fake refuses the key %s", wrap->key_id);
         if (strcmp(wrap->key_id, fake->key_id) != 0)
                 return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT, "the fake has no key %s",
@@ -116,7 +117,7 @@ static inline int tk_fake_probe(void *impl, const struct tk_kms_wrap *wrap, stru
 {
         (void)wrap;
         (void)fault;
-        return ((struct tk_fake_kms *)impl)->refuse;
+        return atomic_load(&((struct tk_fake_kms *)impl)->refuse);
 }
 
 static inline void tk_fake_free(void *impl)

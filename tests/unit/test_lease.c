@@ -96,7 +96,7 @@ static void test_lease_wait__grace_ends_without_a_probe(void **state)
 
         (void)state;
         tk_lease_start(&lease, &config, 0, 0);
-        assert_int_equal(tk_lease_wait(&lease, GRACE_MS * 2), TK_LEASE_ACTIVE);
+        assert_int_equal(tk_lease_wait(&lease, (int64_t)GRACE_MS * 2), TK_LEASE_ACTIVE);
         assert_int_equal(tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, 10, 0), TK_LEASE_DEGRADED);
         assert_int_equal(tk_lease_wait(&lease, GRACE_MS - 1), TK_LEASE_DEGRADED);
         assert_int_equal(tk_lease_wait(&lease, GRACE_MS), TK_LEASE_OUTAGE);

@@ -116,7 +116,7 @@ static void test_record_unwrap__every_bit_counts(void **state)
         const struct keys *keys = *state;
         struct tk_record record = wrapped(keys, 7);
 
-        for (size_t bit = 0; bit < TK_RECORD_LEN * 8; bit++) {
+        for (size_t bit = 0; bit < (size_t)TK_RECORD_LEN * 8; bit++) {
                 struct tk_secret *dek = NULL;
                 int r;
 
