@@ -305,7 +305,6 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         r = tk_seeker_new(fs, session->fuse, &session->seeker);
         if (r < 0)
                 return r;
-        session->ops.session = session->fuse;
         session->ops.seeker = session->seeker;
         if (fuse_session_mount(session->fuse, options->mountpoint) < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -EIO,

@@ -270,7 +270,6 @@ static void shim_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct 
 struct listing {
         fuse_req_t req;
         struct tk_dir *dir;
-        bool plus;
         char *buf;
         size_t len;
         size_t max;
@@ -326,8 +325,7 @@ static int take_plus(void *context, const struct tk_dir_entry *found)
 static void list(fuse_req_t req, size_t max, off_t off, struct fuse_file_info *fi, bool plus)
 {
         TK_CLEANUP(tk_freep) char *buf = malloc(max);
-        struct listing listing = {
-                .req = req, .dir = dir_of(fi), .plus = plus, .buf = buf, .max = max};
+        struct listing listing = {.req = req, .dir = dir_of(fi), .buf = buf, .max = max};
         int r;
 
         if (!buf) {

@@ -9,7 +9,6 @@
 /* What the shims need, as the session's user data. */
 struct tk_ops_context {
         struct tk_fs *fs;
-        struct fuse_session *session;
         struct tk_seeker *seeker;
         double timeout_s;             /* entries, negative entries and attributes */
         void (*ready)(void *context); /* once, when the kernel has begun the session */
