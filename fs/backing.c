@@ -145,6 +145,13 @@ ssize_t tk_backing_listxattr(int fd, char *list, size_t max)
         return n < 0 ? -errno : n;
 }
 
+void tk_backing_path(int fd, char *path, size_t max)
+{
+        ssize_t n = readlink(path_of(fd).text, path, max - 1);
+
+        path[n < 0 ? 0 : n] = '\0';
+}
+
 int tk_backing_reopen(int fd, int flags)
 {
         /* The link in /proc is to be followed; what it leads to is the file itself. */

@@ -24,7 +24,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 /* The part of a request that lies in one group. */
@@ -56,14 +55,10 @@ static uint8_t *cell_in(const struct piece *piece, uint64_t block)
 
 static void note_bad_block(struct tk_fs *fs, const struct tk_openfile *file, uint64_t block)
 {
-        char link[32];
         char path[PATH_MAX];
-        ssize_t n;
 
         fs->stats.block_failures++;
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", file->fd);
-        n = readlink(link, path, sizeof(path) - 1);
-        path[n < 0 ? 0 : n] = '\0';
+        tk_backing_path(file->fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: block %llu (bytes %llu to %llu) does not authenticate: damaged or "
                        "tampered with; restore the file from a backup",

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 static struct tk_openfile *file_new(const struct tk_fs *fs)
@@ -50,17 +49,6 @@ static struct tk_openfile *file_free(struct tk_openfile *file)
         return NULL;
 }
 
-/* Where the backing file lies, for a log line: names there are as the volume stores them. */
-static void backing_path(int fd, char *path, size_t max)
-{
-        char link[32];
-        ssize_t n;
-
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        n = readlink(link, path, max - 1);
-        path[n < 0 ? 0 : n] = '\0';
-}
-
 /* One good record is enough: a file opens also if the other can't be rewritten now. */
 static bool heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
 {
@@ -68,7 +56,7 @@ static bool heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
         int r = tk_keyattr_heal(fd, keyattr);
 
         fs->stats.records_restored += r == 0;
-        backing_path(fd, path, sizeof(path));
+        tk_backing_path(fd, path, sizeof(path));
         tk_log_limited(TK_LOG_WARNING,
                        "%s: the key record's %s was missing, damaged or another file's; %s from "
                        "its %s%s%s",
@@ -84,7 +72,7 @@ static void note_unusable(struct tk_fs *fs, int fd, int error)
         char path[PATH_MAX];
 
         fs->stats.record_failures++;
-        backing_path(fd, path, sizeof(path));
+        tk_backing_path(fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: no usable key record, neither in the attribute nor in the file (%s); "
                        "restore the file or its " TK_KEYATTR_NAME " attribute from a backup",
