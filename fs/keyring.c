@@ -31,9 +31,10 @@ struct tk_keyring {
         struct tk_dekcache *cache;
 
         pthread_mutex_t lock;
-        struct version **versions; /* under lock: by number - 1; NULL: not live */
-        uint16_t count;            /* under lock: the highest number */
-        int closed;                /* under lock: the error; 0: open */
+        struct version **versions;    /* under lock: by number - 1; NULL: not live */
+        uint16_t count;               /* under lock: the highest number */
+        int closed;                   /* under lock: the error; 0: open */
+        struct tk_secret *target_key; /* under lock; NULL: none */
 };
 
 int tk_keyring_new(const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_keyring **ret_ring)
@@ -67,6 +68,7 @@ struct tk_keyring *tk_keyring_free(struct tk_keyring *ring)
         free(ring->versions);
         tk_dekcache_free(ring->cache);
         tk_secret_free(ring->mac_key);
+        tk_secret_free(ring->target_key);
         pthread_mutex_destroy(&ring->lock);
         free(ring);
         return NULL;
@@ -134,6 +136,23 @@ int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, struct tk_kms
         return add(ring, fresh);
 }
 
+void tk_keyring_set_target_key(struct tk_keyring *ring, struct tk_secret *key)
+{
+        TK_LOCK_SCOPE(&ring->lock);
+        tk_secret_free(ring->target_key);
+        ring->target_key = key;
+}
+
+int tk_keyring_target_key(struct tk_keyring *ring, struct tk_secret **ret_key)
+{
+        TK_LOCK_SCOPE(&ring->lock);
+        if (ring->closed < 0)
+                return ring->closed;
+        if (!ring->target_key)
+                return -ENOKEY;
+        return tk_secret_dup_bytes(tk_secret_bytes(ring->target_key), TK_KEY_LEN, ret_key);
+}
+
 void tk_keyring_retire(struct tk_keyring *ring, uint16_t version)
 {
         TK_LOCK_SCOPE(&ring->lock);
@@ -148,6 +167,7 @@ void tk_keyring_close(struct tk_keyring *ring, int error)
         {
                 TK_LOCK_SCOPE(&ring->lock);
                 ring->closed = error;
+                ring->target_key = tk_secret_free(ring->target_key);
                 for (uint16_t i = 0; i < ring->count; i++) {
                         version_unref(ring->versions[i]);
                         ring->versions[i] = NULL;

@@ -38,12 +38,20 @@ TK_MUST_USE int tk_keyring_use_roots(struct tk_keyring *ring, struct tk_secret *
 TK_MUST_USE int tk_keyring_add_root(struct tk_keyring *ring, uint16_t version, struct tk_kms *kms,
                                     const struct tk_kms_wrap *root);
 
+/* Takes over @key, which seals symlink targets (names = encrypted). */
+void tk_keyring_set_target_key(struct tk_keyring *ring, struct tk_secret *key);
+
+/* A copy of it, which the caller frees. -ENOKEY if there is none, or what the keyring was closed
+ * with. */
+TK_MUST_USE int tk_keyring_target_key(struct tk_keyring *ring, struct tk_secret **ret_key);
+
 /* @version is live no more: its key is wiped as soon as nobody uses it. */
 void tk_keyring_retire(struct tk_keyring *ring, uint16_t version);
 
 /*
  * Every key is wiped as soon as nobody uses it, kept DEKs too, and asked for one the
- * keyring answers @error (negative) until reopen; versions are added again before.
+ * keyring answers @error (negative) until reopen; versions and the target key are
+ * added again before.
  */
 void tk_keyring_close(struct tk_keyring *ring, int error);
 void tk_keyring_reopen(struct tk_keyring *ring);

@@ -71,6 +71,12 @@ int tk_volume_key_derive_record_mac(const struct tk_secret *volume_key,
         return derive(volume_key, "turnkeyfs record MAC", ret_mac_key);
 }
 
+int tk_volume_key_derive_target(const struct tk_secret *volume_key,
+                                struct tk_secret **ret_target_key)
+{
+        return derive(volume_key, "turnkeyfs symlink target", ret_target_key);
+}
+
 /* The fingerprint is public, but is derived in a secret as every key is. */
 int tk_volume_key_fingerprint(const struct tk_secret *volume_key,
                               char ret_fingerprint[TK_FINGERPRINT_LEN + 1])

@@ -27,6 +27,10 @@ TK_MUST_USE int tk_volume_key_derive_mac(const struct tk_secret *volume_key,
 TK_MUST_USE int tk_volume_key_derive_record_mac(const struct tk_secret *volume_key,
                                                 struct tk_secret **ret_mac_key);
 
+/* The key that seals symlink targets. */
+TK_MUST_USE int tk_volume_key_derive_target(const struct tk_secret *volume_key,
+                                            struct tk_secret **ret_target_key);
+
 /* The public commitment to the volume key, in hexadecimal. */
 TK_MUST_USE int tk_volume_key_fingerprint(const struct tk_secret *volume_key,
                                           char ret_fingerprint[TK_FINGERPRINT_LEN + 1]);

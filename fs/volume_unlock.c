@@ -235,6 +235,18 @@ static int check_mac(struct tk_volume *volume, const struct tk_secret *mac_key,
         return 0;
 }
 
+static int give_target_key(struct tk_keyring *keyring, const struct tk_secret *volume_key)
+{
+        struct tk_secret *key;
+        int r;
+
+        r = tk_volume_key_derive_target(volume_key, &key);
+        if (r < 0)
+                return r;
+        tk_keyring_set_target_key(keyring, key);
+        return 0;
+}
+
 int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
                      const struct tk_volume_unlock *unlock, struct tk_fault *fault)
 {
@@ -270,6 +282,9 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
                 if (r < 0)
                         return r;
         }
+        r = give_target_key(keyring, volume_key);
+        if (r < 0)
+                return r;
         volume->keyring = TK_TAKE(keyring);
         volume->volume_key = TK_TAKE(volume_key);
         volume->mac_key = TK_TAKE(mac_key);
@@ -362,6 +377,8 @@ int tk_volume_reopen_keys(struct tk_volume *volume, struct tk_fault *fault)
         int r;
 
         r = unlock_versions(volume, volume->keyring, &volume_key, fault);
+        if (r == 0)
+                r = give_target_key(volume->keyring, volume_key);
         if (r < 0) {
                 /* What was unwrapped before the failure is not kept. */
                 tk_keyring_close(volume->keyring, r);

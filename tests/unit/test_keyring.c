@@ -119,6 +119,29 @@ static void test_keyring_close__until_reopen(void **state)
         assert_true(tk_secret_equal(found, dek));
 }
 
+static void test_target_key__gone_while_closed(void **state)
+{
+        TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = new_kek();
+        struct tk_secret *found = NULL;
+        struct tk_secret *given = NULL;
+        size_t alive = tk_secret_alive();
+
+        assert_int_equal(tk_keyring_target_key(ring, &found), -ENOKEY);
+        for (int round = 0; round < 2; round++) {
+                assert_int_equal(tk_secret_dup_bytes(tk_secret_bytes(key), TK_KEY_LEN, &given), 0);
+                tk_keyring_set_target_key(ring, given);
+                tk_keyring_reopen(ring);
+                assert_int_equal(tk_keyring_target_key(ring, &found), 0);
+                assert_true(tk_secret_equal(found, key));
+                found = tk_secret_free(found);
+
+                tk_keyring_close(ring, -EKEYREVOKED);
+                assert_int_equal(tk_secret_alive(), alive);
+                assert_int_equal(tk_keyring_target_key(ring, &found), -EKEYREVOKED);
+        }
+}
+
 static void test_unwrap__damaged(void **state)
 {
         TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
@@ -164,6 +187,7 @@ int main(void)
                 TK_TEST(test_keyring__every_live_version),
                 TK_TEST(test_unwrap__version_not_live),
                 TK_TEST(test_keyring_close__until_reopen),
+                TK_TEST(test_target_key__gone_while_closed),
                 TK_TEST(test_unwrap__damaged),
                 TK_TEST(test_unwrap__other_volume),
         };
