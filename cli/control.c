@@ -10,10 +10,10 @@
 
 #include "cli/control.h"
 
+#include "base/thread.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -190,20 +190,6 @@ static int listen_in(int dirfd, int *ret_fd)
         return 0;
 }
 
-/* Signals are the main thread's business. */
-static int start_thread(struct tk_control *control)
-{
-        sigset_t all;
-        sigset_t before;
-        int r;
-
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = pthread_create(&control->thread, NULL, server_thread, control);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return -r;
-}
-
 static void control_free(struct tk_control *control)
 {
         if (control->listen_fd >= 0) {
@@ -230,7 +216,7 @@ int tk_control_start(int dirfd, tk_control_answer_fn answer, void *context,
                                        .context = context};
         r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
         if (r == 0)
-                r = start_thread(control);
+                r = tk_thread_start(server_thread, control, &control->thread);
         if (r < 0) {
                 control_free(control);
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,

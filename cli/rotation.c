@@ -10,10 +10,9 @@
 #include "cli/rotation.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "cli/text.h"
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -258,20 +257,6 @@ static void *run_job(void *context)
 
 /* Starting and stopping -------------------------------------------------- */
 
-/* Signals are the main thread's business. */
-static int start_thread(struct tk_rotation *rotation)
-{
-        sigset_t all;
-        sigset_t before;
-        int r;
-
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = pthread_create(&rotation->thread, NULL, run_job, rotation);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return -r;
-}
-
 /* A job towards @target, unless one is running. The lock is held. */
 static int start(struct tk_rotation *rotation, const struct tk_provider *target, bool new_version,
                  struct tk_fault *fault)
@@ -296,7 +281,7 @@ static int start(struct tk_rotation *rotation, const struct tk_provider *target,
         rotation->fault = (struct tk_fault){0};
         rotation->started = (int64_t)time(NULL);
         rotation->ended = 0;
-        r = start_thread(rotation);
+        r = tk_thread_start(run_job, rotation, &rotation->thread);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot start a thread: %s",
                                     strerror(-r));

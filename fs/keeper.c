@@ -10,6 +10,7 @@
 #include "fs/keeper.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "crypto/random.h"
 #include "fs/fs_internal.h"
 #include <errno.h>
@@ -289,7 +290,7 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         pthread_cond_init(&keeper->woken, &attr);
         pthread_condattr_destroy(&attr);
-        if (pthread_create(&keeper->thread, NULL, run, keeper) != 0) {
+        if (tk_thread_start(run, keeper, &keeper->thread) < 0) {
                 pthread_cond_destroy(&keeper->woken);
                 pthread_mutex_destroy(&keeper->lock);
                 pthread_mutex_destroy(&keeper->kernel_lock);

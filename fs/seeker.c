@@ -4,6 +4,7 @@
 
 #include "fs/seeker.h"
 
+#include "base/thread.h"
 #include "fs/content.h"
 #include <errno.h>
 
@@ -85,7 +86,7 @@ int tk_seeker_new(struct tk_fs *fs, struct fuse_session *session, struct tk_seek
         seeker->last = &seeker->first;
         pthread_mutex_init(&seeker->lock, NULL);
         pthread_cond_init(&seeker->asked, NULL);
-        if (pthread_create(&seeker->thread, NULL, run, seeker) != 0) {
+        if (tk_thread_start(run, seeker, &seeker->thread) < 0) {
                 free(seeker);
                 return -EAGAIN;
         }
