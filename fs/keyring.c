@@ -35,6 +35,8 @@ struct tk_keyring {
         uint16_t count;               /* under lock: the highest number */
         int closed;                   /* under lock: the error; 0: open */
         struct tk_secret *target_key; /* under lock; NULL: none */
+        uint64_t closings;            /* under lock: how often it was closed */
+        int last_error;               /* under lock: what it was last closed with */
 };
 
 int tk_keyring_new(const uint8_t volume_id[TK_VOLUME_ID_LEN], struct tk_keyring **ret_ring)
@@ -168,6 +170,8 @@ void tk_keyring_close(struct tk_keyring *ring, int error)
                 TK_LOCK_SCOPE(&ring->lock);
                 ring->closed = error;
                 ring->target_key = tk_secret_free(ring->target_key);
+                ring->last_error = error;
+                ring->closings++;
                 for (uint16_t i = 0; i < ring->count; i++) {
                         version_unref(ring->versions[i]);
                         ring->versions[i] = NULL;
@@ -193,7 +197,8 @@ uint16_t tk_keyring_current(struct tk_keyring *ring)
  * Version @number, or the current one for 0, held until put. -ENOKEY if there is
  * none at all, -EBADMSG if this one is not live, or what the keyring is closed with.
  */
-static int get(struct tk_keyring *ring, uint16_t number, struct version **ret_version)
+static int get(struct tk_keyring *ring, uint16_t number, struct version **ret_version,
+               uint64_t *ret_closings)
 {
         TK_LOCK_SCOPE(&ring->lock);
         if (ring->closed < 0)
@@ -206,6 +211,7 @@ static int get(struct tk_keyring *ring, uint16_t number, struct version **ret_ve
                 return -EBADMSG;
         *ret_version = ring->versions[number - 1];
         (*ret_version)->refs++;
+        *ret_closings = ring->closings;
         return 0;
 }
 
@@ -213,6 +219,20 @@ static void put(struct tk_keyring *ring, struct version *version)
 {
         TK_LOCK_SCOPE(&ring->lock);
         version_unref(version);
+}
+
+/*
+ * Keep @dek, unless the keyring was closed since get said @closings: what a call to the
+ * KMS brings that began before that must not be used. Returns what it was closed with then.
+ */
+static int keep(struct tk_keyring *ring, const struct tk_record *record,
+                const struct tk_secret *dek, uint64_t closings)
+{
+        TK_LOCK_SCOPE(&ring->lock);
+        if (ring->closings != closings)
+                return ring->last_error;
+        tk_dekcache_put(ring->cache, record, dek);
+        return 0;
 }
 
 /* What the KMS says of a DEK: the log gets the words, the application an errno that it can mean. */
@@ -225,7 +245,7 @@ static int log_refusal(int r, const struct tk_fault *fault)
         return r == -EACCES ? -ENOKEY : r;
 }
 
-static int wrap_by_kms(struct tk_keyring *ring, const struct version *version,
+static int wrap_by_kms(struct tk_keyring *ring, const struct version *version, uint64_t closings,
                        const struct tk_secret *dek, struct tk_record *ret_record)
 {
         struct tk_fault fault = {0};
@@ -237,30 +257,28 @@ static int wrap_by_kms(struct tk_keyring *ring, const struct version *version,
                 return log_refusal(r, &fault);
         r = tk_record_enclose(ring->mac_key, version->number, ring->volume_id, wrap.blob,
                               wrap.blob_len, ret_record);
-        if (r < 0)
-                return r;
-        tk_dekcache_put(ring->cache, ret_record, dek);
-        return 0;
+        return r < 0 ? r : keep(ring, ret_record, dek, closings);
 }
 
 int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret *dek,
                     struct tk_record *ret_record)
 {
         struct version *version;
+        uint64_t closings;
         int r;
 
-        r = get(ring, 0, &version);
+        r = get(ring, 0, &version, &closings);
         if (r < 0)
                 return r;
         if (version->kek)
                 r = tk_record_wrap(version->kek, version->number, ring->volume_id, dek, ret_record);
         else
-                r = wrap_by_kms(ring, version, dek, ret_record);
+                r = wrap_by_kms(ring, version, closings, dek, ret_record);
         put(ring, version);
         return r;
 }
 
-static int unwrap_by_kms(struct tk_keyring *ring, const struct version *version,
+static int unwrap_by_kms(struct tk_keyring *ring, const struct version *version, uint64_t closings,
                          const struct tk_record *record, struct tk_secret **ret_dek)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
@@ -281,7 +299,9 @@ static int unwrap_by_kms(struct tk_keyring *ring, const struct version *version,
                 return log_refusal(r, &fault);
         if (tk_secret_len(dek) != TK_KEY_LEN)
                 return -EBADMSG;
-        tk_dekcache_put(ring->cache, record, dek);
+        r = keep(ring, record, dek, closings);
+        if (r < 0)
+                return r;
         *ret_dek = TK_TAKE(dek);
         return 0;
 }
@@ -291,6 +311,7 @@ int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
 {
         size_t len = tk_record_len(record);
         struct version *version;
+        uint64_t closings;
         uint16_t number;
         int r;
 
@@ -299,13 +320,13 @@ int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
         r = tk_record_kek_version(record->bytes, len, &number);
         if (r < 0)
                 return r;
-        r = get(ring, number, &version);
+        r = get(ring, number, &version, &closings);
         if (r < 0)
                 return r;
         if (version->kek)
                 r = tk_record_unwrap(record, version->kek, ring->volume_id, ret_dek);
         else
-                r = unwrap_by_kms(ring, version, record, ret_dek);
+                r = unwrap_by_kms(ring, version, closings, record, ret_dek);
         put(ring, version);
         return r;
 }

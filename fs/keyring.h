@@ -51,7 +51,8 @@ void tk_keyring_retire(struct tk_keyring *ring, uint16_t version);
 /*
  * Every key is wiped as soon as nobody uses it, kept DEKs too, and asked for one the
  * keyring answers @error (negative) until reopen; versions and the target key are
- * added again before.
+ * added again before. So it does where the KMS is being asked: what a call brings that
+ * began before is dropped.
  */
 void tk_keyring_close(struct tk_keyring *ring, int error);
 void tk_keyring_reopen(struct tk_keyring *ring);

@@ -142,6 +142,84 @@ static void test_target_key__gone_while_closed(void **state)
         }
 }
 
+/* A KMS whose key is the wrap itself; while it is asked, the keyring may be closed and reopened. */
+struct slow_kms {
+        struct tk_keyring *ring;
+        bool close;
+        bool reopen;
+};
+
+static void meanwhile(const struct slow_kms *slow)
+{
+        static const struct tk_kms_wrap root = {.key_id = "key", .version = "1"};
+
+        if (!slow->close)
+                return;
+        tk_keyring_close(slow->ring, -EKEYREVOKED);
+        if (!slow->reopen)
+                return;
+        assert_int_equal(tk_keyring_add_root(slow->ring, 1, NULL, &root), 0);
+        tk_keyring_reopen(slow->ring);
+}
+
+static int slow_wrap(void *impl, const char *version, const struct tk_secret *key,
+                     struct tk_kms_wrap *ret_wrap, struct tk_fault *fault)
+{
+        memcpy(ret_wrap->blob, tk_secret_bytes(key), TK_KEY_LEN);
+        ret_wrap->blob_len = TK_KEY_LEN;
+        meanwhile(impl);
+        return 0;
+}
+
+static int slow_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_secret **ret_key,
+                       struct tk_fault *fault)
+{
+        meanwhile(impl);
+        return tk_secret_dup_bytes(wrap->blob, wrap->blob_len, ret_key);
+}
+
+static void slow_free(void *impl)
+{
+}
+
+/* The answer of a call that began before the revocation is neither kept nor used. */
+static void test_keyring_close__while_the_kms_is_asked(void **state)
+{
+        static const struct tk_kms_provider provider = {
+                .name = "slow", .wrap = slow_wrap, .unwrap = slow_unwrap, .free = slow_free};
+        static const struct tk_kms_wrap root = {.key_id = "key", .version = "1"};
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = new_kek();
+        size_t alive = tk_secret_alive();
+
+        for (int reopen = 0; reopen < 2; reopen++) {
+                TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+                TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
+                struct slow_kms slow = {.ring = ring, .reopen = reopen};
+                struct tk_secret *found = NULL;
+                struct tk_record record;
+                struct tk_record other;
+
+                assert_int_equal(tk_kms_new(&provider, &slow, &kms), 0);
+                assert_int_equal(tk_keyring_use_roots(ring, new_kek(), 60000), 0);
+                assert_int_equal(tk_keyring_add_root(ring, 1, kms, &root), 0);
+                assert_int_equal(tk_keyring_wrap(ring, dek, &record), 0);
+                tk_keyring_close(ring, -ENOKEY); /* the cache is empty */
+                assert_int_equal(tk_keyring_add_root(ring, 1, kms, &root), 0);
+                tk_keyring_reopen(ring);
+
+                slow.close = true;
+                assert_int_equal(tk_keyring_unwrap(ring, &record, &found), -EKEYREVOKED);
+                assert_null(found);
+                assert_int_equal(tk_secret_alive(), alive + 1); /* the MAC key */
+
+                tk_keyring_close(ring, -ENOKEY);
+                assert_int_equal(tk_keyring_add_root(ring, 1, kms, &root), 0);
+                tk_keyring_reopen(ring);
+                assert_int_equal(tk_keyring_wrap(ring, dek, &other), -EKEYREVOKED);
+                assert_int_equal(tk_secret_alive(), alive + 1);
+        }
+}
+
 static void test_unwrap__damaged(void **state)
 {
         TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
@@ -188,6 +266,7 @@ int main(void)
                 TK_TEST(test_unwrap__version_not_live),
                 TK_TEST(test_keyring_close__until_reopen),
                 TK_TEST(test_target_key__gone_while_closed),
+                TK_TEST(test_keyring_close__while_the_kms_is_asked),
                 TK_TEST(test_unwrap__damaged),
                 TK_TEST(test_unwrap__other_volume),
         };
