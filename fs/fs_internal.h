@@ -3,6 +3,7 @@
 
 /* The fields of struct tk_fs, for fs/ only. */
 
+#include "fs/epoch.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
 
@@ -22,6 +23,7 @@ struct tk_fs {
         _Atomic int gate;          /* what requests are refused with; 0: they are served */
         atomic_bool gate_draining; /* but writeback still passes */
 
+        struct tk_epoch changes;       /* what makes key records, or moves names */
         atomic_bool rotating;          /* a pass over the tree is under way */
         _Atomic uint64_t rotate_moves; /* what moved unseen meanwhile: the pass must be repeated */
 

@@ -192,6 +192,7 @@ int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size, struct tk_k
 {
         TK_CLEANUP(candidate_done) struct candidate attribute = {0};
         TK_CLEANUP(candidate_done) struct candidate copy = {0};
+        TK_EPOCH_SCOPE(&fs->changes); /* no version is retired under the record that was read */
         int r;
 
         memset(ret_keyattr, 0, sizeof(*ret_keyattr));

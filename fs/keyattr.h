@@ -29,7 +29,10 @@ TK_MUST_USE int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size,
 /* Rewrite what was bad from the good one; the mtime stays. @fd must be writable. */
 TK_MUST_USE int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr);
 
-/* A new DEK and its record; nothing is written. */
+/*
+ * A new DEK and its record; nothing is written. Within an epoch (fs->changes) that lasts
+ * until the record is stored.
+ */
 TK_MUST_USE int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek,
                                 struct tk_record *ret_record);
 

@@ -89,6 +89,7 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
                  int flags, const struct tk_caller *caller, struct tk_entry *ret_entry,
                  struct tk_openfile **ret_file)
 {
+        TK_EPOCH_SCOPE(&fs->changes);
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int parentfd = -1;
         TK_AUTOCLOSE int fd = -1;
@@ -118,6 +119,7 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
 int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode, dev_t dev,
                 const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
+        TK_EPOCH_SCOPE(&fs->changes);
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int parentfd = -1;
         TK_AUTOCLOSE int fd = -1;
@@ -143,6 +145,7 @@ int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
 int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode,
                 const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
+        TK_EPOCH_SCOPE(&fs->changes);
         TK_AUTOCLOSE int parentfd = -1;
         int r;
 
@@ -175,7 +178,8 @@ int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent,
 /*
  * While a rotation walks the tree, a file that moves could pass from the part not
  * yet seen to the part already seen: its record is made current first. A directory
- * with all that is in it can't be: the walk is repeated.
+ * with all that is in it can't be: the walk is repeated. Within an epoch with the move,
+ * so that no pass begins in between.
  */
 static void settle_inode(struct tk_fs *fs, struct tk_inode *inode, mode_t type)
 {
@@ -203,6 +207,7 @@ static void settle_name(struct tk_fs *fs, struct tk_inode *parent, int parentfd,
 int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent, const char *name,
                struct tk_entry *ret_entry)
 {
+        TK_EPOCH_SCOPE(&fs->changes);
         TK_AUTOCLOSE int parentfd = -1;
         TK_AUTOCLOSE int fd = -1;
         int r;
@@ -278,6 +283,7 @@ static int rename_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, co
 int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                  struct tk_inode *new_parent, const char *new_name, unsigned flags)
 {
+        TK_EPOCH_SCOPE(&fs->changes);
         TK_AUTOCLOSE int parentfd = -1;
         TK_AUTOCLOSE int new_parentfd = -1;
         struct tk_removal victim;

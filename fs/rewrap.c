@@ -5,7 +5,8 @@
  *
  * The new record is made first (a KMS may be asked), while readers go on. Then it is
  * put in place under group 0's range, which every writer of a header holds: so no
- * write brings the old record back.
+ * write brings the old record back. A directory's record is written when the directory
+ * is made, and after that here only, by the one rotation that runs.
  */
 
 #include "fs/rewrap.h"
@@ -14,6 +15,8 @@
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 
 static int write_copy(struct tk_openfile *file)
@@ -88,7 +91,7 @@ int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file)
         return r < 0 ? r : TK_REWRAP_DONE;
 }
 
-int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
+static int rewrap_regular(struct tk_fs *fs, struct tk_inode *inode)
 {
         struct tk_openfile *file;
         int r;
@@ -99,4 +102,56 @@ int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
         r = tk_rewrap_file(fs, file);
         tk_openfile_put(fs, file);
         return r;
+}
+
+/* The record of the directory @fd. -ENODATA if it has none, -EBADMSG for what can't be one. */
+static int read_dir_record(int fd, struct tk_record *ret_record)
+{
+        ssize_t n;
+
+        memset(ret_record, 0, sizeof(*ret_record));
+        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
+        if (n == -ERANGE)
+                return -EBADMSG;
+        if (n < 0)
+                return (int)n;
+        return (size_t)n == tk_record_len(ret_record) ? 0 : -EBADMSG;
+}
+
+static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        TK_AUTOCLOSE int fd = -1;
+        struct tk_record record;
+        uint16_t version = 0;
+        int r;
+
+        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+        if (fd < 0)
+                return fd;
+        r = read_dir_record(fd, &record);
+        if (r == -ENODATA)
+                return TK_REWRAP_NONE;
+        if (r == 0)
+                r = tk_record_kek_version(record.bytes, tk_record_len(&record), &version);
+        if (r < 0 || version == tk_keyring_current(fs->keyring))
+                return r < 0 ? r : TK_REWRAP_CURRENT;
+        r = tk_keyring_unwrap(fs->keyring, &record, &dek);
+        if (r == 0)
+                r = tk_keyring_wrap(fs->keyring, dek, &record);
+        if (r == 0)
+                r = tk_keyattr_store(fd, &record);
+        return r < 0 ? r : TK_REWRAP_DONE;
+}
+
+int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
+{
+        switch (tk_inode_type(inode)) {
+        case S_IFREG:
+                return rewrap_regular(fs, inode);
+        case S_IFDIR:
+                return rewrap_dir(fs, inode);
+        default:
+                return TK_REWRAP_NONE;
+        }
 }

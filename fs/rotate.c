@@ -7,7 +7,8 @@
  * shares open files with it. Files made during a pass have current records. What
  * is renamed or linked meanwhile is rewrapped first (op_name.c), and a renamed
  * directory makes the pass count for nothing: so a pass that found nothing old
- * has seen everything. Only then, and after a sync, are old versions retired.
+ * has seen everything. It begins when all that began before it knew of the new version,
+ * or of the pass, is over (epoch.h). Only after a sync are old versions retired.
  */
 
 #include "fs/rotate.h"
@@ -64,14 +65,16 @@ static bool is_about_keys(int r)
         return r == -ENOKEY || r == -EKEYREVOKED || r == -EKEYEXPIRED;
 }
 
-static int visit_file(struct walk *walk, struct tk_inode *inode)
+static int visit_inode(struct walk *walk, struct tk_inode *inode)
 {
         int r;
 
-        walk->progress.files++;
         r = tk_rewrap_inode(walk->fs, inode);
         if (is_about_keys(r))
                 return r;
+        if (r == TK_REWRAP_NONE)
+                return 0;
+        walk->progress.files++;
         if (r == TK_REWRAP_DONE) {
                 walk->old++;
                 walk->progress.rewrapped++;
@@ -122,7 +125,7 @@ static int visit_entry(void *context, const struct tk_dir_entry *found)
         if (S_ISDIR(entry.st.st_mode))
                 r = visit_dir(walk, entry.inode, found->name);
         else if (S_ISREG(entry.st.st_mode))
-                r = visit_file(walk, entry.inode);
+                r = visit_inode(walk, entry.inode);
         tk_inode_forget(walk->fs->inodes, entry.inode, 1);
         return r;
 }
@@ -132,6 +135,9 @@ static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name
         struct place place = {.walk = walk};
         int r;
 
+        r = visit_inode(walk, inode);
+        if (r < 0)
+                return r;
         r = tk_op_opendir(walk->fs, inode, &place.dir);
         if (r < 0)
                 return skip(walk, name, r);
@@ -164,9 +170,12 @@ static int visit_open(void *context, struct tk_openfile *file)
 static int run_pass(struct walk *walk)
 {
         struct tk_fs *fs = walk->fs;
-        uint64_t moves = fs->rotate_moves;
+        uint64_t moves = fs->rotate_moves; /* before the wait: a move that is over is none */
         int r;
 
+        r = tk_epoch_wait(&fs->changes, walk->options->stop);
+        if (r < 0)
+                return r;
         walk->progress.passes++;
         walk->progress.files = 0;
         walk->progress.failed = 0;
@@ -193,11 +202,16 @@ static int run_passes(struct walk *walk)
         return r > 0 ? walk->progress.failed == 0 : r;
 }
 
-static int retire_old(struct tk_fs *fs, struct tk_fault *fault)
+static int retire_old(struct tk_fs *fs, const atomic_bool *stop, struct tk_fault *fault)
 {
         struct tk_volume *volume = fs->volume;
         uint16_t current = tk_keyring_current(fs->keyring);
+        int r;
 
+        /* Whoever read an old record still has to unwrap it. */
+        r = tk_epoch_wait(&fs->changes, stop);
+        if (r < 0)
+                return r;
         /* Every new record must be on the disk before the key of the old ones goes. */
         if (syncfs(fs->rootfd) < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -errno,
@@ -219,7 +233,7 @@ int tk_rotate_run(struct tk_fs *fs, const struct tk_rotate_options *options,
         if (tk_volume_active_count(fs->volume) > 1) {
                 r = run_passes(&walk);
                 if (r > 0) {
-                        r = retire_old(fs, fault);
+                        r = retire_old(fs, options->stop, fault);
                         walk.progress.done = r == 0;
                 }
         }

@@ -14,9 +14,9 @@
 
 struct tk_rotate_progress {
         unsigned passes;      /* walks over the tree, the one under way included */
-        uint64_t files;       /* seen in this pass */
+        uint64_t files;       /* seen in this pass; directories with a record count as files */
         uint64_t rewrapped;   /* in all passes */
-        uint64_t failed;      /* in this pass: files whose record could not be rewrapped */
+        uint64_t failed;      /* in this pass: those whose record could not be rewrapped */
         uint16_t kek_version; /* that files are being rewrapped to */
         bool done;            /* the old versions are retired */
 };

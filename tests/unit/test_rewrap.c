@@ -140,6 +140,60 @@ static void test_rewrap__without_keys(void **state)
         stop();
 }
 
+/* A directory with a record under KEK version 1, as one with encrypted names has it. */
+static struct tk_inode *make_dir(struct tk_secret **ret_dek, int *ret_fd)
+{
+        struct tk_record record;
+        struct tk_entry entry;
+
+        assert_int_equal(tk_op_mkdir(test.fs, test.root, "dir", 0755, &tk_test_caller, &entry), 0);
+        *ret_fd = tk_inode_open(test.fs->inodes, entry.inode, O_RDONLY | O_DIRECTORY);
+        assert_true(*ret_fd >= 0);
+        assert_int_equal(tk_keyattr_make(test.fs, ret_dek, &record), 0);
+        assert_int_equal(tk_keyattr_store(*ret_fd, &record), 0);
+        return entry.inode;
+}
+
+static void test_rewrap__directories(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *found = NULL;
+        struct tk_fault fault = {0};
+        struct tk_record record;
+        struct tk_inode *dir;
+        struct stat before;
+        struct stat after;
+        TK_AUTOCLOSE int fd = -1;
+
+        tk_test_fs_start(&test);
+        dir = make_dir(&dek, &fd);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), TK_REWRAP_CURRENT);
+        assert_int_equal(tk_volume_renew_kek(test.volume, test.kms, true, &fault), 0);
+        assert_int_equal(fstat(fd, &before), 0);
+        faulty = (__typeof__(faulty)){.fail_at = 1, .fail_with = -EIO};
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), -EIO);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), TK_REWRAP_DONE);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), TK_REWRAP_CURRENT);
+        assert_int_equal(fstat(fd, &after), 0);
+        assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
+        assert_int_equal(fgetxattr(fd, TK_KEYATTR_NAME, record.bytes, sizeof(record.bytes)),
+                         TK_RECORD_LEN);
+        assert_int_equal(record.bytes[3], 2);
+        assert_int_equal(tk_keyring_unwrap(test.fs->keyring, &record, &found), 0);
+        assert_true(tk_secret_equal(found, dek));
+
+        record.bytes[20] ^= 1;
+        record.bytes[3] = 1;
+        assert_int_equal(fsetxattr(fd, TK_KEYATTR_NAME, record.bytes, TK_RECORD_LEN, 0), 0);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), -EBADMSG);
+        assert_int_equal(fsetxattr(fd, TK_KEYATTR_NAME, record.bytes, 7, 0), 0);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), -EBADMSG);
+        assert_int_equal(fremovexattr(fd, TK_KEYATTR_NAME), 0);
+        assert_int_equal(tk_rewrap_inode(test.fs, dir), TK_REWRAP_NONE);
+        tk_inode_forget(test.fs->inodes, dir, 1);
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -149,6 +203,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_rewrap__a_file_without_bytes_has_no_copy,
                                                 enter, leave),
                 cmocka_unit_test_setup_teardown(test_rewrap__without_keys, enter, leave),
+                cmocka_unit_test_setup_teardown(test_rewrap__directories, enter, leave),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,8 +6,13 @@
 
 #include "support_backing.h"
 
+#include "base/thread.h"
 #include "fs/content.h"
+#include "fs/keyattr.h"
 #include "fs/rotate.h"
+#include <sched.h>
+#include <sys/xattr.h>
+#include <time.h>
 
 static struct tk_test_fs test;
 
@@ -151,6 +156,146 @@ static void test_rotate__stops_where_keys_are_gone(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* The record of the directory @fd, made if @make: as with encrypted names. */
+static uint8_t dir_version(int fd, bool make)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        struct tk_record record;
+
+        if (make) {
+                assert_int_equal(tk_keyattr_make(test.fs, &dek, &record), 0);
+                assert_int_equal(tk_keyattr_store(fd, &record), 0);
+        }
+        assert_int_equal(fgetxattr(fd, TK_KEYATTR_NAME, record.bytes, sizeof(record.bytes)),
+                         TK_RECORD_LEN);
+        return record.bytes[3];
+}
+
+static void test_rotate__directories_are_rewrapped_and_counted(void **state)
+{
+        struct tk_rotate_progress progress;
+        struct tk_entry entries[3];
+        struct tk_inode *parent;
+        int fds[3];
+
+        tk_test_fs_start(&test);
+        parent = test.root;
+        make_files(2);
+        assert_int_equal(dir_version(test.fs->rootfd, true), 1);
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(
+                        tk_op_mkdir(test.fs, parent, "d", 0755, &tk_test_caller, &entries[i]), 0);
+                parent = entries[i].inode;
+                fds[i] = tk_inode_open(test.fs->inodes, parent, O_RDONLY | O_DIRECTORY);
+                assert_true(fds[i] >= 0);
+                assert_int_equal(dir_version(fds[i], true), 1);
+        }
+        assert_int_equal(rotate(&progress), 0);
+        assert_true(progress.done);
+        assert_int_equal(progress.files, 6);
+        assert_int_equal(progress.rewrapped, 6);
+        assert_int_equal(dir_version(test.fs->rootfd, false), 2);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(dir_version(fds[i], false), 2);
+
+        /* One that can't be rewrapped keeps the version that it is under. */
+        assert_int_equal(fsetxattr(fds[1], TK_KEYATTR_NAME, "damaged", 7, 0), 0);
+        assert_int_equal(rotate(&progress), 0);
+        assert_false(progress.done);
+        assert_int_equal(progress.failed, 1);
+        assert_int_equal(tk_volume_active_count(test.volume), 2);
+        assert_int_equal(dir_version(fds[2], false), 3);
+        assert_int_equal(fremovexattr(fds[1], TK_KEYATTR_NAME), 0);
+        assert_int_equal(rotate_with(&(struct tk_rotate_options){0}, &progress), 0);
+        assert_true(progress.done);
+        for (int i = 0; i < 3; i++) {
+                close(fds[i]);
+                tk_inode_forget(test.fs->inodes, entries[i].inode, 1);
+        }
+        tk_test_fs_stop(&test);
+}
+
+/* What a progress call does: moves a directory, once. */
+static void move_dir(void *context, const struct tk_rotate_progress *progress)
+{
+        unsigned *moved = context;
+        char from[16];
+        char to[16];
+
+        if (progress->passes != 2 || *moved >= 2)
+                return;
+        snprintf(from, sizeof(from), "dir%u", *moved);
+        snprintf(to, sizeof(to), "dir%u", ++*moved);
+        assert_int_equal(tk_op_rename(test.fs, test.root, from, test.root, to, 0), 0);
+}
+
+static void test_rotate__a_directory_that_moves_makes_a_pass_incomplete(void **state)
+{
+        struct tk_rotate_progress progress;
+        struct tk_entry entry;
+        unsigned moved = 0;
+
+        tk_test_fs_start(&test);
+        make_files(2);
+        assert_int_equal(tk_op_mkdir(test.fs, test.root, "dir0", 0755, &tk_test_caller, &entry), 0);
+        assert_int_equal(rotate_with(&(struct tk_rotate_options){.even_if_current = true,
+                                                                 .progress = move_dir,
+                                                                 .context = &moved},
+                                     &progress),
+                         0);
+        assert_int_equal(moved, 2);
+        assert_true(progress.done);
+        assert_int_equal(progress.passes, 3); /* the second does not count */
+        tk_inode_forget(test.fs->inodes, entry.inode, 1);
+        tk_test_fs_stop(&test);
+}
+
+/* One that makes a file: it has its record, under the old version, but not yet its name. */
+static atomic_bool made;
+
+static void *make_slowly(void *context)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        struct timespec pause = {.tv_nsec = 300000000};
+        struct tk_record record;
+        int fd;
+
+        (void)context;
+        {
+                TK_EPOCH_SCOPE(&test.fs->changes);
+
+                assert_int_equal(tk_keyattr_make(test.fs, &dek, &record), 0);
+                made = true;
+                nanosleep(&pause, NULL);
+                fd = openat(test.fs->rootfd, "late", O_RDWR | O_CREAT | O_EXCL, 0644);
+                assert_true(fd >= 0);
+                assert_int_equal(tk_keyattr_store(fd, &record), 0);
+        }
+        close(fd);
+        return NULL;
+}
+
+static void test_rotate__waits_for_files_that_are_being_made(void **state)
+{
+        struct tk_rotate_progress progress;
+        uint8_t record[TK_RECORD_MAX];
+        pthread_t thread;
+
+        tk_test_fs_start(&test);
+        made = false;
+        assert_int_equal(tk_thread_start(make_slowly, NULL, &thread), 0);
+        while (!made)
+                sched_yield();
+        assert_int_equal(rotate(&progress), 0);
+        pthread_join(thread, NULL);
+        assert_true(progress.done);
+        assert_int_equal(progress.rewrapped, 1);
+        assert_int_equal(getxattr("c/root/late", TK_KEYATTR_NAME, record, sizeof(record)),
+                         TK_RECORD_LEN);
+        assert_int_equal(record[3], 2);
+        tk_test_fs_stop(&test);
+}
+
 static void test_rotate__stopped(void **state)
 {
         atomic_bool stop = true;
@@ -176,6 +321,12 @@ int main(void)
                                                 leave),
                 cmocka_unit_test_setup_teardown(test_rotate__stops_where_keys_are_gone, enter,
                                                 leave),
+                cmocka_unit_test_setup_teardown(test_rotate__directories_are_rewrapped_and_counted,
+                                                enter, leave),
+                cmocka_unit_test_setup_teardown(
+                        test_rotate__a_directory_that_moves_makes_a_pass_incomplete, enter, leave),
+                cmocka_unit_test_setup_teardown(test_rotate__waits_for_files_that_are_being_made,
+                                                enter, leave),
                 cmocka_unit_test_setup_teardown(test_rotate__stopped, enter, leave),
         };
 
