@@ -4,6 +4,7 @@
 
 #include "base/fdio.h"
 
+#include "base/plant.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -115,7 +116,7 @@ static int write_sibling(int dirfd, const char *name, const void *bytes, size_t 
         if (fchmod(fd, mode) < 0)
                 return -errno;
         r = tk_fdio_pwrite(fd, bytes, len, 0);
-        if (r < 0)
+        if (r < 0 || TK_PLANT(TK_PLANT_RENAME_UNSYNCED))
                 return r;
         return fsync(fd) < 0 ? -errno : 0;
 }

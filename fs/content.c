@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/fdio.h"
 #include "base/log.h"
+#include "base/plant.h"
 #include "crypto/random.h"
 #include "fs/backing.h"
 #include "fs/block.h"
@@ -21,6 +22,7 @@
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
 #include "fs/iobatch.h"
+#include "fs/keyattr.h"
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
@@ -492,7 +494,7 @@ static int write_held(struct write *write)
         if (first_group)
                 file->has_header = true;
         raise_size(file, write->off + write->len);
-        return 0;
+        return TK_PLANT(TK_PLANT_LATE_RECORD) ? tk_keyattr_store(file->fd, &file->record) : 0;
 }
 
 /* @data is written to: through the struct, where clang-tidy does not look. */

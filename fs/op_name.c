@@ -8,6 +8,7 @@
  * and without record, which is no damage.
  */
 
+#include "base/plant.h"
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
@@ -70,7 +71,7 @@ static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mo
         fd = tk_backing_create(parentfd, name, mode | lift);
         if (fd < 0)
                 return fd;
-        r = tk_keyattr_store(fd, ret_record);
+        r = TK_PLANT(TK_PLANT_LATE_RECORD) ? 0 : tk_keyattr_store(fd, ret_record);
         if (r == 0 && (mode & ~caller->umask & lift) != lift) {
                 r = fstat(fd, &st) < 0 ? -errno : 0;
                 if (r == 0)

@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Operations of a workload, in the filesystem and in plain. */
+
+#include "work.h"
+
+#include "calls.h"
+#include "fs/content.h"
+#include "fs/fs_internal.h"
+#include "fs/op.h"
+#include "fs/rotate.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct tk_caller nobody_special = {.umask = 022};
+
+/* A workload is a fixed script: what fails in it is a bug. */
+static int judge(const struct tk_work *work, const char *what, int r)
+{
+        if (r >= 0 || work->forgive)
+                return r;
+        fprintf(stderr, "tk_crash: %s: %s failed: %s\n", work->name, what, strerror(-r));
+        exit(2);
+}
+
+static size_t position(const struct tk_work *work)
+{
+        return work->recording.count;
+}
+
+/* Versions and acknowledgements ------------------------------------------------------ */
+
+static void add_version(struct tk_work *work, size_t begin, const struct tk_event *event)
+{
+        struct tk_version *version;
+
+        if (work->version_count % 64 == 0)
+                work->versions = realloc(work->versions,
+                                         (work->version_count + 64) * sizeof(*work->versions));
+        version = &work->versions[work->version_count++];
+        version->begin = begin;
+        version->event = *event;
+        version->event.name = NULL;
+        version->event.name2 = NULL;
+        version->event.data = NULL;
+        tk_disk_clone(&work->plain, &version->plain);
+}
+
+/* The operation that began at @begin did @event. */
+static void did(struct tk_work *work, size_t begin, const struct tk_event *event)
+{
+        if (event->type != TK_EVENT_MARK)
+                tk_disk_apply(&work->plain, event, true);
+        add_version(work, begin, event);
+}
+
+static void acknowledge(struct tk_work *work, uint32_t node, size_t content, size_t names)
+{
+        if (work->ack_count % 64 == 0)
+                work->acks = realloc(work->acks, (work->ack_count + 64) * sizeof(*work->acks));
+        work->acks[work->ack_count++] = (struct tk_ack){
+                .at = position(work), .node = node, .content = content, .names = names};
+}
+
+/*
+ * The last version, before @end, that changed names a flush of @node promises: for a
+ * directory its entries, for a file its making.
+ */
+static size_t names_version(const struct tk_work *work, uint32_t node, size_t end)
+{
+        bool is_dir = S_ISDIR(tk_disk_node(&work->plain, node)->mode);
+
+        for (size_t i = end; i-- > 0;) {
+                const struct tk_event *event = &work->versions[i].event;
+
+                if (event->type == TK_EVENT_MAKE && event->node == node)
+                        return i;
+                if (is_dir && event->type < TK_EVENT_SETXATTR && tk_event_touches(event, node))
+                        return i;
+        }
+        return 0;
+}
+
+/* Paths --------------------------------------------------------------------------------- */
+
+int tk_work_lookup(struct tk_stand *stand, const char *path, struct tk_inode **ret_inode)
+{
+        struct tk_inode *at = stand->root;
+        struct tk_entry entry;
+        char *save = NULL;
+        char text[1024];
+        int r = 0;
+
+        snprintf(text, sizeof(text), "%s", path);
+        for (char *name = strtok_r(text, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
+                r = tk_op_lookup(stand->fs, at, name, &entry);
+                tk_work_forget(stand, at);
+                if (r < 0)
+                        return r;
+                at = entry.inode;
+        }
+        *ret_inode = at;
+        return 0;
+}
+
+void tk_work_forget(struct tk_stand *stand, struct tk_inode *inode)
+{
+        if (inode && inode != stand->root)
+                tk_inode_forget(stand->fs->inodes, inode, 1);
+}
+
+/* A name in a directory, in the filesystem and in plain. */
+struct spot {
+        struct tk_inode *dir;
+        uint32_t plain_dir;
+        uint32_t plain; /* 0: there is nothing */
+        char dir_path[1024];
+        const char *name;
+};
+
+static uint32_t plain_at(const struct tk_work *work, const char *path)
+{
+        uint32_t at = TK_DISK_ROOT;
+        char *save = NULL;
+        char text[1024];
+
+        snprintf(text, sizeof(text), "%s", path);
+        for (char *name = strtok_r(text, "/", &save); name; name = strtok_r(NULL, "/", &save))
+                at = tk_disk_lookup(&work->plain, at, name);
+        return at;
+}
+
+static int find_spot(struct tk_work *work, const char *path, struct spot *spot)
+{
+        const char *slash = strrchr(path, '/');
+
+        memset(spot, 0, sizeof(*spot));
+        spot->name = slash ? slash + 1 : path;
+        snprintf(spot->dir_path, sizeof(spot->dir_path), "%.*s", (int)(slash ? slash - path : 0),
+                 path);
+        spot->plain_dir = plain_at(work, spot->dir_path);
+        spot->plain = tk_disk_lookup(&work->plain, spot->plain_dir, spot->name);
+        return tk_work_lookup(&work->stand, spot->dir_path, &spot->dir);
+}
+
+static struct tk_event make_event(struct tk_work *work, const struct spot *spot, mode_t mode)
+{
+        return (struct tk_event){.type = TK_EVENT_MAKE,
+                                 .node = work->next_node++,
+                                 .parent = spot->plain_dir,
+                                 .name = (char *)(uintptr_t)spot->name,
+                                 .mode = mode};
+}
+
+/* Files ------------------------------------------------------------------------------------ */
+
+static int take_handle(struct tk_work *work, struct tk_openfile *file, struct tk_inode *inode,
+                       uint32_t node)
+{
+        for (int i = 0; i < TK_WORK_FILES; i++) {
+                if (work->open[i].file)
+                        continue;
+                work->open[i].file = file;
+                work->open[i].inode = inode;
+                work->open[i].node = node;
+                return i;
+        }
+        abort();
+}
+
+int tk_work_create(struct tk_work *work, const char *path)
+{
+        size_t begin = position(work);
+        struct tk_openfile *file;
+        struct tk_entry entry;
+        struct tk_event event;
+        struct spot spot;
+        int r;
+
+        r = find_spot(work, path, &spot);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_create(work->stand.fs, spot.dir, spot.name, 0644, O_RDWR, &nobody_special, &entry,
+                         &file);
+        tk_work_forget(&work->stand, spot.dir);
+        if (r < 0)
+                return judge(work, "create", r);
+        event = make_event(work, &spot, S_IFREG | 0644);
+        did(work, begin, &event);
+        return take_handle(work, file, entry.inode, event.node);
+}
+
+int tk_work_open(struct tk_work *work, const char *path)
+{
+        struct tk_openfile *file;
+        struct tk_inode *inode;
+        int r;
+
+        r = tk_work_lookup(&work->stand, path, &inode);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_open(work->stand.fs, inode, O_RDWR, &file);
+        if (r < 0) {
+                tk_work_forget(&work->stand, inode);
+                return judge(work, "open", r);
+        }
+        return take_handle(work, file, inode, plain_at(work, path));
+}
+
+int tk_work_close(struct tk_work *work, int handle)
+{
+        tk_op_release(work->stand.fs, work->open[handle].file, O_RDWR);
+        tk_work_forget(&work->stand, work->open[handle].inode);
+        work->open[handle].file = NULL;
+        return 0;
+}
+
+/* Text that says where it belongs, so that a mix shows. */
+static void fill(uint8_t *data, uint64_t off, size_t len, unsigned tag)
+{
+        for (size_t i = 0; i < len; i++) {
+                uint64_t word = tag * 0x9e3779b97f4a7c15ULL + (off + i) / 8 * 0xd1342543de82ef95ULL;
+
+                word ^= word >> 31;
+                data[i] = (uint8_t)(word >> (off + i) % 8 * 8 | 1);
+        }
+}
+
+int tk_work_write(struct tk_work *work, int handle, uint64_t off, size_t len, unsigned tag)
+{
+        struct tk_event event = {.type = TK_EVENT_WRITE,
+                                 .node = work->open[handle].node,
+                                 .off = off,
+                                 .len = len,
+                                 .data_len = len};
+        size_t begin = position(work);
+        uint8_t *data = malloc(len);
+        int r;
+
+        event.data = malloc(len);
+        fill(event.data, off, len, tag);
+        memcpy(data, event.data, len);
+        r = tk_content_write(work->stand.fs, work->open[handle].file, off, data, len);
+        if (r == 0)
+                did(work, begin, &event);
+        free(event.data);
+        free(data);
+        return judge(work, "write", r);
+}
+
+int tk_work_truncate(struct tk_work *work, int handle, uint64_t size)
+{
+        struct tk_event event = {
+                .type = TK_EVENT_TRUNCATE, .node = work->open[handle].node, .off = size};
+        size_t begin = position(work);
+        int r;
+
+        r = tk_content_truncate(work->stand.fs, work->open[handle].file, size);
+        if (r == 0)
+                did(work, begin, &event);
+        return judge(work, "truncate", r);
+}
+
+int tk_work_fallocate(struct tk_work *work, int handle, int mode, uint64_t off, uint64_t len)
+{
+        struct tk_event event = {.type = TK_EVENT_FALLOCATE,
+                                 .node = work->open[handle].node,
+                                 .mode = (uint32_t)mode,
+                                 .off = off,
+                                 .len = len};
+        size_t begin = position(work);
+        int r;
+
+        r = tk_content_fallocate(work->stand.fs, work->open[handle].file, mode, off, len);
+        if (r == 0)
+                did(work, begin, &event);
+        return judge(work, "fallocate", r);
+}
+
+static int sync_handle(struct tk_work *work, int handle, bool data_only)
+{
+        size_t versions = work->version_count;
+        uint32_t node = work->open[handle].node;
+        int r;
+
+        r = tk_op_fsync(work->open[handle].file, data_only);
+        if (r == 0)
+                acknowledge(work, node, versions - 1, names_version(work, node, versions));
+        return judge(work, "fsync", r);
+}
+
+int tk_work_fsync(struct tk_work *work, int handle)
+{
+        return sync_handle(work, handle, false);
+}
+
+int tk_work_fdatasync(struct tk_work *work, int handle)
+{
+        return sync_handle(work, handle, true);
+}
+
+/* Names ------------------------------------------------------------------------------------ */
+
+int tk_work_mkdir(struct tk_work *work, const char *path)
+{
+        size_t begin = position(work);
+        struct tk_event event;
+        struct tk_entry entry;
+        struct spot spot;
+        int r;
+
+        r = find_spot(work, path, &spot);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_mkdir(work->stand.fs, spot.dir, spot.name, 0755, &nobody_special, &entry);
+        tk_work_forget(&work->stand, spot.dir);
+        if (r < 0)
+                return judge(work, "mkdir", r);
+        tk_work_forget(&work->stand, entry.inode);
+        event = make_event(work, &spot, S_IFDIR | 0755);
+        did(work, begin, &event);
+        return 0;
+}
+
+int tk_work_symlink(struct tk_work *work, const char *target, const char *path)
+{
+        size_t begin = position(work);
+        struct tk_event event;
+        struct tk_entry entry;
+        struct spot spot;
+        int r;
+
+        r = find_spot(work, path, &spot);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_symlink(work->stand.fs, target, spot.dir, spot.name, &nobody_special, &entry);
+        tk_work_forget(&work->stand, spot.dir);
+        if (r < 0)
+                return judge(work, "symlink", r);
+        tk_work_forget(&work->stand, entry.inode);
+        event = make_event(work, &spot, S_IFLNK | 0777);
+        event.data = (uint8_t *)(uintptr_t)target;
+        event.data_len = strlen(target);
+        did(work, begin, &event);
+        return 0;
+}
+
+int tk_work_link(struct tk_work *work, const char *from, const char *to)
+{
+        struct tk_event event = {.type = TK_EVENT_LINK, .node = plain_at(work, from)};
+        size_t begin = position(work);
+        struct tk_inode *inode;
+        struct tk_entry entry;
+        struct spot spot;
+        int r;
+
+        r = tk_work_lookup(&work->stand, from, &inode);
+        if (r < 0)
+                return judge(work, from, r);
+        r = find_spot(work, to, &spot);
+        if (r == 0) {
+                r = tk_op_link(work->stand.fs, inode, spot.dir, spot.name, &entry);
+                tk_work_forget(&work->stand, spot.dir);
+        }
+        tk_work_forget(&work->stand, inode);
+        if (r < 0)
+                return judge(work, "link", r);
+        tk_work_forget(&work->stand, entry.inode);
+        event.parent = spot.plain_dir;
+        event.name = (char *)(uintptr_t)spot.name;
+        did(work, begin, &event);
+        return 0;
+}
+
+static int remove_name(struct tk_work *work, const char *path, bool directory)
+{
+        struct tk_event event = {.type = TK_EVENT_UNLINK};
+        size_t begin = position(work);
+        struct spot spot;
+        int r;
+
+        r = find_spot(work, path, &spot);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_unlink(work->stand.fs, spot.dir, spot.name, directory);
+        tk_work_forget(&work->stand, spot.dir);
+        if (r < 0)
+                return judge(work, "unlink", r);
+        event.node = spot.plain;
+        event.parent = spot.plain_dir;
+        event.name = (char *)(uintptr_t)spot.name;
+        did(work, begin, &event);
+        return 0;
+}
+
+int tk_work_unlink(struct tk_work *work, const char *path)
+{
+        return remove_name(work, path, false);
+}
+
+int tk_work_rmdir(struct tk_work *work, const char *path)
+{
+        return remove_name(work, path, true);
+}
+
+int tk_work_rename(struct tk_work *work, const char *from, const char *to, unsigned flags)
+{
+        struct tk_event event = {.type = TK_EVENT_RENAME, .mode = flags};
+        size_t begin = position(work);
+        struct spot source;
+        struct spot target;
+        int r;
+
+        r = find_spot(work, from, &source);
+        if (r < 0)
+                return judge(work, from, r);
+        r = find_spot(work, to, &target);
+        if (r == 0) {
+                r = tk_op_rename(work->stand.fs, source.dir, source.name, target.dir, target.name,
+                                 flags);
+                tk_work_forget(&work->stand, target.dir);
+        }
+        tk_work_forget(&work->stand, source.dir);
+        if (r < 0)
+                return judge(work, "rename", r);
+        if (source.plain == target.plain)
+                return 0;
+        event.node = source.plain;
+        event.parent = source.plain_dir;
+        event.name = (char *)(uintptr_t)source.name;
+        event.parent2 = target.plain_dir;
+        event.name2 = (char *)(uintptr_t)target.name;
+        event.victim = target.plain;
+        did(work, begin, &event);
+        return 0;
+}
+
+int tk_work_setxattr(struct tk_work *work, const char *path, const char *name, const char *value)
+{
+        struct tk_event event = {.type = TK_EVENT_SETXATTR,
+                                 .node = plain_at(work, path),
+                                 .name = (char *)(uintptr_t)name,
+                                 .data = (uint8_t *)(uintptr_t)value,
+                                 .data_len = strlen(value)};
+        size_t begin = position(work);
+        struct tk_inode *inode;
+        int r;
+
+        r = tk_work_lookup(&work->stand, path, &inode);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_setxattr(work->stand.fs, inode, name, value, strlen(value), 0);
+        tk_work_forget(&work->stand, inode);
+        if (r == 0)
+                did(work, begin, &event);
+        return judge(work, "setxattr", r);
+}
+
+int tk_work_chmod(struct tk_work *work, const char *path, mode_t mode)
+{
+        struct tk_event event = {
+                .type = TK_EVENT_CHMOD, .node = plain_at(work, path), .mode = mode};
+        struct tk_setattr set = {.what = TK_SETATTR_MODE, .mode = mode};
+        size_t begin = position(work);
+        struct tk_inode *inode;
+        struct stat st;
+        int r;
+
+        r = tk_work_lookup(&work->stand, path, &inode);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_setattr(work->stand.fs, inode, &set, &st);
+        tk_work_forget(&work->stand, inode);
+        if (r == 0)
+                did(work, begin, &event);
+        return judge(work, "chmod", r);
+}
+
+int tk_work_fsyncdir(struct tk_work *work, const char *path)
+{
+        size_t versions = work->version_count;
+        uint32_t node = plain_at(work, path);
+        struct tk_inode *inode;
+        struct tk_dir *dir;
+        int r;
+
+        r = tk_work_lookup(&work->stand, path, &inode);
+        if (r < 0)
+                return judge(work, path, r);
+        r = tk_op_opendir(work->stand.fs, inode, &dir);
+        if (r == 0) {
+                r = tk_op_fsyncdir(dir, false);
+                tk_op_releasedir(dir);
+        }
+        tk_work_forget(&work->stand, inode);
+        if (r == 0)
+                acknowledge(work, node, 0, names_version(work, node, versions));
+        return judge(work, "fsyncdir", r);
+}
+
+/* The mount ------------------------------------------------------------------------------------ */
+
+static void mount(struct tk_work *work)
+{
+        char why[TK_STAND_WHY];
+
+        if (tk_stand_up(&work->stand, why) < 0) {
+                fprintf(stderr, "tk_crash: %s: %s\n", work->name, why);
+                exit(2);
+        }
+}
+
+void tk_work_remount(struct tk_work *work)
+{
+        char why[TK_STAND_WHY];
+
+        for (int i = 0; i < TK_WORK_FILES; i++)
+                if (work->open[i].file)
+                        tk_work_close(work, i);
+        if (tk_stand_down(&work->stand, why) < 0) {
+                fprintf(stderr, "tk_crash: %s: %s\n", work->name, why);
+                exit(2);
+        }
+        acknowledge(work, 0, work->version_count - 1, work->version_count - 1);
+        mount(work);
+}
+
+void tk_work_rotate(struct tk_work *work)
+{
+        struct tk_rotate_options options = {.kms = work->stand.kms, .even_if_current = true};
+        struct tk_rotate_progress progress;
+        struct tk_fault fault = {0};
+
+        judge(work, "rotate", tk_rotate_run(work->stand.fs, &options, &progress, &fault));
+}
+
+void tk_work_begin(struct tk_work *work, const char *name)
+{
+        struct tk_event nothing = {.type = TK_EVENT_MARK};
+        char why[TK_STAND_WHY];
+        struct tk_disk disk;
+
+        memset(work, 0, sizeof(*work));
+        work->name = name;
+        work->next_node = TK_DISK_ROOT + 1;
+        tk_disk_init(&work->plain);
+        tk_disk_init(&disk);
+        tk_calls_start(&disk);
+        if (tk_stand_create(why) < 0) {
+                fprintf(stderr, "tk_crash: %s: %s\n", name, why);
+                exit(2);
+        }
+        tk_disk_clone(&tk_calls.disk, &work->start);
+        tk_calls.recording = &work->recording;
+        did(work, 0, &nothing);
+        mount(work);
+}
+
+void tk_work_end(struct tk_work *work)
+{
+        struct tk_disk disk;
+
+        tk_calls.recording = NULL;
+        for (int i = 0; i < TK_WORK_FILES; i++)
+                if (work->open[i].file)
+                        tk_work_close(work, i);
+        tk_stand_drop(&work->stand);
+        if (tk_calls_stop(&disk) > 0)
+                fprintf(stderr, "tk_crash: %s: descriptors were left open\n", work->name);
+        tk_disk_done(&disk);
+}
+
+void tk_work_done(struct tk_work *work)
+{
+        for (size_t i = 0; i < work->version_count; i++)
+                tk_disk_done(&work->versions[i].plain);
+        free(work->versions);
+        free(work->acks);
+        tk_disk_done(&work->plain);
+        tk_disk_done(&work->start);
+        tk_recording_done(&work->recording);
+        memset(work, 0, sizeof(*work));
+}
