@@ -39,7 +39,7 @@ static void draw_bar(const struct tk_progress *progress, uint64_t done)
         static const char full[] = "##############################";
         static const char rest[] = "..............................";
         double part = done < progress->total ? (double)done / (double)progress->total : 1;
-        int filled = (int)(part * BAR_WIDTH);
+        int filled = (int)(part * (double)BAR_WIDTH);
 
         fprintf(stderr, "[%.*s%.*s] %3d%%  ", filled, full, BAR_WIDTH - filled, rest,
                 (int)(part * 100));
