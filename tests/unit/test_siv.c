@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* AES-SIV: the RFC's vectors, another implementation's for the long key, and every bit counts. */
-
+#include "crypto/random.h"
 #include "crypto/siv.h"
 #include "tests/unit/support.h"
 #include <errno.h>
+#include <openssl/evp.h>
 
 enum { TEXT_MAX = 1024, AD_MAX = 3 };
 
@@ -214,6 +215,47 @@ static void test_siv__round_trips_texts_of_every_length(void **state)
         }
 }
 
+/* What OpenSSL's own AES-256-SIV makes of @len bytes at @plain, without associated data. */
+static void library_seal(const struct tk_secret *key, const uint8_t *plain, size_t len,
+                         uint8_t *sealed)
+{
+        EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, "AES-256-SIV", NULL);
+        EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+        int n;
+
+        assert_non_null(cipher);
+        assert_int_equal(EVP_EncryptInit_ex2(ctx, cipher, tk_secret_bytes(key), NULL, NULL), 1);
+        assert_int_equal(EVP_EncryptUpdate(ctx, sealed + TK_SIV_TAG_LEN, &n, plain, (int)len), 1);
+        assert_int_equal(n, len);
+        assert_int_equal(EVP_EncryptFinal_ex(ctx, sealed + TK_SIV_TAG_LEN + n, &n), 1);
+        assert_int_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, TK_SIV_TAG_LEN, sealed),
+                         1);
+        EVP_CIPHER_CTX_free(ctx);
+        EVP_CIPHER_free(cipher);
+}
+
+static void test_seal__does_what_the_library_does(void **state)
+{
+        enum { ROUNDS = 3, NAME_LEN_MAX = 600 };
+        uint8_t plain[NAME_LEN_MAX], ours[TK_SIV_TAG_LEN + NAME_LEN_MAX],
+                theirs[TK_SIV_TAG_LEN + NAME_LEN_MAX];
+        TK_CLEANUP(tk_siv_freep) struct tk_siv *siv = NULL;
+
+        assert_int_equal(tk_siv_new(&siv), 0);
+        for (int round = 0; round < ROUNDS; round++) {
+                TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+
+                assert_int_equal(tk_random_secret(TK_SIV_KEY_LEN, &key), 0);
+                assert_int_equal(tk_siv_set_key(siv, key), 0);
+                for (size_t len = 1; len <= NAME_LEN_MAX; len++) {
+                        assert_int_equal(tk_random_bytes(plain, len), 0);
+                        assert_int_equal(tk_siv_seal(siv, NULL, 0, plain, len, ours), 0);
+                        library_seal(key, plain, len, theirs);
+                        assert_memory_equal(ours, theirs, TK_SIV_TAG_LEN + len);
+                }
+        }
+}
+
 static void test_set_key__takes_another_key_of_either_length(void **state)
 {
         struct unpacked a, b;
@@ -265,6 +307,7 @@ int main(void)
                 TK_TEST(test_open__binds_every_associated_string_and_their_order),
                 TK_TEST(test_open__refuses_what_is_too_short),
                 TK_TEST(test_siv__round_trips_texts_of_every_length),
+                TK_TEST(test_seal__does_what_the_library_does),
                 TK_TEST(test_set_key__takes_another_key_of_either_length),
                 TK_TEST(test_clear_key__forgets_the_key),
                 TK_TEST(test_seal__without_a_key_is_refused),
