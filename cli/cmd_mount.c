@@ -7,6 +7,7 @@
  * first secret and the first thread come after it.
  */
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/control.h"
@@ -230,7 +231,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                  .read_only = options.read_only,
                                  .allow_other = options.allow_other,
                                  .threads = tk_mount_threads(options.threads),
-                                 .started_ms = tk_serve_clock_ms()};
+                                 .started_ms = tk_clock_ms()};
         int r;
 
         /* A mount serves without it; only status says less then. */
@@ -308,7 +309,7 @@ static int try_unlock(struct job *job, struct tk_fault *fault)
 /* As long as the KMS can't be reached, and [kms] mount_timeout allows, once more. */
 static int unlock(struct job *job, struct tk_fault *fault)
 {
-        int64_t end_ms = tk_serve_clock_ms() + (int64_t)job->conf->kms.mount_timeout * 1000;
+        int64_t end_ms = tk_clock_ms() + (int64_t)job->conf->kms.mount_timeout * 1000;
         char doing[512];
         int r;
 
@@ -320,7 +321,7 @@ static int unlock(struct job *job, struct tk_fault *fault)
                 int64_t left_ms;
 
                 r = try_unlock(job, fault);
-                left_ms = end_ms - tk_serve_clock_ms();
+                left_ms = end_ms - tk_clock_ms();
                 if (r >= 0 || fault->kind != TK_FAULT_KMS_UNREACHABLE || left_ms <= 0)
                         return r;
                 if (attempt == 0)

@@ -4,21 +4,13 @@
 
 #include "cli/serve.h"
 
+#include "base/clock.h"
 #include "cli/control.h"
 #include "cli/hygiene.h"
 #include "cli/text.h"
 #include "fs/keeper.h"
 #include <errno.h>
 #include <string.h>
-#include <time.h>
-
-int64_t tk_serve_clock_ms(void)
-{
-        struct timespec now;
-
-        clock_gettime(CLOCK_BOOTTIME, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static json_t *counters(const struct tk_stats *stats)
 {
@@ -54,22 +46,22 @@ static json_t *status(const struct tk_serve *serve)
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
-        return json_pack("{si so ss so ss so ss* sb sb si sI si ss so so}",              //
-                         "pid", (int)getpid(),                                           //
-                         "mountpoint", tk_text_json(serve->mountpoint),                  //
-                         "provider", provider->name,                                     //
-                         provider->place_name, tk_text_json(provider->place),            //
-                         "state", tk_lease_name(keeper.state),                           //
-                         "lease", lease(&keeper),                                        //
-                         "fingerprint", tk_volume_fingerprint(serve->volume),            //
-                         "read_only", serve->read_only,                                  //
-                         "allow_other", serve->allow_other,                              //
-                         "mount_number", (int)tk_volume_mount_number(serve->volume),     //
-                         "uptime_s",                                                     //
-                         (json_int_t)((tk_serve_clock_ms() - serve->started_ms) / 1000), //
-                         "threads", (int)serve->threads,                                 //
-                         "memory_locked", tk_hygiene_locked(),                           //
-                         "rotation", tk_rotation_json(serve->rotation),                  //
+        return json_pack("{si so ss so ss so ss* sb sb si sI si ss so so}",          //
+                         "pid", (int)getpid(),                                       //
+                         "mountpoint", tk_text_json(serve->mountpoint),              //
+                         "provider", provider->name,                                 //
+                         provider->place_name, tk_text_json(provider->place),        //
+                         "state", tk_lease_name(keeper.state),                       //
+                         "lease", lease(&keeper),                                    //
+                         "fingerprint", tk_volume_fingerprint(serve->volume),        //
+                         "read_only", serve->read_only,                              //
+                         "allow_other", serve->allow_other,                          //
+                         "mount_number", (int)tk_volume_mount_number(serve->volume), //
+                         "uptime_s",                                                 //
+                         (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),   //
+                         "threads", (int)serve->threads,                             //
+                         "memory_locked", tk_hygiene_locked(),                       //
+                         "rotation", tk_rotation_json(serve->rotation),              //
                          "counters", counters(tk_fs_stats(serve->fs)));
 }
 

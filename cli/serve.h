@@ -16,14 +16,11 @@ struct tk_serve {
         bool read_only;
         bool allow_other;
         unsigned threads;
-        int64_t started_ms; /* CLOCK_BOOTTIME */
+        int64_t started_ms; /* tk_clock_ms */
 };
 
 /* A tk_control_answer_fn; @context is a struct tk_serve. */
 char *tk_serve_answer(void *context, const char *request);
-
-/* Milliseconds since boot, suspended time included. */
-int64_t tk_serve_clock_ms(void);
 
 /*
  * The client's side: what the mount of @volume says of itself. NULL if nobody

@@ -11,10 +11,10 @@
 #include "fs/dekcache.h"
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 enum { BUCKETS = 4096 };
 
@@ -36,14 +36,6 @@ struct tk_dekcache {
         struct entry *oldest;           /* under lock */
         struct entry *buckets[BUCKETS]; /* under lock */
 };
-
-static int64_t now_ms(void)
-{
-        struct timespec now;
-
-        clock_gettime(CLOCK_BOOTTIME, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const uint8_t *mac_of(const struct tk_record *record)
 {
@@ -115,7 +107,7 @@ int tk_dekcache_get(struct tk_dekcache *cache, const struct tk_record *record,
         struct entry *entry;
 
         TK_LOCK_SCOPE(&cache->lock);
-        drop_expired(cache, now_ms());
+        drop_expired(cache, tk_clock_ms());
         entry = *find(cache, mac_of(record));
         if (!entry)
                 return -ENOENT;
@@ -127,7 +119,7 @@ void tk_dekcache_put(struct tk_dekcache *cache, const struct tk_record *record,
 {
         TK_CLEANUP(tk_freep) struct entry *entry = calloc(1, sizeof(*entry));
         const uint8_t *mac = mac_of(record);
-        int64_t now = now_ms();
+        int64_t now = tk_clock_ms();
         struct entry **link;
 
         if (!entry ||

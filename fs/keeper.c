@@ -9,6 +9,7 @@
 
 #include "fs/keeper.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "crypto/random.h"
@@ -36,15 +37,6 @@ struct tk_keeper {
         int64_t polled_ms;     /* under lock: when it was last answered; -1: never */
         char trouble[512];     /* under lock */
 };
-
-/* A clock that runs on while the machine sleeps: so does a lease. */
-static int64_t now_ms(void)
-{
-        struct timespec now;
-
-        clock_gettime(CLOCK_BOOTTIME, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static uint32_t draw(void)
 {
@@ -112,7 +104,7 @@ static void reopen(struct tk_keeper *keeper, struct tk_fault *fault)
         say(keeper, TK_LEASE_ACTIVE, fault);
         if (keeper->options.rotation_window_ms > 0) {
                 TK_LOCK_SCOPE(&keeper->lock);
-                keeper->poll_ms = now_ms();
+                keeper->poll_ms = tk_clock_ms();
         }
 }
 
@@ -164,7 +156,7 @@ static void probe(struct tk_keeper *keeper)
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 before = keeper->lease.state;
-                state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), now_ms(), draw());
+                state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), tk_clock_ms(), draw());
                 keeper->probes++;
                 snprintf(keeper->trouble, sizeof(keeper->trouble), "%.511s",
                          r < 0 ? fault.text : "");
@@ -182,7 +174,7 @@ static void let_time_pass(struct tk_keeper *keeper)
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 before = keeper->lease.state;
-                state = tk_lease_wait(&keeper->lease, now_ms());
+                state = tk_lease_wait(&keeper->lease, tk_clock_ms());
                 tk_fault_set(&fault, TK_FAULT_KMS_UNREACHABLE, 0, "%s", keeper->trouble);
         }
         if (state != before)
@@ -202,9 +194,9 @@ static void poll_root(struct tk_keeper *keeper)
                 r = 1;
         {
                 TK_LOCK_SCOPE(&keeper->lock);
-                keeper->poll_ms = next_poll(keeper, now_ms());
+                keeper->poll_ms = next_poll(keeper, tk_clock_ms());
                 if (r >= 0)
-                        keeper->polled_ms = now_ms();
+                        keeper->polled_ms = tk_clock_ms();
         }
         if (r > 0)
                 keeper->options.rotate(keeper->options.context);
@@ -230,7 +222,7 @@ static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
         int64_t now;
 
         TK_LOCK_SCOPE(&keeper->lock);
-        while (!keeper->stop && (now = now_ms()) < next_due(keeper)) {
+        while (!keeper->stop && (now = tk_clock_ms()) < next_due(keeper)) {
                 int64_t left = next_due(keeper) - now;
                 struct timespec until;
 
@@ -245,7 +237,7 @@ static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
                 }
                 pthread_cond_timedwait(&keeper->woken, &keeper->lock, &until);
         }
-        now = now_ms();
+        now = tk_clock_ms();
         *ret_probe = now >= keeper->lease.next_ms;
         *ret_poll = now >= keeper->poll_ms;
         return !keeper->stop;
@@ -283,8 +275,8 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         keeper->kernel = (struct tk_revoke_kernel){.invalidate = invalidate, .context = keeper};
         pthread_mutex_init(&keeper->kernel_lock, NULL);
         keeper->polled_ms = -1;
-        tk_lease_start(&keeper->lease, &options->lease, now_ms(), draw());
-        keeper->poll_ms = next_poll(keeper, now_ms());
+        tk_lease_start(&keeper->lease, &options->lease, tk_clock_ms(), draw());
+        keeper->poll_ms = next_poll(keeper, tk_clock_ms());
         pthread_mutex_init(&keeper->lock, NULL);
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -319,7 +311,7 @@ struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper)
 
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status)
 {
-        int64_t now = now_ms();
+        int64_t now = tk_clock_ms();
 
         TK_LOCK_SCOPE(&keeper->lock);
         *ret_status = (struct tk_keeper_status){
