@@ -111,6 +111,14 @@ int tk_kms_admin_rotate(struct tk_kms *kms, char ret_version[TK_KMS_VERSION_MAX]
         return admin_of(kms)->rotate(kms->impl, ret_version, fault);
 }
 
+int tk_kms_admin_rotate_due(struct tk_kms *kms, int64_t every_s,
+                            char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
+{
+        if (!admin_of(kms)->rotate_due)
+                return no_such(kms, "make new versions by itself", fault);
+        return admin_of(kms)->rotate_due(kms->impl, every_s, ret_version, fault);
+}
+
 int tk_kms_admin_set_enabled(struct tk_kms *kms, const char *version, bool enabled,
                              struct tk_fault *fault)
 {

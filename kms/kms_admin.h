@@ -48,6 +48,8 @@ struct tk_kms_admin {
         int (*list)(void *impl, struct tk_kms_key_version **ret_versions, size_t *ret_count,
                     struct tk_fault *fault);
         int (*rotate)(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault);
+        int (*rotate_due)(void *impl, int64_t every_s, char ret_version[TK_KMS_VERSION_MAX],
+                          struct tk_fault *fault);
         int (*set_enabled)(void *impl, const char *version, bool enabled, struct tk_fault *fault);
         int (*delete_key)(void *impl, struct tk_fault *fault); /* with all versions */
         int (*recover)(void *impl, struct tk_fault *fault);
@@ -66,6 +68,14 @@ TK_MUST_USE int tk_kms_admin_list(struct tk_kms *kms, struct tk_kms_key_version 
                                   size_t *ret_count, struct tk_fault *fault);
 TK_MUST_USE int tk_kms_admin_rotate(struct tk_kms *kms, char ret_version[TK_KMS_VERSION_MAX],
                                     struct tk_fault *fault);
+
+/*
+ * A new version if the newest one is older than @every_s seconds: 1 and its name, or 0. Not
+ * if the newest is disabled; and several programs that ask at once make one.
+ */
+TK_MUST_USE int tk_kms_admin_rotate_due(struct tk_kms *kms, int64_t every_s,
+                                        char ret_version[TK_KMS_VERSION_MAX],
+                                        struct tk_fault *fault);
 TK_MUST_USE int tk_kms_admin_set_enabled(struct tk_kms *kms, const char *version, bool enabled,
                                          struct tk_fault *fault);
 TK_MUST_USE int tk_kms_admin_delete(struct tk_kms *kms, struct tk_fault *fault);

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 
 /* The directory that a keystore is in, open and locked, and its name there. */
 struct place {
@@ -110,19 +111,14 @@ static int admin_list(void *impl, struct tk_kms_key_version **ret_versions, size
         return 0;
 }
 
-static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
+/* A new version in the file at @place, whose lock is held, and whose present state was read. */
+static int make_version(struct tk_local *local, const struct place *place,
+                        char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
 {
-        struct tk_local *local = impl;
-        TK_CLEANUP(place_done) struct place place = {.dirfd = -1};
         TK_CLEANUP(tk_secret_freep) struct tk_secret *text = NULL;
         uint32_t number = 0;
         int r;
 
-        r = enter(local->path, &place, fault);
-        if (r == 0)
-                r = tk_local_reload(local, fault);
-        if (r < 0)
-                return r;
         {
                 /* Until it is formatted: another thread may put the file's state back. */
                 TK_LOCK_SCOPE(&local->lock);
@@ -133,11 +129,54 @@ static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct
         }
         if (r < 0)
                 return tk_local_fail(local->path, r, fault);
-        r = store(local, &place, text, fault);
+        r = store(local, place, text, fault);
         if (r < 0)
                 return r;
         snprintf(ret_version, TK_KMS_VERSION_MAX, "%" PRIu32, number);
         return 0;
+}
+
+static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
+{
+        struct tk_local *local = impl;
+        TK_CLEANUP(place_done) struct place place = {.dirfd = -1};
+        int r;
+
+        r = enter(local->path, &place, fault);
+        if (r == 0)
+                r = tk_local_reload(local, fault);
+        return r < 0 ? r : make_version(local, &place, ret_version, fault);
+}
+
+/*
+ * A version that is from the future was made while the clock was wrong; what it is worth
+ * can't be told, and waiting for its day could take years.
+ */
+static bool is_due(struct tk_local *local, int64_t every_s)
+{
+        const struct tk_keystore_version *newest;
+        int64_t age_s;
+
+        TK_LOCK_SCOPE(&local->lock);
+        newest = &local->keystore->versions[local->keystore->version_count - 1];
+        age_s = (int64_t)time(NULL) - (int64_t)newest->created;
+        return newest->enabled && (age_s >= every_s || age_s < -every_s);
+}
+
+static int admin_rotate_due(void *impl, int64_t every_s, char ret_version[TK_KMS_VERSION_MAX],
+                            struct tk_fault *fault)
+{
+        struct tk_local *local = impl;
+        TK_CLEANUP(place_done) struct place place = {.dirfd = -1};
+        int r;
+
+        r = enter(local->path, &place, fault);
+        if (r == 0)
+                r = tk_local_reload(local, fault);
+        if (r < 0 || !is_due(local, every_s))
+                return r;
+        r = make_version(local, &place, ret_version, fault);
+        return r < 0 ? r : 1;
 }
 
 /* Whether it was there. The lock is held. */
@@ -253,6 +292,7 @@ static int admin_recover(void *impl, struct tk_fault *fault)
 const struct tk_kms_admin tk_local_admin = {
         .list = admin_list,
         .rotate = admin_rotate,
+        .rotate_due = admin_rotate_due,
         .set_enabled = admin_set_enabled,
         .delete_key = admin_delete,
         .recover = admin_recover,

@@ -123,6 +123,35 @@ static void test_admin__versions_under_a_passphrase(void **state)
         check_versions("correct horse");
 }
 
+static void rotate_due(struct tk_kms *kms, int64_t every_s, int want)
+{
+        char version[TK_KMS_VERSION_MAX];
+        struct tk_fault fault = {0};
+
+        assert_int_equal(tk_kms_admin_rotate_due(kms, every_s, version, &fault), want);
+}
+
+static void test_admin_rotate_due__old_enough_and_enabled(void **state)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = opened("k", NULL);
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *other = opened("k", NULL);
+
+        rotate_due(kms, 3600, 0);
+        assert_versions(kms, "1*");
+        rotate_due(kms, 0, 1);
+        assert_versions(kms, "1+ 2*");
+        /* Another program that has it open sees that version, not the one that was old. */
+        rotate_due(other, 3600, 0);
+        assert_versions(other, "1+ 2*");
+        /* A refused version is not left behind by a new one. */
+        set_enabled(kms, "2", false);
+        rotate_due(kms, 0, 0);
+        assert_versions(kms, "1* 2-");
+        set_enabled(kms, "2", true);
+        rotate_due(kms, 0, 1);
+        assert_versions(kms, "1+ 2+ 3*");
+}
+
 static void test_admin__others_see_it(void **state)
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = opened("ks", NULL);
@@ -272,6 +301,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TK_TEST_IN_DIR(test_admin__versions),
                 TK_TEST_IN_DIR(test_admin__versions_under_a_passphrase),
+                TK_TEST_IN_DIR(test_admin_rotate_due__old_enough_and_enabled),
                 TK_TEST_IN_DIR(test_admin__others_see_it),
                 TK_TEST_IN_DIR(test_admin__deleted_and_recovered),
                 TK_TEST_IN_DIR(test_admin__out_of_reach_is_not_deleted),
