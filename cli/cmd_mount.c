@@ -195,6 +195,13 @@ static void when_to_rotate(void *context)
         tk_rotation_follow(job->rotation);
 }
 
+static void before_look(void *context)
+{
+        struct job *job = context;
+
+        tk_rotation_make_due(job->rotation);
+}
+
 static struct tk_keeper_options keeper_options(struct job *job)
 {
         const struct tk_conf *conf = job->conf;
@@ -205,6 +212,7 @@ static struct tk_keeper_options keeper_options(struct job *job)
                           .expiry_revokes = conf->kms.expiry_revokes},
                 .rotation_window_ms =
                         conf->mount.read_only ? 0 : (int64_t)conf->kms.rotation_window * 1000,
+                .before_look = before_look,
                 .rotate = when_to_rotate,
                 .context = job,
         };
@@ -332,6 +340,18 @@ static int unlock(struct job *job, struct tk_fault *fault)
         }
 }
 
+static int new_rotation(struct job *job)
+{
+        const struct tk_conf *conf = job->conf;
+
+        return tk_rotation_new(
+                job->volume, &job->keys.current,
+                &(struct tk_rotation_options){
+                        .window_s = conf->mount.read_only ? 0 : conf->kms.rotation_window,
+                        .files_per_s = conf->kms.rewrap_rate},
+                &job->rotation);
+}
+
 static int unlock_and_serve(struct job *job, struct tk_fault *fault)
 {
         int r;
@@ -342,9 +362,7 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
                 return r;
         r = unlock(job, fault);
         if (r == 0)
-                r = tk_rotation_new(job->volume, &job->keys.current,
-                                    job->conf->mount.read_only ? 0 : job->conf->kms.rotation_window,
-                                    &job->rotation);
+                r = new_rotation(job);
         if (r < 0)
                 return r;
         /* Numbers are for what is written. */

@@ -228,12 +228,42 @@ static void print_window(const json_t *rotation)
                        json_integer_value(left));
 }
 
+static void print_versions(const json_t *files)
+{
+        json_int_t unseen = get_number(files, "unseen");
+        const json_t *entry;
+        const char *comma = "";
+        size_t i;
+
+        if (get_number(files, "total") == 0)
+                return;
+        printf("%-16s", "");
+        json_array_foreach(json_object_get(files, "versions"), i, entry)
+        {
+                json_int_t version = get_number(entry, "version");
+
+                printf("%s%" JSON_INTEGER_FORMAT " files under ", comma,
+                       get_number(entry, "files"));
+                if (version > 0)
+                        printf("KEK version %" JSON_INTEGER_FORMAT, version);
+                else
+                        printf("others");
+                comma = ", ";
+        }
+        if (unseen > 0)
+                printf("%s%" JSON_INTEGER_FORMAT " not seen yet", comma, unseen);
+        printf("%s\n", json_is_true(json_object_get(files, "estimated"))
+                               ? " (estimated from the inodes in use)"
+                               : "");
+}
+
 static void print_rotation(const json_t *rotation)
 {
         const char *error = json_string_value(json_object_get(rotation, "error"));
 
         print_field("rotation", get_text(rotation, "state"));
         print_window(rotation);
+        print_versions(json_object_get(rotation, "files_by_version"));
         if (get_number(rotation, "started") == 0)
                 return;
         printf("%-16spass %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT

@@ -46,6 +46,8 @@ static int start(const struct tk_conf *conf, const struct tk_provider_volume *vo
         *ret_provider = (struct tk_provider){.name = backend->name,
                                              .place_name = backend->place_name,
                                              .makes_versions = backend->makes_versions};
+        if (backend->makes_versions)
+                ret_provider->rotate_every_s = conf->local.rotate_every;
         return backend->locate(conf, volume, &ret_provider->place, fault);
 }
 

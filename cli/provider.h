@@ -27,8 +27,9 @@ struct tk_provider {
         const char *name;       /* as in [kms] provider */
         const char *place_name; /* "keystore" or "key": a member of status --json, too */
         char *place;
-        bool makes_versions; /* new ones are made by us, not by the key's owner */
-        bool made;           /* the root key was made for a new volume */
+        bool makes_versions;     /* new ones are made by us, not by the key's owner */
+        unsigned rotate_every_s; /* after which a mount makes one; 0: never */
+        bool made;               /* the root key was made for a new volume */
 };
 
 void tk_provider_done(struct tk_provider *provider);

@@ -7,57 +7,15 @@
  * them, and status reads where they are.
  */
 
-#include "cli/rotation.h"
-
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "cli/text.h"
+#include "cli/rotation_internal.h"
+#include "fs/op.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-enum { FILES_PER_S = 5000 };
-
-enum state { IDLE, RUNNING, DONE, UNNEEDED, INCOMPLETE, STOPPED, FAILED };
-
-static const char *const state_names[] = {
-        [IDLE] = "none",        [RUNNING] = "running",       [DONE] = "done",
-        [UNNEEDED] = "current", [INCOMPLETE] = "incomplete", [STOPPED] = "stopped",
-        [FAILED] = "failed",
-};
-
-/* A provider that was moved to. */
-struct kept {
-        struct kept *next;
-        struct tk_provider provider;
-};
-
-struct tk_rotation {
-        struct tk_volume *volume; /* borrowed */
-        struct tk_fs *fs;         /* borrowed, from begin to stop */
-        unsigned window_s;        /* 0: none */
-        atomic_bool stop;
-        pthread_mutex_t lock; /* guards what follows */
-        bool serving;         /* jobs may run */
-        pthread_t thread;
-        bool has_thread; /* it has not been joined */
-        const struct tk_provider *current;
-        const struct tk_provider *target; /* of the job */
-        struct kept *kept;
-        bool new_version; /* of the job */
-        enum state state;
-        int64_t started; /* Unix seconds; 0: no job yet */
-        int64_t ended;   /* 0: not yet */
-        struct tk_rotate_progress progress;
-        struct tk_fault fault;
-        int64_t noticed;    /* Unix seconds: since when the mount knows of it; 0: all is current */
-        bool missed;        /* it has been said that the window was missed */
-        int last_kept;      /* whether the last one that was finished was in time; -1: none yet */
-        uint64_t total;     /* files in the last whole pass; 0: there was none */
-        int64_t pass_began; /* monotonic milliseconds */
-        unsigned pass;      /* that pass_began belongs to */
-};
 
 int tk_rotation_run(struct tk_fs *fs, const struct tk_provider *provider, bool new_version,
                     struct tk_rotate_options *options, struct tk_rotate_progress *ret_progress,
@@ -77,8 +35,8 @@ int tk_rotation_run(struct tk_fs *fs, const struct tk_provider *provider, bool n
         return tk_rotate_run(fs, options, ret_progress, fault);
 }
 
-int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider, unsigned window_s,
-                    struct tk_rotation **ret_rotation)
+int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider,
+                    const struct tk_rotation_options *options, struct tk_rotation **ret_rotation)
 {
         struct tk_rotation *rotation = calloc(1, sizeof(*rotation));
 
@@ -87,7 +45,9 @@ int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider
         pthread_mutex_init(&rotation->lock, NULL);
         rotation->volume = volume;
         rotation->current = provider;
-        rotation->window_s = window_s;
+        rotation->options = *options;
+        rotation->noticed_ms = TK_ROTATION_NEVER;
+        rotation->begun_ms = TK_ROTATION_NEVER;
         rotation->last_kept = -1;
         *ret_rotation = rotation;
         return 0;
@@ -109,56 +69,72 @@ struct tk_rotation *tk_rotation_free(struct tk_rotation *rotation)
         return NULL;
 }
 
+/*
+ * How many files there may be, directories, links and other users' files included; 0: the
+ * backing filesystem does not say.
+ */
+static uint64_t estimate_files(struct tk_fs *fs)
+{
+        struct statvfs st;
+
+        if (tk_op_statfs(fs, &st) < 0 || st.f_files <= st.f_ffree)
+                return 0;
+        return st.f_files - st.f_ffree;
+}
+
+/* An earlier mount's rotation is as old as its KEK version, by a clock that may have been set. */
+static int64_t begun_before(struct tk_volume *volume)
+{
+        size_t count = tk_volume_kek_count(volume);
+        int64_t age_s = (int64_t)time(NULL) - tk_volume_kek_at(volume, count - 1).created;
+
+        if (tk_volume_active_count(volume) < 2)
+                return TK_ROTATION_NEVER;
+        return tk_clock_ms() - (age_s > 0 ? age_s * 1000 : 0);
+}
+
 void tk_rotation_begin(struct tk_rotation *rotation, struct tk_fs *fs)
 {
         TK_LOCK_SCOPE(&rotation->lock);
         rotation->fs = fs;
         rotation->serving = true;
+        rotation->estimate = estimate_files(fs);
+        rotation->begun_ms = begun_before(rotation->volume);
 }
 
 /* The window -------------------------------------------------------------- */
 
-static int64_t monotonic_ms(void)
-{
-        struct timespec now;
-
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /*
- * Since when older versions should be left: since the newest KEK version was made,
- * also by an earlier mount, or since the mount learned of a new root key version.
+ * Since when older versions should be left: since the newest KEK version came into use,
+ * or since the mount learned of a new root key version.
  */
-static int64_t due_since(struct tk_rotation *rotation)
+static int64_t due_since(const struct tk_rotation *rotation)
 {
-        size_t count = tk_volume_kek_count(rotation->volume);
-        int64_t made = tk_volume_kek_at(rotation->volume, count - 1).created;
-
-        if (tk_volume_active_count(rotation->volume) < 2)
-                return rotation->noticed;
-        return rotation->noticed > 0 && rotation->noticed < made ? rotation->noticed : made;
+        if (tk_volume_active_count(rotation->volume) < 2 ||
+            rotation->noticed_ms < rotation->begun_ms)
+                return rotation->noticed_ms;
+        return rotation->begun_ms;
 }
 
 /* A new version is noticed within a quarter of the window: what is left is for the rest. */
-static bool is_late(struct tk_rotation *rotation, int64_t now)
+bool tk_rotation_is_late(const struct tk_rotation *rotation)
 {
         int64_t since = due_since(rotation);
 
-        return rotation->window_s > 0 && since > 0 &&
-               (now - since) * 4 > (int64_t)rotation->window_s * 3;
+        return rotation->options.window_s > 0 && since != TK_ROTATION_NEVER &&
+               (tk_clock_ms() - since) / 750 > (int64_t)rotation->options.window_s;
 }
 
 /* The lock is held. Said once for each rotation. */
 static void note_window(struct tk_rotation *rotation)
 {
-        if (rotation->missed || !is_late(rotation, (int64_t)time(NULL)))
+        if (rotation->missed || !tk_rotation_is_late(rotation))
                 return;
         rotation->missed = true;
         tk_log(TK_LOG_ERROR,
                "rotation of %s: the rotation window of %u s is missed: files are still under an "
                "older version; see 'turnkeyfs status'",
-               tk_volume_path(rotation->volume), rotation->window_s);
+               tk_volume_path(rotation->volume), rotation->options.window_s);
 }
 
 /* The job's thread ------------------------------------------------------- */
@@ -172,19 +148,19 @@ static void note_progress(void *context, const struct tk_rotate_progress *progre
                 if (progress->passes > 1)
                         rotation->total = rotation->progress.files;
                 rotation->pass = progress->passes;
-                rotation->pass_began = monotonic_ms();
+                rotation->pass_began_ms = tk_clock_ms();
         }
         rotation->progress = *progress;
         note_window(rotation);
 }
 
-static enum state judge(int r, const struct tk_rotate_progress *progress)
+static enum tk_rotation_state judge(int r, const struct tk_rotate_progress *progress)
 {
         if (r < 0)
-                return r == -ECANCELED ? STOPPED : FAILED;
+                return r == -ECANCELED ? TK_ROTATION_STOPPED : TK_ROTATION_FAILED;
         if (progress->done)
-                return DONE;
-        return progress->passes == 0 ? UNNEEDED : INCOMPLETE;
+                return TK_ROTATION_DONE;
+        return progress->passes == 0 ? TK_ROTATION_UNNEEDED : TK_ROTATION_INCOMPLETE;
 }
 
 /* The new KEK version may be there although the job failed later on. */
@@ -200,13 +176,14 @@ static void finish(struct tk_rotation *rotation, int r, const struct tk_rotate_p
         rotation->fault = *fault;
         rotation->ended = (int64_t)time(NULL);
         note_window(rotation);
-        if (rotation->state != DONE && rotation->state != UNNEEDED)
-                return;
-        if (rotation->state == DONE) {
-                rotation->last_kept = rotation->window_s > 0 ? !rotation->missed : -1;
+        if (rotation->state == TK_ROTATION_DONE || rotation->state == TK_ROTATION_INCOMPLETE)
                 rotation->total = progress->files;
-        }
-        rotation->noticed = 0;
+        if (rotation->state != TK_ROTATION_DONE && rotation->state != TK_ROTATION_UNNEEDED)
+                return;
+        if (rotation->state == TK_ROTATION_DONE)
+                rotation->last_kept = rotation->options.window_s > 0 ? !rotation->missed : -1;
+        rotation->noticed_ms = TK_ROTATION_NEVER;
+        rotation->begun_ms = TK_ROTATION_NEVER;
         rotation->missed = false;
 }
 
@@ -216,18 +193,18 @@ static void say(const struct tk_rotation *rotation, int r,
         const char *path = tk_volume_path(rotation->volume);
 
         switch (judge(r, progress)) {
-        case DONE:
+        case TK_ROTATION_DONE:
                 tk_log(TK_LOG_INFO,
                        "rotation of %s: all files are under KEK version %u, older ones are retired",
                        path, progress->kek_version);
                 break;
-        case INCOMPLETE:
+        case TK_ROTATION_INCOMPLETE:
                 tk_log(TK_LOG_ERROR,
                        "rotation of %s is incomplete: the key records of %llu files could not be "
                        "rewrapped, so older KEK versions stay in use",
                        path, (unsigned long long)progress->failed);
                 break;
-        case FAILED:
+        case TK_ROTATION_FAILED:
                 tk_log(TK_LOG_ERROR, "%s", fault->kind ? fault->text : strerror(-r));
                 break;
         default:
@@ -238,7 +215,7 @@ static void say(const struct tk_rotation *rotation, int r,
 static void *run_job(void *context)
 {
         struct tk_rotation *rotation = context;
-        struct tk_rotate_options options = {.files_per_s = FILES_PER_S,
+        struct tk_rotate_options options = {.files_per_s = rotation->options.files_per_s,
                                             .stop = &rotation->stop,
                                             .progress = note_progress,
                                             .context = rotation};
@@ -263,7 +240,7 @@ static int start(struct tk_rotation *rotation, const struct tk_provider *target,
 {
         int r;
 
-        if (rotation->state == RUNNING)
+        if (rotation->state == TK_ROTATION_RUNNING)
                 return tk_fault_set(fault, TK_FAULT_IN_USE, -EBUSY,
                                     "a rotation of %s is running already; 'turnkeyfs status' shows "
                                     "how far it is",
@@ -277,6 +254,8 @@ static int start(struct tk_rotation *rotation, const struct tk_provider *target,
         rotation->target = target;
         rotation->new_version = new_version;
         rotation->pass = 0;
+        if (tk_volume_active_count(rotation->volume) < 2)
+                rotation->begun_ms = tk_clock_ms();
         rotation->progress = (struct tk_rotate_progress){0};
         rotation->fault = (struct tk_fault){0};
         rotation->started = (int64_t)time(NULL);
@@ -286,7 +265,7 @@ static int start(struct tk_rotation *rotation, const struct tk_provider *target,
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot start a thread: %s",
                                     strerror(-r));
         rotation->has_thread = true;
-        rotation->state = RUNNING;
+        rotation->state = TK_ROTATION_RUNNING;
         return 0;
 }
 
@@ -355,15 +334,36 @@ static void start_unasked(struct tk_rotation *rotation)
         struct tk_fault fault = {0};
 
         TK_LOCK_SCOPE(&rotation->lock);
-        if (rotation->noticed == 0)
-                rotation->noticed = (int64_t)time(NULL);
+        if (rotation->noticed_ms == TK_ROTATION_NEVER)
+                rotation->noticed_ms = tk_clock_ms();
         note_window(rotation);
-        if (rotation->state == RUNNING || !rotation->serving)
+        if (rotation->state == TK_ROTATION_RUNNING || !rotation->serving)
                 return;
         tk_log(TK_LOG_INFO, "rotation of %s: %s", tk_volume_path(rotation->volume),
                unfinished ? "going on with an unfinished one" : "the root key has a new version");
         if (start(rotation, rotation->current, false, &fault) < 0)
                 tk_log(TK_LOG_ERROR, "%s", fault.text);
+}
+
+void tk_rotation_make_due(struct tk_rotation *rotation)
+{
+        const struct tk_provider *provider = tk_rotation_provider(rotation);
+        char version[TK_KMS_VERSION_MAX];
+        struct tk_fault fault = {0};
+        int r;
+
+        if (provider->rotate_every_s == 0)
+                return;
+        r = tk_kms_admin_rotate_due(provider->kms, provider->rotate_every_s, version, &fault);
+        if (r > 0)
+                tk_log(TK_LOG_INFO,
+                       "rotation of %s: the root key was %u s old: its version %s was made in %s; "
+                       "back that up",
+                       tk_volume_path(rotation->volume), provider->rotate_every_s, version,
+                       provider->place);
+        else if (r < 0)
+                tk_log_limited(TK_LOG_ERROR, "rotation of %s: no new version was made: %s",
+                               tk_volume_path(rotation->volume), fault.text);
 }
 
 void tk_rotation_follow(struct tk_rotation *rotation)
@@ -392,77 +392,8 @@ void tk_rotation_stop(struct tk_rotation *rotation)
                 pthread_join(rotation->thread, NULL);
 }
 
-/* What is known ---------------------------------------------------------- */
-
 const struct tk_provider *tk_rotation_provider(struct tk_rotation *rotation)
 {
         TK_LOCK_SCOPE(&rotation->lock);
         return rotation->current;
-}
-
-static json_t *number_or_null(int64_t number)
-{
-        return number > 0 ? json_integer((json_int_t)number) : json_null();
-}
-
-/* Seconds until the job is through, by its pace in this pass; -1: that can't be told yet. */
-static int64_t estimate_left_s(const struct tk_rotation *rotation)
-{
-        const struct tk_rotate_progress *progress = &rotation->progress;
-        int64_t took_ms = monotonic_ms() - rotation->pass_began;
-        uint64_t left;
-
-        if (rotation->state != RUNNING || rotation->total == 0 || progress->files == 0 ||
-            took_ms <= 0)
-                return -1;
-        left = rotation->total > progress->files ? rotation->total - progress->files : 0;
-        /* The first pass finds old records, so that one more has to confirm it. */
-        if (progress->passes == 1)
-                left += rotation->total;
-        return (int64_t)(left * (uint64_t)took_ms / progress->files / 1000);
-}
-
-/* Files by KEK version, as far as the present pass has come: docs/cli.md. */
-static json_t *files_json(const struct tk_rotation *rotation)
-{
-        const struct tk_rotate_progress *progress = &rotation->progress;
-        uint64_t unseen = rotation->total > progress->files && rotation->state == RUNNING
-                                  ? rotation->total - progress->files
-                                  : 0;
-        bool first = progress->passes <= 1;
-        uint64_t current = progress->files - progress->failed + (first ? 0 : unseen);
-        uint64_t older = progress->failed + (first ? unseen : 0);
-
-        return json_pack("{sI sI sI}",                   //
-                         "current", (json_int_t)current, //
-                         "older", (json_int_t)older,     //
-                         "total", (json_int_t)rotation->total);
-}
-
-json_t *tk_rotation_json(struct tk_rotation *rotation)
-{
-        const struct tk_rotate_progress *progress = &rotation->progress;
-        int64_t left_s;
-        bool failed;
-
-        TK_LOCK_SCOPE(&rotation->lock);
-        failed = rotation->fault.kind != TK_FAULT_NONE;
-        left_s = estimate_left_s(rotation);
-        return json_pack("{so so sb so sI ss so so si sI sI sI si si so}",          //
-                         "files_by_version", files_json(rotation),                  //
-                         "left_s", left_s < 0 ? json_null() : json_integer(left_s), //
-                         "window_missed", is_late(rotation, (int64_t)time(NULL)),   //
-                         "last_in_window",
-                         rotation->last_kept < 0 ? json_null() : json_boolean(rotation->last_kept),
-                         "window_s", (json_int_t)rotation->window_s,   //
-                         "state", state_names[rotation->state],        //
-                         "started", number_or_null(rotation->started), //
-                         "ended", number_or_null(rotation->ended),     //
-                         "passes", (int)progress->passes,              //
-                         "files", (json_int_t)progress->files,         //
-                         "rewrapped", (json_int_t)progress->rewrapped, //
-                         "failed", (json_int_t)progress->failed,       //
-                         "kek_version", (int)progress->kek_version,    //
-                         "kind", (int)rotation->fault.kind,            //
-                         "error", failed ? tk_text_json(rotation->fault.text) : json_null());
 }

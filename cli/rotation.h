@@ -13,12 +13,15 @@
 
 struct tk_rotation; /* opaque: rotation.c */
 
-/*
- * @provider is borrowed: the one that @volume was unlocked with. @window_s: within
- * which a new version of the root key is to be followed; 0: there is none to keep to.
- */
+struct tk_rotation_options {
+        unsigned window_s;    /* within which a new version is to be followed; 0: none to keep to */
+        unsigned files_per_s; /* that are rewrapped at most; 0: as fast as it goes */
+};
+
+/* @provider is borrowed: the one that @volume was unlocked with. */
 TK_MUST_USE int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider,
-                                unsigned window_s, struct tk_rotation **ret_rotation);
+                                const struct tk_rotation_options *options,
+                                struct tk_rotation **ret_rotation);
 
 /* From now on jobs may run on @fs, which is borrowed until stop. */
 void tk_rotation_begin(struct tk_rotation *rotation, struct tk_fs *fs);
@@ -36,6 +39,12 @@ TK_DEFINE_CLEANUP(struct tk_rotation *, tk_rotation_free)
  */
 TK_MUST_USE int tk_rotation_start(struct tk_rotation *rotation, const char *to,
                                   struct tk_fault *fault);
+
+/*
+ * Make a new version of the root key if the provider does that itself, and the newest is
+ * old enough: [local] rotate_every. Failures are logged.
+ */
+void tk_rotation_make_due(struct tk_rotation *rotation);
 
 /* The root key has a new version: take it up, unless a job is running. Failures are logged. */
 void tk_rotation_follow(struct tk_rotation *rotation);

@@ -56,6 +56,7 @@ struct tk_conf {
                 char *previous;             /* [kms] previous: absolute path; NULL: none */
                 unsigned revocation_window; /* [kms] revocation_window: seconds; default 60 */
                 unsigned rotation_window; /* [kms] rotation_window: seconds; default 3600, 0 off */
+                unsigned rewrap_rate;     /* [kms] rewrap_rate: files/s; default 5000, 0 no limit */
                 unsigned outage_grace;    /* [kms] outage_grace: seconds; default 86400 */
                 bool expiry_revokes;      /* [kms] key_expiry = revoke; default warn */
                 unsigned mount_timeout;   /* [kms] mount_timeout: seconds; default 0 */
@@ -64,6 +65,7 @@ struct tk_conf {
         struct {
                 char *keystore; /* [local] keystore: absolute path; NULL: the default place */
                 struct tk_conf_secret passphrase;
+                unsigned rotate_every; /* [local] rotate_every: seconds; default 0, never */
         } local;
 
         struct {

@@ -31,6 +31,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
                 return -ENOMEM;
         conf->kms.revocation_window = 60;
         conf->kms.rotation_window = 3600;
+        conf->kms.rewrap_rate = 5000;
         conf->kms.outage_grace = 86400;
         conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
@@ -161,6 +162,23 @@ static int check_provider(const struct parser *parser)
         return 0;
 }
 
+/* New versions are made for nothing if none is taken up, or the next one comes before that. */
+static int check_rotation(const struct parser *parser)
+{
+        const struct tk_conf *conf = parser->conf;
+        int i = tk_conf_option_find("local", "rotate_every");
+
+        if (conf->local.rotate_every == 0 ||
+            (conf->kms.rotation_window > 0 &&
+             conf->local.rotate_every >= conf->kms.rotation_window))
+                return 0;
+        return tk_fault_set(parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                            "%s:%d: 'rotate_every' in [local] is shorter than [kms] "
+                            "rotation_window, or that is 0: a new version has to be taken up "
+                            "before the next one comes",
+                            parser->path, parser->given[i]);
+}
+
 int tk_conf_parse(const char *text, const char *path, struct tk_conf **ret_conf,
                   struct tk_fault *fault)
 {
@@ -187,6 +205,8 @@ int tk_conf_parse(const char *text, const char *path, struct tk_conf **ret_conf,
                                     path, line);
         if (r == 0)
                 r = check_provider(&parser);
+        if (r == 0)
+                r = check_rotation(&parser);
         if (r < 0)
                 return r;
         *ret_conf = TK_TAKE(conf);

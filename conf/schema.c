@@ -139,6 +139,17 @@ static int set_month(const char *value, void *field)
         return parse_number(value, 31 * 24 * 60 * 60, field);
 }
 
+/* Seconds, up to ten years; 0 has a meaning of its own. */
+static int set_decade(const char *value, void *field)
+{
+        return parse_number(value, 10 * 365 * 24 * 60 * 60, field);
+}
+
+static int set_rate(const char *value, void *field)
+{
+        return parse_number(value, 1000000, field);
+}
+
 static int set_expiry(const char *value, void *field)
 {
         bool revoke = strcmp(value, "revoke") == 0;
@@ -282,6 +293,9 @@ static const struct tk_conf_option options[] = {
         {"kms", "rotation_window", "0 to 2678400", "3600",
          "Seconds within which a new root key version is taken up; 0: only by `rotate`.",
          FIELD(kms.rotation_window), set_month},
+        {"kms", "rewrap_rate", "0 to 1000000", "5000",
+         "Files per second that a rotation rewraps while mounted; 0: as fast as it goes.",
+         FIELD(kms.rewrap_rate), set_rate},
         {"kms", "outage_grace", "0 to 2678400", "86400",
          "Seconds that a mount goes on while the KMS can't be reached.", FIELD(kms.outage_grace),
          set_month},
@@ -296,6 +310,9 @@ static const struct tk_conf_option options[] = {
          FIELD(local.keystore), set_path},
         {"local", "passphrase", SECRET_TYPE, "none", "Where the keystore's passphrase comes from.",
          FIELD(local.passphrase), set_secret, .hide = true},
+        {"local", "rotate_every", "0 to 315360000", "0: never",
+         "Seconds after which a mount makes a new version of the keystore's key.",
+         FIELD(local.rotate_every), set_decade},
         {"azure", "key", "https://VAULT/keys/NAME, or with /VERSION to stay with that one", "none",
          "The root key's identifier; without a version the newest one is used.", FIELD(azure.key),
          set_url},

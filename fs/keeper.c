@@ -187,6 +187,8 @@ static void poll_root(struct tk_keeper *keeper)
         int r;
 
         r = tk_revoke_gate(keeper->fs, false);
+        if (r == 0 && keeper->options.before_look)
+                keeper->options.before_look(keeper->options.context);
         if (r == 0)
                 r = tk_volume_has_new_root(keeper->fs->volume, &fault);
         /* A rotation that a revocation or a failure ended: tried again until it is through. */

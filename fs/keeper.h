@@ -13,6 +13,8 @@ struct tk_keeper_options {
         struct tk_lease_config lease;
         int64_t rotation_window_ms; /* a new root key version is noticed within a quarter; 0: never
                                      */
+        /* It is time to look for a new version: whoever makes them itself may do so now. */
+        void (*before_look)(void *context); /* or NULL */
         /* There is a new version, or old ones are still in use: see to it that a rotation runs.
          * Does not block. */
         void (*rotate)(void *context);

@@ -104,8 +104,8 @@ static int rewrap_regular(struct tk_fs *fs, struct tk_inode *inode)
         return r;
 }
 
-/* The record of the directory @fd. -ENODATA if it has none, -EBADMSG for what can't be one. */
-static int read_dir_record(int fd, struct tk_record *ret_record)
+/* The record in the attribute of @fd. -ENODATA if there is none, -EBADMSG for what can't be one. */
+static int read_attribute(int fd, struct tk_record *ret_record)
 {
         ssize_t n;
 
@@ -129,7 +129,7 @@ static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
-        r = read_dir_record(fd, &record);
+        r = read_attribute(fd, &record);
         if (r == -ENODATA)
                 return TK_REWRAP_NONE;
         if (r == 0)
@@ -154,4 +154,16 @@ int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
         default:
                 return TK_REWRAP_NONE;
         }
+}
+
+uint16_t tk_rewrap_version(struct tk_fs *fs, struct tk_inode *inode)
+{
+        TK_AUTOCLOSE int fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        struct tk_record record;
+        uint16_t version = 0;
+
+        if (fd < 0 || read_attribute(fd, &record) < 0 ||
+            tk_record_kek_version(record.bytes, tk_record_len(&record), &version) < 0)
+                return 0;
+        return version;
 }

@@ -24,3 +24,6 @@ TK_MUST_USE int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file);
  * directory, by one thread at a time. Others have no record.
  */
 TK_MUST_USE int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode);
+
+/* The KEK version that the attribute of @inode names; 0 if it can't be read. */
+uint16_t tk_rewrap_version(struct tk_fs *fs, struct tk_inode *inode);

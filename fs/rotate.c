@@ -21,16 +21,14 @@
 #include <string.h>
 #include <time.h>
 
-enum { PASSES_MAX = 100, PACE_BATCH = 64 };
+enum { PASSES_MAX = 100, PACE_SLACK_US = 10000, PACE_SLICE_US = 50000 };
 
 struct walk {
         struct tk_fs *fs;
         const struct tk_rotate_options *options;
         struct tk_rotate_progress progress;
-        uint64_t old;            /* records found old in this pass */
-        uint64_t paced;          /* files since the pass began */
-        struct timespec started; /* of the pass */
-        int r;                   /* why the walk stopped */
+        uint64_t old;   /* records found old in this pass */
+        int64_t due_us; /* when the next file is due, by the rate */
 };
 
 static bool stopped(const struct walk *walk)
@@ -38,31 +36,59 @@ static bool stopped(const struct walk *walk)
         return walk->options->stop && atomic_load(walk->options->stop);
 }
 
-/* Keep to the rate: sleep when the pass is ahead of it. */
+static int64_t now_us(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/*
+ * Keep to the rate: sleep when the walk is ahead of it. What it fell behind, it makes up
+ * for within a moment or not at all, so that no burst follows a pause.
+ */
 static void pace(struct walk *walk)
 {
         unsigned rate = walk->options->files_per_s;
-        struct timespec now;
-        struct timespec pause;
-        int64_t ahead_ns;
+        int64_t now;
 
-        if (rate == 0 || ++walk->paced % PACE_BATCH != 0)
+        if (rate == 0)
                 return;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        ahead_ns = (int64_t)(walk->paced * 1000000000 / rate) -
-                   ((int64_t)(now.tv_sec - walk->started.tv_sec) * 1000000000 +
-                    (now.tv_nsec - walk->started.tv_nsec));
-        if (ahead_ns <= 0)
-                return;
-        pause.tv_sec = ahead_ns / 1000000000;
-        pause.tv_nsec = ahead_ns % 1000000000;
-        nanosleep(&pause, NULL);
+        now = now_us();
+        if (walk->due_us < now - PACE_SLACK_US)
+                walk->due_us = now - PACE_SLACK_US;
+        walk->due_us += 1000000 / rate;
+        while (walk->due_us > now + PACE_SLACK_US && !stopped(walk)) {
+                int64_t ahead = walk->due_us - now;
+                struct timespec pause = {
+                        .tv_nsec = (ahead < PACE_SLICE_US ? ahead : PACE_SLICE_US) * 1000};
+
+                nanosleep(&pause, NULL);
+                now = now_us();
+        }
 }
 
 /* Whether @r is about the keys of all files, so that going on would be in vain. */
 static bool is_about_keys(int r)
 {
         return r == -ENOKEY || r == -EKEYREVOKED || r == -EKEYEXPIRED;
+}
+
+/* The record is under @version and stays there; if there are many such versions, some are lumped.
+ */
+static void count_older(struct tk_rotate_progress *progress, uint16_t version)
+{
+        size_t i = 0;
+
+        progress->failed++;
+        while (i < TK_ROTATE_OLDER_MAX - 1 && progress->older[i].files > 0 &&
+               progress->older[i].version != version)
+                i++;
+        if (i == TK_ROTATE_OLDER_MAX - 1)
+                version = 0;
+        progress->older[i].version = version;
+        progress->older[i].files++;
 }
 
 static int visit_inode(struct walk *walk, struct tk_inode *inode)
@@ -79,7 +105,7 @@ static int visit_inode(struct walk *walk, struct tk_inode *inode)
                 walk->old++;
                 walk->progress.rewrapped++;
         } else if (r < 0 && r != -ESTALE && r != -ENOENT) {
-                walk->progress.failed++;
+                count_older(&walk->progress, tk_rewrap_version(walk->fs, inode));
                 tk_log_limited(TK_LOG_ERROR,
                                "rotation: the key record of inode %llu can't be rewrapped: %s",
                                (unsigned long long)tk_inode_number(inode), strerror(-r));
@@ -95,7 +121,7 @@ static int skip(struct walk *walk, const char *name, int r)
 {
         if (r == -ENOENT || r == -ESTALE)
                 return 0; /* removed meanwhile */
-        walk->progress.failed++;
+        count_older(&walk->progress, 0);
         tk_log_limited(TK_LOG_ERROR, "rotation: '%s' can't be looked at: %s", name, strerror(-r));
         return 0;
 }
@@ -161,7 +187,7 @@ static int visit_open(void *context, struct tk_openfile *file)
                 walk->old++;
                 walk->progress.rewrapped++;
         } else if (r < 0) {
-                walk->progress.failed++;
+                count_older(&walk->progress, 0);
         }
         return 0;
 }
@@ -179,9 +205,8 @@ static int run_pass(struct walk *walk)
         walk->progress.passes++;
         walk->progress.files = 0;
         walk->progress.failed = 0;
+        memset(walk->progress.older, 0, sizeof(walk->progress.older));
         walk->old = 0;
-        walk->paced = 0;
-        clock_gettime(CLOCK_MONOTONIC, &walk->started);
         r = visit_dir(walk, tk_inode_root(fs->inodes), "/");
         if (r == 0)
                 r = tk_openfile_for_each(fs, visit_open, walk);

@@ -12,13 +12,22 @@
 #include "fs/fs.h"
 #include <stdatomic.h>
 
+enum { TK_ROTATE_OLDER_MAX = 8 };
+
+/* Files whose record names that KEK version; 0: any other, or one that can't be read. */
+struct tk_rotate_older {
+        uint16_t version;
+        uint64_t files;
+};
+
 struct tk_rotate_progress {
         unsigned passes;      /* walks over the tree, the one under way included */
         uint64_t files;       /* seen in this pass; directories with a record count as files */
         uint64_t rewrapped;   /* in all passes */
         uint64_t failed;      /* in this pass: those whose record could not be rewrapped */
         uint16_t kek_version; /* that files are being rewrapped to */
-        bool done;            /* the old versions are retired */
+        struct tk_rotate_older older[TK_ROTATE_OLDER_MAX]; /* the failed ones; unused: no files */
+        bool done;                                         /* the old versions are retired */
 };
 
 struct tk_rotate_options {

@@ -98,6 +98,69 @@ def test_without_a_window_nothing_happens_by_itself(volume):
     assert kek_states(volume) == {1: "active"}
 
 
+@pytest.mark.conf({"kms": {"rotation_window": 1}, "local": {"rotate_every": 3}})
+def test_local_makes_new_versions_by_itself(volume):
+    fill(volume, 50)
+    wait_done(volume, 2, 20)
+    began = time.monotonic()
+    wait_done(volume, 3, 20)
+    took = time.monotonic() - began
+    assert took >= 1.5, took  # 3 s after version 2 was made, which took a while itself
+    assert "back that up" in volume.log()
+    check(volume, 50)
+    volume.umount()
+    versions = volume.keystore.read_text().count("[version ")
+    time.sleep(3.2)
+    assert volume.keystore.read_text().count("[version ") == versions, "only while mounted"
+    check_below(volume, max(kek_states(volume)))
+
+
+@pytest.mark.conf(windows(rotation=1))
+def test_local_makes_none_unless_it_is_told_to(volume):
+    time.sleep(2)
+    assert kek_states(volume) == {1: "active"}
+
+
+# --- what status says ----------------------------------------------------------------------------
+
+
+@pytest.mark.backing("ext4")
+@pytest.mark.conf({"kms": {"rotation_window": 1, "rewrap_rate": 100}})
+def test_status_knows_how_far_it_is_and_how_long_it_will_take(volume):
+    count = 150
+    fill(volume, count)
+    os.sync()
+    volume.remount()
+    files = rotation(volume)["files_by_version"]
+    assert files["estimated"] and files["total"] >= count and files["older"] == 0
+    assert files["versions"] == [{"version": 1, "files": files["total"]}]
+    volume.key.rotate()
+    wait_for(lambda: rotation(volume)["state"] == "running", 20, "the beginning")
+    seen = []
+    while (now := rotation(volume))["state"] == "running":
+        seen.append(now)
+        time.sleep(0.05)
+    assert now["state"] == "done"
+    assert all(s["left_s"] is not None for s in seen), seen
+    assert max(s["left_s"] for s in seen) >= 1
+    first = [s for s in seen if s["passes"] == 1 and 0 < s["files"] < count]
+    assert first, "a pass over 150 files takes 1.5 s"
+    for s in first:
+        files = s["files_by_version"]
+        assert files["estimated"] and files["unseen"] > 0 and files["older"] == files["unseen"]
+        assert files["versions"] == [{"version": 2, "files": s["files"]}]
+    second = [s for s in seen if s["passes"] == 2]
+    assert all(s["files_by_version"]["older"] == 0 for s in second)
+    assert now["files_by_version"] == {
+        "current": count, "older": 0, "unseen": 0, "total": count, "estimated": False,
+        "versions": [{"version": 2, "files": count}],
+    }  # fmt: skip
+    took = now["ended"] - now["started"]
+    assert took >= 2, "it kept to its rate"
+    text = turnkeyfs("status", volume.mnt).stdout
+    assert f"{count} files under KEK version 2" in text, text
+
+
 # --- under load ----------------------------------------------------------------------------------
 
 

@@ -75,8 +75,9 @@ static void test_conf_parse__every_option(void **state)
                       "[volume]\n"
                       "fingerprint = "
                       "00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff\n"
-                      "[kms]\nprovider = local\n"
+                      "[kms]\nprovider = local\nrewrap_rate = 100\n"
                       "[local]\nkeystore = /a b/c.keystore ; remark\npassphrase = file:/p\n"
+                      "rotate_every = 7776000\n"
                       "[mount]\nallow_other = no\nread_only=yes\nthreads = 64\n"
                       "[memory]\nlock = require\n"
                       "[log]\nlevel = debug");
@@ -86,6 +87,8 @@ static void test_conf_parse__every_option(void **state)
         assert_string_equal(conf->local.keystore, "/a b/c.keystore");
         assert_int_equal(conf->local.passphrase.source, TK_CONF_SOURCE_FILE);
         assert_string_equal(conf->local.passphrase.arg, "/p");
+        assert_int_equal(conf->local.rotate_every, 7776000);
+        assert_int_equal(conf->kms.rewrap_rate, 100);
         assert_false(conf->mount.allow_other);
         assert_true(conf->mount.read_only);
         assert_int_equal(conf->mount.threads, 64);
@@ -220,6 +223,14 @@ static void test_conf_parse__complaints(void **state)
         assert_refused("[local]\nkeystore = a/b\n",
                        "t.conf:2: bad value 'a/b' for 'keystore' in [local]; expected: an "
                        "absolute path, beginning with /");
+        assert_refused("[kms]\nrotation_window = 60\n[local]\n\nrotate_every = 59\n",
+                       "t.conf:5: 'rotate_every' in [local] is shorter than [kms] "
+                       "rotation_window, or that is 0: a new version has to be taken up before "
+                       "the next one comes");
+        assert_refused("[local]\nrotate_every = 99999\n[kms]\nrotation_window = 0\n",
+                       "t.conf:2: 'rotate_every' in [local] is shorter than [kms] "
+                       "rotation_window, or that is 0: a new version has to be taken up before "
+                       "the next one comes");
         assert_refused("[mount]\nnonsense\n",
                        "t.conf:2: neither a [section] nor 'key = value' nor a comment");
         assert_refused("[mount\n", "t.conf:1: neither a [section] nor 'key = value' nor a comment");
@@ -245,6 +256,8 @@ static void test_conf_parse__bad_values(void **state)
                 {"azure", "wrap", "remote", "local or service"},
                 {"azure", "require_purge_protection", "1", "yes or no"},
                 {"azure", "firewall", "open", "revoked or unreachable"},
+                {"kms", "rewrap_rate", "1000001", "0 to 1000000"},
+                {"local", "rotate_every", "1d", "0 to 315360000"},
                 {"local", "keystore", "", "an absolute path, beginning with /"},
                 {"mount", "allow_other", "maybe", "yes or no"},
                 {"mount", "read_only", "1", "yes or no"},

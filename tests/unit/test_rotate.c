@@ -6,6 +6,7 @@
 
 #include "support_backing.h"
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "fs/content.h"
 #include "fs/keyattr.h"
@@ -203,6 +204,9 @@ static void test_rotate__directories_are_rewrapped_and_counted(void **state)
         assert_int_equal(rotate(&progress), 0);
         assert_false(progress.done);
         assert_int_equal(progress.failed, 1);
+        assert_int_equal(progress.older[0].files, 1);
+        assert_int_equal(progress.older[0].version, 0); /* nobody knows */
+        assert_int_equal(progress.older[1].files, 0);
         assert_int_equal(tk_volume_active_count(test.volume), 2);
         assert_int_equal(dir_version(fds[2], false), 3);
         assert_int_equal(fremovexattr(fds[1], TK_KEYATTR_NAME), 0);
@@ -296,6 +300,56 @@ static void test_rotate__waits_for_files_that_are_being_made(void **state)
         tk_test_fs_stop(&test);
 }
 
+static int64_t rotate_ms(unsigned files_per_s)
+{
+        struct tk_rotate_progress progress;
+        int64_t began = tk_clock_ms();
+
+        assert_int_equal(rotate_with(&(struct tk_rotate_options){.even_if_current = true,
+                                                                 .files_per_s = files_per_s},
+                                     &progress),
+                         0);
+        assert_true(progress.done);
+        return tk_clock_ms() - began;
+}
+
+static void test_rotate__keeps_to_its_rate(void **state)
+{
+        tk_test_fs_start(&test);
+        make_files(20);
+        assert_true(rotate_ms(100) >= 350); /* two passes */
+        assert_true(rotate_ms(20) >= 1900);
+        tk_test_fs_stop(&test);
+}
+
+/* At one file per second: the pace is no reason to wait. */
+static void *stop_soon(void *context)
+{
+        struct timespec pause = {.tv_nsec = 100000000};
+
+        nanosleep(&pause, NULL);
+        atomic_store((atomic_bool *)context, true);
+        return NULL;
+}
+
+static void test_rotate__stopped_at_once(void **state)
+{
+        struct tk_rotate_options options = {.even_if_current = true, .files_per_s = 1};
+        struct tk_rotate_progress progress;
+        int64_t began = tk_clock_ms();
+        atomic_bool stop = false;
+        pthread_t thread;
+
+        tk_test_fs_start(&test);
+        make_files(20);
+        options.stop = &stop;
+        assert_int_equal(tk_thread_start(stop_soon, &stop, &thread), 0);
+        assert_int_equal(rotate_with(&options, &progress), -ECANCELED);
+        assert_true(tk_clock_ms() - began < 900);
+        pthread_join(thread, NULL);
+        tk_test_fs_stop(&test);
+}
+
 static void test_rotate__stopped(void **state)
 {
         atomic_bool stop = true;
@@ -327,6 +381,8 @@ int main(void)
                         test_rotate__a_directory_that_moves_makes_a_pass_incomplete, enter, leave),
                 cmocka_unit_test_setup_teardown(test_rotate__waits_for_files_that_are_being_made,
                                                 enter, leave),
+                cmocka_unit_test_setup_teardown(test_rotate__keeps_to_its_rate, enter, leave),
+                cmocka_unit_test_setup_teardown(test_rotate__stopped_at_once, enter, leave),
                 cmocka_unit_test_setup_teardown(test_rotate__stopped, enter, leave),
         };
 
