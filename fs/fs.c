@@ -4,6 +4,7 @@
 
 #include "fs/fs.h"
 
+#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keeper.h"
 #include "fs/op.h"
@@ -12,6 +13,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+
+enum { DIRKEYS_MAX = 4096 };
 
 int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, struct tk_fs **ret_fs,
               struct tk_fault *fault)
@@ -30,12 +33,16 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         fs->read_only = options->read_only;
         fs->base = tk_volume_dek_wrap(volume) == TK_DEK_WRAP_KMS ? TK_BLOCK_LEN : 0;
         fs->mount_number = tk_volume_mount_number(volume);
+        fs->names_encrypted = tk_volume_names(volume) == TK_NAMES_ENCRYPTED;
         fs->rootfd = openat(tk_volume_dirfd(volume), "root",
                             O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fs->rootfd < 0)
                 return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -errno,
                                     "cannot open %s/root: %s; restore it from a backup",
                                     tk_volume_path(volume), strerror(errno));
+        r = tk_dirkeys_new(DIRKEYS_MAX, &fs->dirkeys);
+        if (r < 0)
+                return r;
         r = tk_inode_table_new(fs->rootfd, &fs->stats, &fs->inodes);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot read %s/root: %s",
@@ -51,6 +58,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
         tk_op_releasedir_all(fs);
         tk_openfile_put_all(fs);
         tk_inode_table_free(fs->inodes);
+        tk_dirkeys_free(fs->dirkeys);
         if (fs->rootfd >= 0)
                 close(fs->rootfd);
         pthread_cond_destroy(&fs->openfiles_loaded);

@@ -16,6 +16,8 @@ struct tk_fs {
         uint64_t base;         /* backing offset of group 0: 0, or a page with dek_wrap = kms */
         struct tk_stats stats;
         struct tk_inode_table *inodes;
+        bool names_encrypted; /* the volume's */
+        struct tk_dirkeys *dirkeys;
 
         pthread_mutex_t keeper_lock;
         struct tk_keeper *keeper; /* under keeper_lock: while mounted */

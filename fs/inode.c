@@ -45,7 +45,8 @@ struct tk_inode {
         int fd;           /* table lock: O_PATH of a file that lost its name; -1: none */
         uint8_t where;    /* table lock: enum chain */
         uint8_t handle_len;
-        uint16_t type;                          /* S_IFMT bits */
+        uint16_t type; /* S_IFMT bits */
+        uint32_t serial;
         _Atomic(struct tk_openfile *) openfile; /* set and cleared by openfile.c */
         union {
                 struct {
@@ -72,6 +73,7 @@ struct tk_inode_table {
         size_t bucket_count;       /* under lock: a power of two */
         struct tk_inode *nameless; /* under lock */
         size_t count;              /* under lock */
+        uint32_t serials;          /* under lock: the last one given */
 };
 
 /* File handles ------------------------------------------------------------- */
@@ -162,6 +164,7 @@ static void hash_add(struct tk_inode_table *table, struct tk_inode *inode)
         inode->next = table->buckets[bucket];
         table->buckets[bucket] = inode;
         inode->where = CHAIN_HASH;
+        inode->serial = ++table->serials;
 }
 
 static void chain_remove(struct tk_inode_table *table, struct tk_inode *inode)
@@ -605,6 +608,11 @@ void tk_inode_for_each(struct tk_inode_table *table,
 uint64_t tk_inode_number(const struct tk_inode *inode)
 {
         return inode->ino;
+}
+
+uint32_t tk_inode_serial(const struct tk_inode *inode)
+{
+        return inode->serial;
 }
 
 mode_t tk_inode_type(const struct tk_inode *inode)

@@ -62,6 +62,9 @@ void tk_inode_for_each(struct tk_inode_table *table,
 uint64_t tk_inode_number(const struct tk_inode *inode);
 mode_t tk_inode_type(const struct tk_inode *inode); /* S_IFMT bits */
 
+/* Tells @inode from one that had its inode number before. */
+uint32_t tk_inode_serial(const struct tk_inode *inode);
+
 /* The open file of this inode, for openfile.c, which guards it with its own lock. */
 _Atomic(struct tk_openfile *) *tk_inode_openfile(struct tk_inode *inode);
 

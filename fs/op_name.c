@@ -10,6 +10,7 @@
 
 #include "base/plant.h"
 #include "fs/backing.h"
+#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/op.h"
@@ -48,9 +49,30 @@ int tk_op_lookup(struct tk_fs *fs, struct tk_inode *parent, const char *name,
 }
 
 /*
+ * Without privilege the owner needs write permission to set the key record: what is
+ * not to have it gets its mode afterwards.
+ */
+static mode_t lift_of_owner(void)
+{
+        return geteuid() == 0 ? 0 : S_IRUSR | S_IWUSR;
+}
+
+/* Give @fd, made with @lift beside what @caller asked for, the mode it is to have. */
+static int lower_mode(int fd, mode_t mode, const struct tk_caller *caller, mode_t lift)
+{
+        mode_t wanted = mode & ~caller->umask & lift;
+        struct stat st;
+
+        if (wanted == lift)
+                return 0;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        return tk_backing_chmod(fd, (st.st_mode & 07777 & ~lift) | wanted);
+}
+
+/*
  * A new regular file with its key record, open; its DEK and record are returned
- * as well. Without privilege the owner needs write permission to set the
- * attribute: a file that is not to have it gets its mode afterwards.
+ * as well.
  */
 static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mode,
                      const struct tk_caller *caller, struct tk_secret **ret_dek,
@@ -58,9 +80,8 @@ static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mo
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int fd = -1;
-        mode_t lift = geteuid() == 0 ? 0 : S_IRUSR | S_IWUSR;
+        mode_t lift = lift_of_owner();
         struct tk_caller maker = *caller;
-        struct stat st;
         int r;
 
         r = tk_keyattr_make(fs, &dek, ret_record);
@@ -72,12 +93,8 @@ static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mo
         if (fd < 0)
                 return fd;
         r = TK_PLANT(TK_PLANT_LATE_RECORD) ? 0 : tk_keyattr_store(fd, ret_record);
-        if (r == 0 && (mode & ~caller->umask & lift) != lift) {
-                r = fstat(fd, &st) < 0 ? -errno : 0;
-                if (r == 0)
-                        r = tk_backing_chmod(fd, (st.st_mode & 07777 & ~lift) |
-                                                         (mode & ~caller->umask & lift));
-        }
+        if (r == 0)
+                r = lower_mode(fd, mode, caller, lift);
         if (r < 0) {
                 (void)!tk_backing_unlink(parentfd, name, false);
                 return r;
@@ -143,6 +160,32 @@ int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
         return lookup_at(fs, parent, parentfd, name, ret_entry);
 }
 
+/*
+ * A new directory. With encrypted names it gets its key record at once; after a crash in
+ * between it is empty, and gets one when it is first needed.
+ */
+static int make_dir(struct tk_fs *fs, int parentfd, const char *name, mode_t mode,
+                    const struct tk_caller *caller)
+{
+        TK_AUTOCLOSE int fd = -1;
+        mode_t lift = fs->names_encrypted ? lift_of_owner() : 0;
+        struct tk_caller maker = *caller;
+        int r;
+
+        maker.umask &= ~lift;
+        tk_creds_become(&maker);
+        r = tk_backing_mkdir(parentfd, name, mode | lift);
+        if (r < 0 || !fs->names_encrypted)
+                return r;
+        fd = openat(parentfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        r = fd < 0 ? -errno : tk_dirkey_make(fs, fd);
+        if (r == 0)
+                r = lower_mode(fd, mode, caller, lift);
+        if (r < 0)
+                (void)!tk_backing_unlink(parentfd, name, true);
+        return r;
+}
+
 int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode,
                 const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
@@ -153,8 +196,7 @@ int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
         parentfd = open_dir_path(fs, parent);
         if (parentfd < 0)
                 return parentfd;
-        tk_creds_become(caller);
-        r = tk_backing_mkdir(parentfd, name, mode);
+        r = make_dir(fs, parentfd, name, mode, caller);
         if (r < 0)
                 return r;
         return lookup_at(fs, parent, parentfd, name, ret_entry);

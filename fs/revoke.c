@@ -4,6 +4,7 @@
 
 #include "fs/revoke.h"
 
+#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/openfile.h"
 
@@ -16,6 +17,7 @@ static void wipe(struct tk_fs *fs)
 {
         tk_volume_close_keys(fs->volume, fs->gate);
         tk_openfile_wipe_all(fs);
+        tk_dirkey_wipe_all(fs);
 }
 
 void tk_revoke_close(struct tk_fs *fs, int error, const struct tk_revoke_kernel *kernel)

@@ -221,6 +221,11 @@ enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume)
         return volume->text.dek_wrap;
 }
 
+enum tk_names tk_volume_names(const struct tk_volume *volume)
+{
+        return volume->text.names;
+}
+
 int64_t tk_volume_created(const struct tk_volume *volume)
 {
         return volume->text.created;

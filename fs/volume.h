@@ -21,6 +21,12 @@ enum tk_dek_wrap {
         TK_DEK_WRAP_KMS, /* the root key itself, by a call for each DEK */
 };
 
+/* How names are stored; fixed when the volume is made. */
+enum tk_names {
+        TK_NAMES_PLAIN,
+        TK_NAMES_ENCRYPTED,
+};
+
 struct tk_volume; /* opaque: volume.c */
 
 /* One KEK version and who protects it, as status shows it. */
@@ -50,6 +56,7 @@ struct tk_volume_holder {
 struct tk_volume_options {
         uint8_t id[TK_VOLUME_ID_LEN]; /* random */
         enum tk_dek_wrap dek_wrap;
+        enum tk_names names;
 };
 
 /*
@@ -138,6 +145,7 @@ uint16_t tk_volume_mount_number(const struct tk_volume *volume);
 /* Borrowed until the volume is freed. */
 const uint8_t *tk_volume_id(const struct tk_volume *volume);
 enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume);
+enum tk_names tk_volume_names(const struct tk_volume *volume);
 int64_t tk_volume_created(const struct tk_volume *volume);            /* Unix seconds */
 const char *tk_volume_path(const struct tk_volume *volume);           /* absolute */
 int tk_volume_dirfd(const struct tk_volume *volume);                  /* CIPHERDIR */

@@ -113,7 +113,8 @@ int tk_volume_create(const char *path, const struct tk_volume_options *options, 
 {
         TK_AUTOCLOSE int dirfd = -1;
         struct tk_volume_text text = {.created = (int64_t)time(NULL),
-                                      .dek_wrap = options->dek_wrap};
+                                      .dek_wrap = options->dek_wrap,
+                                      .names = options->names};
         int r;
 
         r = make_directory(path, &dirfd, fault);

@@ -99,8 +99,10 @@ static int parse_head(struct parse *parse, const struct tk_ini_entry *entry)
 static int parse_options(struct parse *parse, const struct tk_ini_entry *entry)
 {
         if (strcmp(entry->name, "names") == 0) {
-                if (strcmp(entry->value, "plain") != 0)
-                        return bad(parse, "names is not 'plain'");
+                if (strcmp(entry->value, "encrypted") == 0)
+                        parse->text->names = TK_NAMES_ENCRYPTED;
+                else if (strcmp(entry->value, "plain") != 0)
+                        return bad(parse, "names is neither 'encrypted' nor 'plain'");
                 return once(parse, SEEN_NAMES);
         }
         if (strcmp(entry->name, "dek_wrap") == 0) {
@@ -521,7 +523,8 @@ int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed)
         tk_hex_encode(text->id, TK_VOLUME_ID_LEN, id);
         fprintf(out, "[turnkeyfs]\nformat = %d\nvolume = %s\ncreated = %lld\n", TK_VOLUME_FORMAT,
                 id, (long long)text->created);
-        fprintf(out, "[options]\nnames = plain\ndek_wrap = %s\n",
+        fprintf(out, "[options]\nnames = %s\ndek_wrap = %s\n",
+                text->names == TK_NAMES_ENCRYPTED ? "encrypted" : "plain",
                 text->dek_wrap == TK_DEK_WRAP_KMS ? "kms" : "kek");
         for (size_t i = 0; i < text->kek_count; i++)
                 write_kek(out, text, i);

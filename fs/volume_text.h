@@ -27,6 +27,7 @@ struct tk_volume_text {
         uint8_t id[TK_VOLUME_ID_LEN];
         int64_t created; /* Unix seconds */
         enum tk_dek_wrap dek_wrap;
+        enum tk_names names;
 
         struct tk_volume_text_kek *keks; /* version i + 1 at i, without gaps */
         size_t kek_count;

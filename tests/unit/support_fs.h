@@ -145,7 +145,8 @@ static inline struct tk_kms *tk_fake_open(struct tk_fake_kms *fake)
 
 /* A filesystem on the volume "c" of the working directory, which is made if it is not there. */
 struct tk_test_fs {
-        enum tk_dek_wrap dek_wrap; /* to be set before the volume is made */
+        enum tk_dek_wrap dek_wrap; /* these two to be set before the volume is made */
+        enum tk_names names;
         struct tk_fake_kms fake;
         struct tk_kms *kms;
         struct tk_volume *volume;
@@ -157,7 +158,7 @@ static const struct tk_caller tk_test_caller = {.umask = 022};
 
 static inline void tk_test_fs_start(struct tk_test_fs *test)
 {
-        struct tk_volume_options options = {.dek_wrap = test->dek_wrap};
+        struct tk_volume_options options = {.dek_wrap = test->dek_wrap, .names = test->names};
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         struct tk_fault fault = {0};
 

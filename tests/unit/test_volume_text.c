@@ -61,6 +61,7 @@ static void check_same(const struct tk_volume_text *a, const struct tk_volume_te
         assert_memory_equal(a->id, b->id, TK_VOLUME_ID_LEN);
         assert_int_equal(a->created, b->created);
         assert_int_equal(a->dek_wrap, b->dek_wrap);
+        assert_int_equal(a->names, b->names);
         assert_int_equal(a->last_mount, b->last_mount);
         assert_memory_equal(a->mac, b->mac, TK_MAC_LEN);
         assert_int_equal(a->kek_count, b->kek_count);
@@ -134,6 +135,15 @@ static void test_round_trip__dek_wrap_kms(void **state)
         text.dek_wrap = TK_DEK_WRAP_KMS;
         for (size_t i = 0; i < text.kek_count; i++)
                 text.keks[i].volume_key_len = 0;
+        check_round_trip(&text);
+}
+
+static void test_round_trip__names_encrypted(void **state)
+{
+        struct tk_volume_text text;
+
+        fill(&text, 1, 1, 0, 60);
+        text.names = TK_NAMES_ENCRYPTED;
         check_round_trip(&text);
 }
 
@@ -344,6 +354,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TK_TEST(test_round_trip__sizes),
                 TK_TEST(test_round_trip__dek_wrap_kms),
+                TK_TEST(test_round_trip__names_encrypted),
                 TK_TEST(test_round_trip__longest_texts),
                 TK_TEST(test_parse__damage),
                 TK_TEST(test_parse__newer_format),
