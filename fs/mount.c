@@ -142,11 +142,12 @@ static void ask_to_unmount(const struct session *session)
                 unmount_by_helper(session->mountpoint);
 }
 
-/* The keeper must not wait for writeback that nobody serves any more. */
-static void halt_keeper(struct session *session)
+/* Keeper and seeker must not wait for writeback that nobody serves any more. */
+static void halt_waiters(struct session *session)
 {
         struct tk_fs *fs = session->ops.fs;
 
+        tk_seeker_halt(session->seeker);
         TK_LOCK_SCOPE(&fs->keeper_lock);
         if (fs->keeper)
                 tk_keeper_halt(fs->keeper);
@@ -154,7 +155,7 @@ static void halt_keeper(struct session *session)
 
 static void end_loop(struct session *session)
 {
-        halt_keeper(session);
+        halt_waiters(session);
         fuse_session_exit(session->fuse);
         pthread_kill(session->main_thread, SIGUSR1);
 }
@@ -298,14 +299,13 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, r,
                                     "FUSE does not accept the mount options; see above");
-        /* Before any other thread: all of them inherit that the signals are blocked. */
-        r = start_signals(session);
-        if (r < 0)
-                return r;
         r = tk_seeker_new(fs, session->fuse, &session->seeker);
         if (r < 0)
                 return r;
         session->ops.seeker = session->seeker;
+        r = start_signals(session);
+        if (r < 0)
+                return r;
         if (fuse_session_mount(session->fuse, options->mountpoint) < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -EIO,
                                     "cannot mount at %s; see above, and 'turnkeyfs doctor'",

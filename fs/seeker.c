@@ -21,6 +21,8 @@ struct tk_seeker {
         struct tk_fs *fs;
         struct fuse_session *session;
         pthread_t thread;
+        pthread_mutex_t kernel_lock; /* held while the kernel writes out an inode */
+        bool halted;                 /* under kernel_lock */
         pthread_mutex_t lock;
         pthread_cond_t asked;
         struct question *first; /* under lock */
@@ -28,13 +30,30 @@ struct tk_seeker {
         bool stop;              /* under lock */
 };
 
+static int write_out(struct tk_seeker *seeker, fuse_ino_t ino)
+{
+        int r;
+
+        TK_LOCK_SCOPE(&seeker->kernel_lock);
+        if (seeker->halted)
+                return -EIO;
+        r = fuse_lowlevel_notify_inval_inode(seeker->session, ino, 0, 0);
+        return r == -ENOENT ? 0 : r;
+}
+
+void tk_seeker_halt(struct tk_seeker *seeker)
+{
+        TK_LOCK_SCOPE(&seeker->kernel_lock);
+        seeker->halted = true;
+}
+
 static void answer(struct tk_seeker *seeker, const struct question *question)
 {
         uint64_t found;
         int r;
 
-        r = fuse_lowlevel_notify_inval_inode(seeker->session, question->ino, 0, 0);
-        if (r < 0 && r != -ENOENT) {
+        r = write_out(seeker, question->ino);
+        if (r < 0) {
                 tk_reply_error(question->req, r);
                 return;
         }
@@ -84,6 +103,7 @@ int tk_seeker_new(struct tk_fs *fs, struct fuse_session *session, struct tk_seek
         seeker->fs = fs;
         seeker->session = session;
         seeker->last = &seeker->first;
+        pthread_mutex_init(&seeker->kernel_lock, NULL);
         pthread_mutex_init(&seeker->lock, NULL);
         pthread_cond_init(&seeker->asked, NULL);
         if (tk_thread_start(run, seeker, &seeker->thread) < 0) {
@@ -112,6 +132,7 @@ struct tk_seeker *tk_seeker_free(struct tk_seeker *seeker)
         }
         pthread_cond_destroy(&seeker->asked);
         pthread_mutex_destroy(&seeker->lock);
+        pthread_mutex_destroy(&seeker->kernel_lock);
         free(seeker);
         return NULL;
 }

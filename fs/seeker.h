@@ -18,6 +18,13 @@ struct tk_seeker;
 TK_MUST_USE int tk_seeker_new(struct tk_fs *fs, struct fuse_session *session,
                               struct tk_seeker **ret_seeker);
 
+/*
+ * From now on the kernel is asked nothing, and what is asked of us fails: nobody will
+ * serve what it would write back. Waits for a question that is under way, so call it
+ * while requests are still served.
+ */
+void tk_seeker_halt(struct tk_seeker *seeker);
+
 /* Waits for the thread; requests still queued are answered with EIO. */
 struct tk_seeker *tk_seeker_free(struct tk_seeker *seeker);
 
