@@ -5,8 +5,9 @@ add_library(tk_cli STATIC
   cli/args.c cli/cmd_doctor.c cli/cmd_help.c cli/cmd_init.c cli/cmd_key.c cli/cmd_mount.c
   cli/cmd_rotate.c cli/cmd_status.c cli/cmd_umount.c cli/cmd_verify.c cli/cmd_version.c
   cli/control.c cli/daemon.c cli/doctor_machine.c cli/doctor_volume.c cli/fuseconf.c
-  cli/hygiene.c cli/mountinfo.c cli/mountopts.c cli/open.c cli/paths.c cli/progress.c
-  cli/provider.c cli/provider_azure.c cli/provider_local.c cli/rotation.c cli/rotation_status.c cli/secret_source.c
+  cli/guardian.c cli/hygiene.c cli/mountinfo.c cli/mountopts.c cli/open.c cli/paths.c
+  cli/progress.c cli/provider.c cli/provider_azure.c cli/provider_local.c cli/rotation.c
+  cli/rotation_status.c cli/secret_source.c
   cli/serve.c cli/text.c cli/tty.c)
 target_link_libraries(tk_cli PUBLIC tk_fs tk_kms tk_conf PkgConfig::JANSSON)
 

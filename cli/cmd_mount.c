@@ -13,7 +13,9 @@
 #include "cli/control.h"
 #include "cli/daemon.h"
 #include "cli/fuseconf.h"
+#include "cli/guardian.h"
 #include "cli/hygiene.h"
+#include "cli/mountinfo.h"
 #include "cli/mountopts.h"
 #include "cli/open.h"
 #include "cli/paths.h"
@@ -34,6 +36,7 @@ struct job {
         char *mountpoint; /* absolute, without links */
         struct tk_open_keys keys;
         struct tk_rotation *rotation;
+        struct tk_guardian guardian;
         int ready_fd; /* -1: in the foreground, or in the background already */
         bool background;
         bool served; /* the mount was there */
@@ -41,6 +44,7 @@ struct job {
 
 static void job_done(struct job *job)
 {
+        tk_guardian_stop(&job->guardian);
         tk_volume_free(job->volume);
         tk_rotation_free(job->rotation);
         tk_open_keys_done(&job->keys);
@@ -88,7 +92,7 @@ static int read_options(struct job *job, struct tk_fault *fault)
         return 0;
 }
 
-static int fail_stat(const char *path, int error, struct tk_fault *fault)
+static int fail_use(const char *path, int error, struct tk_fault *fault)
 {
         if (error == ENOTCONN)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -error,
@@ -104,9 +108,9 @@ static int find_mountpoint(struct job *job, const char *path, struct tk_fault *f
 
         job->mountpoint = realpath(path, NULL);
         if (!job->mountpoint)
-                return fail_stat(path, errno, fault);
+                return fail_use(path, errno, fault);
         if (stat(job->mountpoint, &st) < 0)
-                return fail_stat(path, errno, fault);
+                return fail_use(path, errno, fault);
         if (!S_ISDIR(st.st_mode))
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -ENOTDIR,
                                     "cannot use the mountpoint %s: it is not a directory", path);
@@ -131,8 +135,7 @@ static int check_mountpoint(const struct job *job, struct tk_fault *fault)
                                     job->mountpoint, cipherdir);
         r = job->opts.nonempty ? 0 : tk_path_first_entry(job->mountpoint, name);
         if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_MOUNT, r, "cannot read the mountpoint %s: %s",
-                                    job->mountpoint, strerror(-r));
+                return fail_use(job->mountpoint, -r, fault);
         if (r > 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, -ENOTEMPTY,
                                     "the mountpoint %s is not empty (it holds '%s'); choose an "
@@ -174,11 +177,20 @@ static int prepare(struct job *job, struct tk_fault *fault)
 
 /* After the fork --------------------------------------------------------- */
 
+static void name_connection(const struct job *job)
+{
+        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
+
+        if (tk_mountinfo_at(job->mountpoint, &info) > 0)
+                tk_guardian_watch(&job->guardian, info.connection);
+}
+
 static void when_ready(void *context)
 {
         struct job *job = context;
 
         job->served = true;
+        name_connection(job);
         if (job->ready_fd >= 0) {
                 tk_daemon_ready(&job->ready_fd);
                 job->background = true;
@@ -356,6 +368,9 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
 {
         int r;
 
+        r = tk_guardian_start(job->args->foreground, &job->guardian, fault);
+        if (r < 0)
+                return r;
         tk_hygiene_daemon();
         r = tk_hygiene_lock_memory(job->conf, fault);
         if (r < 0)

@@ -15,6 +15,7 @@
 static const char our_type[] = "fuse.turnkeyfs";
 
 struct line {
+        unsigned connection;
         char *mountpoint;
         char *type;
         char *source;
@@ -47,8 +48,13 @@ static bool split(char *text, struct line *line)
         char *rest = text;
         char *field;
 
-        for (int i = 0; i < 5; i++)
+        memset(line, 0, sizeof(*line));
+        for (int i = 0; i < 5; i++) {
                 line->mountpoint = strsep(&rest, " ");
+                /* A device 0:N is the connection N. */
+                if (i == 2 && line->mountpoint && strncmp(line->mountpoint, "0:", 2) == 0)
+                        line->connection = (unsigned)strtoul(line->mountpoint + 2, NULL, 10);
+        }
         do
                 field = strsep(&rest, " ");
         while (field && strcmp(field, "-") != 0);
@@ -67,6 +73,7 @@ static int keep(const struct line *line, struct tk_mountinfo *info)
         tk_mountinfo_done(info);
         info->mountpoint = strdup(line->mountpoint);
         info->cipherdir = strdup(line->source);
+        info->connection = line->connection;
         if (info->mountpoint && info->cipherdir)
                 return 0;
         tk_mountinfo_done(info);

@@ -6,8 +6,9 @@
 #include "base/cleanup.h"
 
 struct tk_mountinfo {
-        char *mountpoint; /* NULL: no such mount */
-        char *cipherdir;  /* what is mounted there */
+        char *mountpoint;    /* NULL: no such mount */
+        char *cipherdir;     /* what is mounted there */
+        unsigned connection; /* its directory in /sys/fs/fuse/connections */
 };
 
 /*

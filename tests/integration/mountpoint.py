@@ -119,6 +119,14 @@ def wait_for(condition, seconds=30, what="the condition"):
         time.sleep(0.01)
 
 
+def children(pid):
+    return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def comm(pid):
+    return pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+
+
 class Volume:
     """One CIPHERDIR with its keystore, and its mount while there is one."""
 
@@ -193,12 +201,14 @@ class Volume:
     def pid(self):
         """The daemon's own pid, also behind a prefix that forks."""
         pid = self.daemon.pid
-        while self.prefix:
-            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            if not children:
-                break
-            pid = int(children[0])
+        while self.prefix and not os.path.samefile(f"/proc/{pid}/exe", turnkeyfs()):
+            pid = children(pid)[0]
         return pid
+
+    @property
+    def guardian(self):
+        """The pid of the process that ends the mount should the daemon be killed."""
+        return next(p for p in children(self.pid) if comm(p) == "tkfs-guardian")
 
     def umount(self, timeout=60):
         """Unmount as a user would; the daemon must end well."""
@@ -214,6 +224,7 @@ class Volume:
 
     def kill(self):
         """End the daemon as a crash would; the mount stays behind, dead."""
+        self.expect_log("the daemon was killed")
         if self.daemon:
             os.kill(self.pid, signal.SIGKILL)
 

@@ -25,13 +25,14 @@ static int search(const char *mountpoint, const char *cipherdir, struct tk_mount
 }
 
 static void assert_found(const char *mountpoint, const char *cipherdir, const char *want_mountpoint,
-                         const char *want_cipherdir)
+                         const char *want_cipherdir, unsigned want_connection)
 {
         struct tk_mountinfo info;
 
         assert_int_equal(search(mountpoint, cipherdir, &info), 1);
         assert_string_equal(info.mountpoint, want_mountpoint);
         assert_string_equal(info.cipherdir, want_cipherdir);
+        assert_int_equal(info.connection, want_connection);
         tk_mountinfo_done(&info);
 }
 
@@ -46,7 +47,7 @@ static void assert_missing(const char *mountpoint, const char *cipherdir)
 
 static void test_mountinfo_search__by_mountpoint(void **state)
 {
-        assert_found("/mnt/a b", NULL, "/mnt/a b", "/srv/e\\f");
+        assert_found("/mnt/a b", NULL, "/mnt/a b", "/srv/e\\f", 40);
         assert_missing("/mnt/a", NULL);
         assert_missing("/", NULL);
         assert_missing("/mnt/sshfs", NULL);
@@ -55,13 +56,13 @@ static void test_mountinfo_search__by_mountpoint(void **state)
 static void test_mountinfo_search__topmost_counts(void **state)
 {
         assert_missing("/mnt/c", NULL);
-        assert_found("/mnt/d", NULL, "/mnt/d", "/srv/d");
+        assert_found("/mnt/d", NULL, "/mnt/d", "/srv/d", 44);
 }
 
 static void test_mountinfo_search__by_cipherdir(void **state)
 {
-        assert_found(NULL, "/srv/c", "/mnt/c", "/srv/c");
-        assert_found(NULL, "/srv/e\\f", "/mnt/a b", "/srv/e\\f");
+        assert_found(NULL, "/srv/c", "/mnt/c", "/srv/c", 41);
+        assert_found(NULL, "/srv/e\\f", "/mnt/a b", "/srv/e\\f", 40);
         assert_missing(NULL, "/dev/sda1");
 }
 
