@@ -4,6 +4,7 @@
 The command `rotate` has its own tests: test_rotate.py.
 """
 
+import collections
 import errno
 import json
 import os
@@ -270,6 +271,23 @@ def test_many_rotations_while_programs_work(volume):
     volume.assert_verifies_clean()
 
 
+def unexplained(failures, away):
+    """Those that began after the key's return, but for the write errors that the kernel kept: of
+    a file that nobody synced while it was away, the next fsync or close hears of it, once."""
+    kept = collections.Counter()
+    wrong = []
+    for began, ended, text in failures:
+        if any(began <= end and ended >= start for start, end in away):
+            continue
+        returns = sum(end <= began for _, end in away)
+        program = text.split(":")[0]
+        kept[program, returns] += 1
+        said = "Key has been revoked" in text or "I/O error" in text or "output error" in text
+        if not said or kept[program, returns] > 2:  # SQLite has two files
+            wrong.append((began, ended, text))
+    return wrong
+
+
 @pytest.mark.slow
 @pytest.mark.deadline(240)
 @pytest.mark.conf(windows(revocation=2))
@@ -286,11 +304,7 @@ def test_many_revocations_while_programs_work(volume):
             wait_served(os.listdir, volume.mnt)
             wait_state(volume, "active")
             away.append((began, time.monotonic()))
-    wrong = [
-        failure
-        for failure in programs.failures
-        if not any(failure[0] <= end and failure[1] >= began for began, end in away)
-    ]
+    wrong = unexplained(programs.failures, away)
     assert not wrong, wrong[0]
     programs.check()
     check(volume, 50)
