@@ -34,6 +34,7 @@ enum tk_fault_kind {
         TK_FAULT_NOT_MOUNTED = 17,     /* nothing of ours is mounted there */
         TK_FAULT_UNSUPPORTED = 18,     /* format of a newer release, or a missing feature */
         TK_FAULT_WINDOW_MISSED = 19,   /* a rotation took longer than its window */
+        TK_FAULT_ESCROW = 20,          /* the escrow is missing, damaged or no escrow at all */
 };
 
 struct tk_fault {

@@ -25,6 +25,7 @@ static const struct option long_options[] = {
         {"rotate-before", required_argument, NULL, '1'},
         {"expiry", required_argument, NULL, '2'},
         {"notify-before", required_argument, NULL, '3'},
+        {"force", no_argument, NULL, 'F'},
         {NULL, 0, NULL, 0},
 };
 
@@ -71,6 +72,9 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 return 0;
         case 'B':
                 args->byok = true;
+                return 0;
+        case 'F':
+                args->force = true;
                 return 0;
         case 'T':
                 args->to = value;

@@ -23,6 +23,7 @@ struct tk_args {
         bool yes;                       /* --yes */
         bool wait;                      /* --wait */
         bool byok;                      /* --byok */
+        bool force;                     /* --force */
         const char *to;                 /* --to; NULL: not given, as below */
         const char *type;               /* --type */
         const char *bits;               /* --bits */
@@ -52,8 +53,9 @@ const struct tk_command *tk_command_find(const char *name);
 /* The second level of @command: "list" finds "key list". NULL if there is none. */
 const struct tk_command *tk_command_find_verb(const struct tk_command *command, const char *verb);
 
-/* What `key` can do. */
+/* What `key` and `escrow` can do. */
 extern const struct tk_command tk_key_verbs[];
+extern const struct tk_command tk_escrow_verbs[];
 
 int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_mount(const struct tk_args *args, struct tk_fault *fault);

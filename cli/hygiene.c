@@ -125,7 +125,7 @@ void tk_hygiene_close_inherited(const int *keep, size_t count)
         }
 }
 
-void tk_hygiene_daemon(void)
+void tk_hygiene_raise_files(void)
 {
         struct rlimit limit;
 
@@ -135,5 +135,10 @@ void tk_hygiene_daemon(void)
                         tk_log(TK_LOG_WARNING, "cannot raise the limit of open files: %s",
                                strerror(errno));
         }
+}
+
+void tk_hygiene_daemon(void)
+{
+        tk_hygiene_raise_files();
         umask(0);
 }

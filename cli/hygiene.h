@@ -30,5 +30,8 @@ const char *tk_hygiene_locked(void);
  */
 void tk_hygiene_close_inherited(const int *keep, size_t count);
 
+/* As many descriptors as allowed: for those who go deep into a tree. */
+void tk_hygiene_raise_files(void);
+
 /* For a daemon: as many descriptors as allowed; file modes as the callers ask for them. */
 void tk_hygiene_daemon(void);

@@ -113,12 +113,12 @@ static int opens_block(const struct tk_fs *fs, int fd, struct tk_scratch *scratc
 enum verdict { ATTRIBUTE_WINS, COPY_WINS, NOBODY_WINS };
 
 /*
- * Both places hold a DEK, and not the same: the first block that opens under one of
- * them decides. Damaged blocks say nothing. Nobody wins if none of many opens; in a
- * file without blocks, the attribute does.
+ * Both places hold a DEK, and not the same (NULL: the copy holds none): the first block
+ * that opens under one of them decides. Damaged blocks say nothing. Nobody wins if none
+ * of many opens; in a file without blocks, the attribute does.
  */
 static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
-                 const struct candidate *attribute, const struct candidate *copy)
+                 const struct tk_secret *attribute, const struct tk_secret *copy)
 {
         unsigned tried = 0;
         TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
@@ -144,12 +144,14 @@ static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
                         if (tk_bytes_are_zero(cell, TK_CELL_LEN))
                                 continue;
                         tried++;
-                        r = opens_block(fs, fd, scratch, block, cell, attribute->dek);
+                        r = opens_block(fs, fd, scratch, block, cell, attribute);
+                        if (r == 0 && copy) {
+                                r = opens_block(fs, fd, scratch, block, cell, copy);
+                                if (r > 0)
+                                        return COPY_WINS;
+                        }
                         if (r != 0)
                                 return r < 0 ? r : ATTRIBUTE_WINS;
-                        r = opens_block(fs, fd, scratch, block, cell, copy->dek);
-                        if (r != 0)
-                                return r < 0 ? r : COPY_WINS;
                 }
         }
         return tried > 0 ? NOBODY_WINS : ATTRIBUTE_WINS;
@@ -172,7 +174,7 @@ static int choose(const struct tk_fs *fs, int fd, uint64_t backing_size,
         if (!attribute->dek) {
                 winner = copy;
         } else if (copy->dek && !same) {
-                r = judge(fs, fd, backing_size, attribute, copy);
+                r = judge(fs, fd, backing_size, attribute->dek, copy->dek);
                 if (r < 0)
                         return r;
                 winner = r == COPY_WINS ? copy : attribute;
@@ -205,6 +207,37 @@ int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size, struct tk_k
                         return r;
         }
         return choose(fs, fd, backing_size, &attribute, &copy, ret_keyattr);
+}
+
+int tk_keyattr_fits(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                    const struct tk_secret *dek)
+{
+        int r = judge(fs, fd, backing_size, dek, NULL);
+
+        return r < 0 ? r : r == ATTRIBUTE_WINS;
+}
+
+int tk_keyattr_is_sound(struct tk_fs *fs, int fd, uint64_t backing_size)
+{
+        struct tk_record attribute = {0};
+        struct tk_record copy = {0};
+        size_t len;
+        ssize_t n;
+
+        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, attribute.bytes, TK_RECORD_MAX);
+        if (n <= 0)
+                return 0;
+        len = (size_t)n;
+        if (len != tk_record_len(&attribute))
+                return 0;
+        if (backing_size > 0) {
+                n = tk_fdio_pread(fd, copy.bytes, len, 0);
+                if (n < 0)
+                        return (int)n;
+                if ((size_t)n != len || !same_record(&attribute, &copy))
+                        return 0;
+        }
+        return tk_keyring_check(fs->keyring, &attribute);
 }
 
 int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr)

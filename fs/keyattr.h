@@ -26,6 +26,19 @@ struct tk_keyattr {
 TK_MUST_USE int tk_keyattr_load(struct tk_fs *fs, int fd, uint64_t backing_size,
                                 struct tk_keyattr *ret_keyattr);
 
+/*
+ * Whether @dek opens a block of the file: 1 or 0, or a negative errno. Of a file without
+ * blocks any does.
+ */
+TK_MUST_USE int tk_keyattr_fits(const struct tk_fs *fs, int fd, uint64_t backing_size,
+                                const struct tk_secret *dek);
+
+/*
+ * Whether attribute and copy (in a file that has bytes) are the same record, and it is
+ * authentic: 1 or 0, or a negative errno. The KMS is not asked.
+ */
+TK_MUST_USE int tk_keyattr_is_sound(struct tk_fs *fs, int fd, uint64_t backing_size);
+
 /* Rewrite what was bad from the good one; the mtime stays. @fd must be writable. */
 TK_MUST_USE int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr);
 

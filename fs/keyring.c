@@ -330,3 +330,27 @@ int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
         put(ring, version);
         return r;
 }
+
+int tk_keyring_check(struct tk_keyring *ring, const struct tk_record *record)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        size_t len = tk_record_len(record);
+        struct version *version;
+        const uint8_t *blob;
+        uint64_t closings;
+        uint16_t number;
+        size_t blob_len;
+        int r;
+
+        if (len > TK_RECORD_MAX || tk_record_kek_version(record->bytes, len, &number) < 0)
+                return 0;
+        r = get(ring, number, &version, &closings);
+        if (r < 0)
+                return r == -EBADMSG ? 0 : r;
+        if (version->kek)
+                r = tk_record_unwrap(record, version->kek, ring->volume_id, &dek);
+        else
+                r = tk_record_disclose(record, ring->mac_key, ring->volume_id, &blob, &blob_len);
+        put(ring, version);
+        return r == -EBADMSG ? 0 : r < 0 ? r : 1;
+}

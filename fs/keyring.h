@@ -68,3 +68,9 @@ TK_MUST_USE int tk_keyring_wrap(struct tk_keyring *ring, const struct tk_secret 
  */
 TK_MUST_USE int tk_keyring_unwrap(struct tk_keyring *ring, const struct tk_record *record,
                                   struct tk_secret **ret_dek);
+
+/*
+ * Whether @record was made by this volume and its KEK version is live: 1 or 0, or what
+ * the keyring was closed with. The KMS is not asked.
+ */
+TK_MUST_USE int tk_keyring_check(struct tk_keyring *ring, const struct tk_record *record);

@@ -68,6 +68,12 @@ TK_MUST_USE int tk_volume_create(const char *path, const struct tk_volume_option
                                  struct tk_kms *kms, char ret_fingerprint[TK_FINGERPRINT_LEN + 1],
                                  struct tk_fault *fault);
 
+/*
+ * Put @text in the place of the volume file of @path, which is missing or damaged; a
+ * damaged one is kept beside it. Whether it is authentic shows when it is unlocked.
+ */
+TK_MUST_USE int tk_volume_put_back(const char *path, const char *text, struct tk_fault *fault);
+
 /* Read and parse the volume file of @path. Nothing in it is trusted yet. */
 TK_MUST_USE int tk_volume_open(const char *path, struct tk_volume **ret_volume,
                                struct tk_fault *fault);

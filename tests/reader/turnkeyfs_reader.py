@@ -11,6 +11,7 @@ As a program:
     turnkeyfs_reader.py --keystore K CIPHERDIR --cat PATH       one file to stdout
     turnkeyfs_reader.py --keystore K CIPHERDIR --keys           all keys, in hexadecimal
     turnkeyfs_reader.py --keystore K CIPHERDIR                  check everything
+    turnkeyfs_reader.py --escrow FILE                           list an escrow, without keys
 """
 
 import argparse
@@ -66,6 +67,10 @@ class WrongKeystore(ReaderError):
 
 class RecordDamaged(ReaderError):
     """No key record of the file can be used."""
+
+
+class EscrowDamaged(ReaderError):
+    """The escrow does not parse, or its checksum is wrong."""
 
 
 class BlockDamaged(ReaderError):
@@ -524,6 +529,81 @@ class File:
         return [expand(self.dek, b"turnkeyfs content", g.to_bytes(8, "big")) for g in groups]
 
 
+# --- escrow --------------------------------------------------------------------------------------
+
+ESCROW_START = (
+    b"turnkeyfs escrow 1\nKey records, each still wrapped: no secret in the clear.\n"
+)
+
+
+@dataclass
+class EscrowEntry:
+    """One key record in an escrow."""
+
+    path: bytes  # relative to CIPHERDIR/root
+    directory: bool
+    inode: int
+    ctime_ns: int  # 0: not to be relied on
+    record: bytes
+
+
+class Escrow:
+    """An escrow, read whole and checked."""
+
+    def __init__(self, path):
+        with open(path, "rb") as f:
+            self._raw = f.read()
+        self._at = 0
+        try:
+            self._parse()
+        except ValueError as e:
+            raise EscrowDamaged(f"{path}: {e}") from e
+
+    def _take(self, length):
+        piece = self._raw[self._at : self._at + length]
+        if len(piece) != length:
+            raise ValueError("ends early")
+        self._at += length
+        return piece
+
+    def _number(self, length):
+        return int.from_bytes(self._take(length), "big")
+
+    def _parse(self):
+        if self._take(len(ESCROW_START)) != ESCROW_START:
+            raise ValueError("no escrow of version 1")
+        self.volume_id = self._take(16)
+        self.created = self._number(8)
+        self.entries = []
+        while kind := self._number(1):
+            if kind > 2:
+                raise ValueError(f"an entry of kind {kind}")
+            self.entries.append(self._entry(kind == 2))
+        files, directories = self._number(8), self._number(8)
+        if directories != sum(entry.directory for entry in self.entries):
+            raise ValueError("the number of directories is wrong")
+        if files + directories != len(self.entries):
+            raise ValueError("the number of files is wrong")
+        self.volume_file = self._take(self._number(4))
+        digest = hashlib.sha256(self._raw[: self._at]).digest()
+        if self._take(32) != digest or self._at != len(self._raw):
+            raise ValueError("the checksum is wrong")
+
+    def _entry(self, directory):
+        kept, more = self._number(4), self._number(4)
+        inode, seconds, nanoseconds = self._number(8), self._number(8), self._number(4)
+        record_len = self._number(2)
+        before = self.entries[-1].path if self.entries else b""
+        if kept > len(before):
+            raise ValueError("a path keeps more than there is")
+        path = before[:kept] + self._take(more)
+        # Depth first, siblings by the bytes of their names.
+        if self.entries and before.split(b"/") >= path.split(b"/"):
+            raise ValueError("paths out of order")
+        ctime = seconds * 10**9 + nanoseconds
+        return EscrowEntry(path, directory, inode, ctime, self._take(record_len))
+
+
 # --- the program ---------------------------------------------------------------------------------
 
 
@@ -578,23 +658,34 @@ def keys(keystore, volume):
 
 def main():
     parser = argparse.ArgumentParser(description="read a TurnkeyFS volume without TurnkeyFS")
-    parser.add_argument("--keystore", required=True)
+    parser.add_argument("--keystore")
     parser.add_argument("--passphrase-file")
-    parser.add_argument("cipherdir")
+    parser.add_argument("cipherdir", nargs="?")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--extract", metavar="DIR", help="decrypt the tree into this new directory")
     what.add_argument("--cat", metavar="PATH", help="write one file to stdout")
     what.add_argument("--keys", action="store_true", help="print every key in hexadecimal")
+    what.add_argument("--escrow", metavar="FILE", help="list the key records in an escrow")
     args = parser.parse_args()
+    if not args.escrow and not (args.keystore and args.cipherdir):
+        parser.error("--keystore and CIPHERDIR are needed")
     passphrase = None
     if args.passphrase_file:
         with open(args.passphrase_file, "rb") as f:
             passphrase = f.read().removesuffix(b"\n")
     try:
+        if args.escrow:
+            return list_escrow(Escrow(args.escrow))
         return run(args, Keystore.open(args.keystore, passphrase))
     except (ReaderError, OSError) as e:
         print(f"{type(e).__name__}: {e}", file=sys.stderr)
         return 1
+
+
+def list_escrow(escrow):
+    for entry in escrow.entries:
+        print(entry.record.hex(), os.fsdecode(entry.path) + "/" * entry.directory)
+    return 0
 
 
 def run(args, keystore):

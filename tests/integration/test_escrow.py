@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The escrow: what it holds, how it is kept up to date, and what it brings back."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import threading
+import time
+
+import pytest
+from damage import clear_copy, flip, peek, poke, record_attribute
+from helpers import noise, write_file
+from mountpoint import KEY_RECORD, reader, run, turnkeyfs
+
+DAMAGED, WRONG_KEY, IN_USE, PERMISSION, USAGE, ESCROW, VOLUME_DAMAGED = 14, 10, 6, 16, 2, 20, 5
+SETTLED = 2.1  # seconds after which a ctime is relied on
+
+
+def export(volume, path, check=True, cipher=None):
+    done = run(
+        turnkeyfs(), "escrow", "export", "--json", cipher or volume.cipher, path, check=check
+    )
+    return json.loads(done.stdout)["totals"] if done.returncode == 0 else done
+
+
+def restore(volume, path, *options, cipher=None):
+    """(exit code, totals, findings by kind, stderr)"""
+    words = [turnkeyfs(), "escrow", "restore", "-c", volume.conf, "--json", *options]
+    done = run(*words, cipher or volume.cipher, path, check=False)
+    document = json.loads(done.stdout) if done.stdout else {"totals": {}, "findings": []}
+    kinds = {}
+    for finding in document["findings"]:
+        kinds.setdefault(finding["kind"], set()).add(finding["path"])
+    return done.returncode, document["totals"], kinds, done.stderr
+
+
+def entries(path):
+    return {os.fsdecode(entry.path): entry for entry in reader.Escrow(path).entries}
+
+
+def fill(volume):
+    for number in range(20):
+        os.makedirs(volume.mnt / f"d{number % 3}/e{number % 5}", exist_ok=True)
+        write_file(volume.mnt / f"d{number % 3}/e{number % 5}/f{number}", noise(5000, number))
+    write_file(volume.mnt / "d0.x", b"sorts after what is in d0")
+    write_file(volume.mnt / "empty", b"")
+    os.symlink("d0.x", volume.mnt / "link")
+
+
+def snapshot(top):
+    """{path: content} of a tree; for a directory, the names in it."""
+    found = {}
+    for directory, _, names in os.walk(top):
+        found[os.path.relpath(directory, top)] = sorted(os.listdir(directory))
+        for name in names:
+            path = os.path.join(directory, name)
+            if os.path.islink(path):
+                found[os.path.relpath(path, top)] = os.readlink(path)
+            else:
+                with open(path, "rb") as f:
+                    found[os.path.relpath(path, top)] = f.read()
+    return found
+
+
+def records_below(volume, cipher=None):
+    """{backing path: record} of everything that has one."""
+    root = (cipher or volume.cipher) / "root"
+    found = {}
+    for directory, _, names in os.walk(root):
+        for path in (directory, *(os.path.join(directory, name) for name in names)):
+            try:
+                record = os.getxattr(path, KEY_RECORD, follow_symlinks=False)
+            except OSError:
+                continue
+            relative = os.path.relpath(path, root)
+            found["" if relative == "." else relative] = record
+    return found
+
+
+def strip(path):
+    """Take the record away from a file, in both places, or from a directory."""
+    os.removexattr(path, KEY_RECORD)
+    if os.path.isfile(path) and os.path.getsize(path):
+        clear_copy(path)
+
+
+@pytest.fixture
+def filled(volume):
+    fill(volume)
+    os.sync()
+    return volume
+
+
+# --- what it holds -------------------------------------------------------------------------------
+
+
+def test_it_holds_every_record_and_the_volume_file_and_no_secret(filled, work):
+    export(filled, work / "escrow")
+    held = entries(work / "escrow")
+    assert {path: entry.record for path, entry in held.items()} == records_below(filled)
+    assert all(e.directory == (filled.cipher / "root" / p).is_dir() for p, e in held.items())
+    escrow = reader.Escrow(work / "escrow")
+    assert escrow.volume_file == (filled.cipher / "turnkeyfs.volume").read_bytes()
+    raw = (work / "escrow").read_bytes()
+    assert b"no secret in the clear" in raw
+    assert stat.S_IMODE((work / "escrow").stat().st_mode) == 0o600
+    keys = list(reader.keys(filled.reader().keystore, filled.reader()))
+    assert len(keys) > 20
+    for name, key in keys:
+        assert key not in raw, name
+    filled.umount()
+
+
+def test_it_is_the_same_from_the_mountpoint_and_unmounted(filled, work):
+    done = run(turnkeyfs(), "escrow", "export", filled.mnt, work / "mounted")
+    assert "21 files" in done.stdout or "22 files" in done.stdout
+    filled.umount()
+    export(filled, work / "unmounted")
+    assert entries(work / "mounted").keys() == entries(work / "unmounted").keys()
+
+
+# --- kept up to date -----------------------------------------------------------------------------
+
+
+def test_only_what_changed_is_read_again(filled, work):
+    time.sleep(SETTLED)
+    first = export(filled, work / "escrow")
+    assert first["unchanged"] == 0
+    count = first["files"] + first["directories"]
+    second = export(filled, work / "escrow")
+    assert (second["unchanged"], second["gone"]) == (count, 0)
+
+    os.unlink(filled.mnt / "d0.x")
+    shutil.rmtree(filled.mnt / "d2")
+    write_file(filled.mnt / "new", b"new")
+    os.sync()
+    gone = len([path for path in entries(work / "escrow") if path.startswith("d2")]) + 1
+    third = export(filled, work / "escrow")
+    assert third["gone"] == gone
+    assert {path: e.record for path, e in entries(work / "escrow").items()} == records_below(filled)
+
+
+def test_unchanged_records_are_not_read(filled, work):
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    time.sleep(SETTLED)
+    export(filled, work / "escrow")
+    trace = work / "trace"
+    words = ["strace", "-f", "-e", "trace=getxattr,lgetxattr,fgetxattr", "-o", trace]
+    run(*words, turnkeyfs(), "escrow", "export", filled.cipher, work / "escrow")
+    read = [line for line in trace.read_text().splitlines() if KEY_RECORD in line]
+    assert all("ENODATA" in line for line in read), read
+
+
+def test_a_rotation_is_noticed(filled, work):
+    time.sleep(SETTLED)
+    export(filled, work / "escrow")
+    run(turnkeyfs(), "rotate", "--wait", filled.mnt)
+    totals = export(filled, work / "escrow")
+    assert totals["retired"] == 0
+    versions = {e.record[2:4] for e in entries(work / "escrow").values() if not e.directory}
+    assert versions == {b"\0\2"}
+
+
+def test_a_tree_that_lost_its_records_does_not_take_them_from_the_escrow(filled, work):
+    export(filled, work / "escrow")
+    before = entries(work / "escrow")
+    filled.umount()
+    for path in before:
+        os.removexattr(filled.cipher / "root" / path, KEY_RECORD)
+    totals = export(filled, work / "escrow")
+    assert totals["carried"] == len(before)
+    after = entries(work / "escrow")
+    assert {p: e.record for p, e in after.items()} == {p: e.record for p, e in before.items()}
+
+
+def test_what_cannot_be_read_stays_in_the_escrow(mine):
+    script = "mkdir d1 d2; for f in d1/a d1/b d2/c e; do echo $f >$f; done; sync"
+    run(*mine.prefix, "sh", "-ec", f"cd {mine.mnt}; {script}")
+    path = mine.directory / "escrow"
+    run(*mine.prefix, turnkeyfs(), "escrow", "export", mine.cipher, path)
+    before = entries(path)
+    os.chmod(mine.below("d1"), 0)
+    done = run(*mine.prefix, turnkeyfs(), "escrow", "export", mine.cipher, path, check=False)
+    assert done.returncode == PERMISSION
+    assert entries(path).keys() == before.keys()
+    os.chmod(mine.below("d1"), 0o755)
+
+
+def test_export_while_files_come_and_go_and_are_rotated(filled, work):
+    stop = threading.Event()
+
+    def churn():
+        number = 0
+        while not stop.is_set():
+            directory = filled.mnt / f"churn{number % 7}"
+            os.makedirs(directory, exist_ok=True)
+            write_file(directory / str(number), b"x")
+            if number % 3 == 2:
+                shutil.rmtree(filled.mnt / f"churn{(number - 2) % 7}")
+            number += 1
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(5):
+            run(turnkeyfs(), "rotate", "--wait", filled.mnt)
+            for _ in range(4):
+                export(filled, work / "escrow")
+                reader.Escrow(work / "escrow")
+    finally:
+        stop.set()
+        thread.join()
+    os.sync()
+    assert export(filled, work / "escrow")["retired"] == 0
+    assert {path: e.record for path, e in entries(work / "escrow").items()} == records_below(filled)
+
+
+@pytest.mark.parametrize("where", ["root/e", "root/d0/e", "journal/e"])
+def test_it_is_not_written_into_the_tree(filled, where):
+    done = export(filled, filled.cipher / where, check=False)
+    assert done.returncode == USAGE
+    assert not (filled.cipher / where).exists()
+
+
+def test_it_is_not_written_into_the_mount(filled):
+    assert export(filled, filled.mnt / "e", check=False).returncode == USAGE
+
+
+def test_files_of_others_are_left_alone(filled, work, make_volume):
+    (work / "letter").write_text("Dear Sir or Madam,")
+    done = export(filled, work / "letter", check=False)
+    assert (done.returncode, (work / "letter").read_text()) == (ESCROW, "Dear Sir or Madam,")
+    other = make_volume("other", mount=False)
+    export(other, work / "escrow")
+    before = (work / "escrow").read_bytes()
+    assert export(filled, work / "escrow", check=False).returncode == WRONG_KEY
+    assert (work / "escrow").read_bytes() == before
+
+
+def test_a_killed_export_leaves_the_escrow_of_before(filled, work):
+    export(filled, work / "escrow")
+    before = (work / "escrow").read_bytes()
+    for delay in range(10):
+        words = [turnkeyfs(), "escrow", "export", filled.cipher, work / "escrow"]
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        time.sleep(delay / 1000)
+        child.kill()
+        child.wait()
+        assert reader.Escrow(work / "escrow").entries
+    assert len(before) > 0
+    export(filled, work / "escrow")
+
+
+# --- what it brings back -------------------------------------------------------------------------
+
+COPIES = {
+    "cp -r": "cp -r {old} {new}",
+    "rsync -a": "rsync -a {old}/ {new}",
+    "tar": "mkdir {new} && tar -C {old} -cf - . | tar -C {new} -xf -",
+}
+WHOLE_COPIES = {
+    "cp -a": "cp -a {old} {new}",
+    "rsync -aX": "rsync -aX {old}/ {new}",
+    "tar --xattrs": "mkdir {new} && tar -C {old} --xattrs --xattrs-include='user.*' -cf - . "
+    "| tar -C {new} --xattrs --xattrs-include='user.*' -xf -",
+}
+
+
+def copy_tree(volume, command, target):
+    if command.split()[0] == "rsync" and not shutil.which("rsync"):
+        pytest.skip("no rsync")
+    words = command.format(old=volume.cipher, new=target)
+    subprocess.run(["sh", "-ec", words], check=True)
+
+
+def mount_copy(volume, target):
+    """The same volume from another place."""
+    volume.cipher = target
+    volume.mount()
+
+
+@pytest.mark.parametrize("tool", COPIES)
+def test_a_copy_without_attributes_comes_back(filled, work, tool):
+    before = snapshot(filled.mnt)
+    export(filled, work / "escrow")
+    records = records_below(filled)
+    filled.umount()
+    copy_tree(filled, COPIES[tool], work / "copy")
+    assert records_below(filled, work / "copy") == {}
+    code, totals, _, said = restore(filled, work / "escrow", cipher=work / "copy")
+    assert code == 0, said
+    assert totals["restored"] + totals["from_copy"] == len(records)
+    assert records_below(filled, work / "copy") == records
+    mount_copy(filled, work / "copy")
+    assert snapshot(filled.mnt) == before
+    filled.umount()
+    filled.assert_verifies_clean()
+
+
+@pytest.mark.parametrize("tool", WHOLE_COPIES)
+def test_a_copy_with_attributes_needs_no_escrow(filled, work, tool):
+    before = snapshot(filled.mnt)
+    filled.umount()
+    copy_tree(filled, WHOLE_COPIES[tool], work / "copy")
+    mount_copy(filled, work / "copy")
+    assert snapshot(filled.mnt) == before
+    filled.umount()
+    filled.assert_verifies_clean()
+
+
+def test_files_that_lost_both_records_come_back(filled, work):
+    before = snapshot(filled.mnt)
+    export(filled, work / "escrow")
+    filled.umount()
+    stripped = [path for path in entries(work / "escrow") if path.split("/")[-1].startswith("f")]
+    for path in stripped:
+        strip(filled.cipher / "root" / path)
+    assert filled.verify()[0] == DAMAGED
+    code, totals, kinds, _ = restore(filled, work / "escrow")
+    assert (code, totals["restored"], kinds) == (0, len(stripped), {})
+    filled.assert_verifies_clean()
+    assert restore(filled, work / "escrow")[1]["restored"] == 0
+    filled.mount()
+    assert snapshot(filled.mnt) == before
+
+
+def test_restore_leaves_times_and_good_records_alone(filled, work):
+    export(filled, work / "escrow")
+    filled.umount()
+    # The same DEK under another wrapping: good, and not the escrow's.
+    run(turnkeyfs(), "rotate", "-c", filled.conf, filled.cipher)
+    stripped = filled.below("d0/e0/f0")
+    os.removexattr(stripped, KEY_RECORD)
+    before = records_below(filled)
+    times = {path: (filled.cipher / "root" / path).stat().st_mtime_ns for path in before}
+    code, totals, _, _ = restore(filled, work / "escrow")
+    assert (code, totals["from_copy"], totals["restored"]) == (0, 1, 0)
+    after = records_below(filled)
+    after.pop("d0/e0/f0")
+    assert after == before
+    assert times == {p: (filled.cipher / "root" / p).stat().st_mtime_ns for p in before}
+
+
+def test_it_is_refused_while_mounted(filled, work):
+    export(filled, work / "escrow")
+    code, _, _, said = restore(filled, work / "escrow")
+    assert code == IN_USE and str(filled.mnt) in said
+
+
+def test_records_of_a_retired_version_are_refused_with_advice(filled, work):
+    export(filled, work / "escrow")
+    filled.umount()
+    run(turnkeyfs(), "rotate", "-c", filled.conf, filled.cipher)
+    strip(filled.below("d0/e0/f0"))
+    code, totals, kinds, said = restore(filled, work / "escrow")
+    assert (code, totals["retired"], kinds) == (DAMAGED, 1, {"retired": {"d0/e0/f0"}})
+    assert "KEK version 1" in said and "exported after" in said
+
+
+def test_a_record_of_another_file_is_not_put_back(filled, work):
+    export(filled, work / "escrow")
+    filled.umount()
+    for name in ("d0/e0/f0", "d1/e1/f1"):
+        strip(filled.below(name))
+    os.rename(filled.below("d0/e0/f0"), filled.below("swap"))
+    os.rename(filled.below("d1/e1/f1"), filled.below("d0/e0/f0"))
+    os.rename(filled.below("swap"), filled.below("d1/e1/f1"))
+    code, _, kinds, _ = restore(filled, work / "escrow")
+    assert (code, kinds) == (DAMAGED, {"misfit": {"d0/e0/f0", "d1/e1/f1"}})
+    assert KEY_RECORD not in os.listxattr(filled.below("d0/e0/f0"))
+    code, _, kinds, _ = restore(filled, work / "escrow", "--force")
+    assert (code, kinds["misfit"]) == (DAMAGED, {"d0/e0/f0", "d1/e1/f1"})
+
+
+def test_what_is_not_matched_is_said(filled, work):
+    export(filled, work / "escrow")
+    write_file(filled.mnt / "new", b"not in the escrow")
+    os.unlink(filled.mnt / "d0.x")
+    filled.umount()
+    strip(filled.below("new"))
+    code, totals, kinds, _ = restore(filled, work / "escrow")
+    assert (code, kinds) == (DAMAGED, {"missing": {"new"}, "unmatched": {"d0.x"}})
+    assert totals["missing"] == totals["unmatched"] == 1
+
+
+def test_force_replaces_a_good_record(filled, work):
+    export(filled, work / "escrow")
+    filled.umount()
+    name = filled.below("d0/e0/f0")
+    escrowed = record_attribute(name)
+    filled.mount()
+    run(turnkeyfs(), "rotate", "--wait", filled.mnt)
+    export(filled, work / "later")
+    later = record_attribute(name)
+    filled.umount()
+    assert escrowed != later
+    # Another good record of the same file: the one of the present version, wrapped anew.
+    code, totals, _, _ = restore(filled, work / "later", "--force")
+    assert (code, totals["restored"]) == (0, len(entries(work / "later")))
+    filled.assert_verifies_clean()
+
+
+# --- the volume file -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "bit"])
+def test_the_volume_file_comes_back(filled, work, kind):
+    before = snapshot(filled.mnt)
+    filled.umount()
+    export(filled, work / "escrow")
+    path = filled.cipher / "turnkeyfs.volume"
+    original = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        at = original.index(b"created")
+        path.write_bytes(original[:at] + b"created = 1\n" + original[original.index(b"\n", at) + 1 :])
+        assert filled.command("verify", filled.cipher, check=False).returncode == VOLUME_DAMAGED
+    code, _, _, said = restore(filled, work / "escrow")
+    assert code == 0, said
+    assert path.read_bytes() == original
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    if kind != "missing":
+        assert (filled.cipher / "turnkeyfs.volume.damaged").exists()
+    filled.mount()
+    assert snapshot(filled.mnt) == before
+
+
+def test_a_tree_newer_than_the_volume_file_keeps_its_records(filled, work):
+    filled.umount()
+    export(filled, work / "escrow")
+    run(turnkeyfs(), "rotate", "-c", filled.conf, filled.cipher)
+    before = records_below(filled)
+    (filled.cipher / "turnkeyfs.volume").unlink()
+    code, totals, kinds, said = restore(filled, work / "escrow")
+    assert code == DAMAGED and "older than the tree" in said
+    assert totals["newer"] == len(kinds["newer"]) > 20
+    assert records_below(filled) == before
+
+
+def test_the_escrow_of_another_volume_is_refused(filled, work, make_volume):
+    other = make_volume("other", mount=False)
+    export(other, work / "escrow")
+    filled.umount()
+    before = records_below(filled)
+    assert restore(filled, work / "escrow")[0] == WRONG_KEY
+    assert records_below(filled) == before
+
+
+def test_no_directory_becomes_a_volume(filled, work):
+    export(filled, work / "escrow")
+    (work / "plain").mkdir()
+    assert restore(filled, work / "escrow", cipher=work / "plain")[0] != 0
+    assert os.listdir(work / "plain") in ([], ["turnkeyfs.lock"])
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def test_damage_of_the_escrow_is_found_before_anything_is_done(filled, work):
+    export(filled, work / "escrow")
+    filled.umount()
+    for path in entries(work / "escrow"):
+        os.removexattr(filled.cipher / "root" / path, KEY_RECORD)
+    length = (work / "escrow").stat().st_size
+    damaged = work / "damaged"
+    for at in [*range(0, 200), *range(200, length, 61), length - 1]:
+        shutil.copyfile(work / "escrow", damaged)
+        flip(damaged, at, at % 8)
+        with pytest.raises(reader.EscrowDamaged):
+            reader.Escrow(damaged)
+        if at % 10 == 0 or at > length - 100:
+            assert restore(filled, damaged)[0] in (ESCROW, 18), at
+    for short in (0, 1, 40, length // 2, length - 33, length - 32, length - 1):
+        poke(damaged, 0, peek(work / "escrow", 0, length))
+        os.truncate(damaged, short)
+        assert restore(filled, damaged)[0] == ESCROW, short
+    with open(damaged, "wb") as f:
+        f.write((work / "escrow").read_bytes() + b"\0")
+    assert restore(filled, damaged)[0] == ESCROW
+    assert records_below(filled) == {}
+    assert export(filled, damaged, check=False).returncode == ESCROW
+    assert restore(filled, work / "absent")[0] == ESCROW
