@@ -28,6 +28,7 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         pthread_mutex_init(&fs->openfiles_lock, NULL);
         pthread_cond_init(&fs->openfiles_loaded, NULL);
         pthread_mutex_init(&fs->keeper_lock, NULL);
+        fs->lease_until_ms = INT64_MAX; /* until there is a keeper */
         fs->volume = volume;
         fs->keyring = tk_volume_keyring(volume);
         fs->read_only = options->read_only;

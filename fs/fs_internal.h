@@ -22,8 +22,9 @@ struct tk_fs {
         pthread_mutex_t keeper_lock;
         struct tk_keeper *keeper; /* under keeper_lock: while mounted */
 
-        _Atomic int gate;          /* what requests are refused with; 0: they are served */
-        atomic_bool gate_draining; /* but writeback still passes */
+        _Atomic int64_t lease_until_ms; /* by tk_clock_ms: requests wait for the keeper after it */
+        _Atomic int gate;               /* what requests are refused with; 0: they are served */
+        atomic_bool gate_draining;      /* but writeback still passes */
 
         struct tk_epoch changes;       /* what makes key records, or moves names */
         atomic_bool rotating;          /* a pass over the tree is under way */

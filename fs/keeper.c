@@ -115,13 +115,13 @@ static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk
         int error = tk_lease_errno(state);
         struct tk_fs *fs = keeper->fs;
 
-        if (state != before && (error < 0 || tk_revoke_gate(fs, false) == 0))
+        if (state != before && (error < 0 || fs->gate == 0))
                 say(keeper, state, fault);
-        if (error < 0 && (state != before || tk_revoke_gate(fs, false) == 0))
+        if (error < 0 && (state != before || fs->gate == 0))
                 tk_revoke_close(fs, error, &keeper->kernel);
         else if (error < 0)
                 tk_revoke_again(fs, &keeper->kernel);
-        else if (tk_revoke_gate(fs, false) < 0 && state == TK_LEASE_ACTIVE)
+        else if (fs->gate < 0 && state == TK_LEASE_ACTIVE)
                 reopen(keeper, fault);
 }
 
@@ -145,18 +145,28 @@ static int ask(struct tk_keeper *keeper, struct tk_fault *fault)
         return -EKEYEXPIRED;
 }
 
+/* For the gate. While it is closed, nobody looks. The lock is held. */
+static void publish_lease(struct tk_keeper *keeper)
+{
+        if (tk_lease_errno(keeper->lease.state) == 0)
+                keeper->fs->lease_until_ms = tk_lease_until(&keeper->lease);
+}
+
 static void probe(struct tk_keeper *keeper)
 {
         struct tk_fault fault = {0};
         enum tk_lease_state before;
         enum tk_lease_state state;
+        int64_t asked = tk_clock_ms();
         int r;
 
         r = ask(keeper, &fault);
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 before = keeper->lease.state;
-                state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), tk_clock_ms(), draw());
+                state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), asked, tk_clock_ms(),
+                                      draw());
+                publish_lease(keeper);
                 keeper->probes++;
                 snprintf(keeper->trouble, sizeof(keeper->trouble), "%.511s",
                          r < 0 ? fault.text : "");
@@ -186,7 +196,7 @@ static void poll_root(struct tk_keeper *keeper)
         struct tk_fault fault = {0};
         int r;
 
-        r = tk_revoke_gate(keeper->fs, false);
+        r = keeper->fs->gate;
         if (r == 0 && keeper->options.before_look)
                 keeper->options.before_look(keeper->options.context);
         if (r == 0)
@@ -278,6 +288,7 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         pthread_mutex_init(&keeper->kernel_lock, NULL);
         keeper->polled_ms = -1;
         tk_lease_start(&keeper->lease, &options->lease, tk_clock_ms(), draw());
+        publish_lease(keeper);
         keeper->poll_ms = next_poll(keeper, tk_clock_ms());
         pthread_mutex_init(&keeper->lock, NULL);
         pthread_condattr_init(&attr);
@@ -304,11 +315,29 @@ struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper)
         pthread_cond_signal(&keeper->woken);
         pthread_mutex_unlock(&keeper->lock);
         pthread_join(keeper->thread, NULL);
+        keeper->fs->lease_until_ms = INT64_MAX;
         pthread_cond_destroy(&keeper->woken);
         pthread_mutex_destroy(&keeper->lock);
         pthread_mutex_destroy(&keeper->kernel_lock);
         free(keeper);
         return NULL;
+}
+
+/* The thread would look up within a second, too. */
+static void wake(struct tk_fs *fs)
+{
+        TK_LOCK_SCOPE(&fs->keeper_lock);
+        if (fs->keeper)
+                pthread_cond_signal(&fs->keeper->woken);
+}
+
+void tk_keeper_await(struct tk_fs *fs)
+{
+        static const struct timespec pause = {.tv_nsec = 2000000};
+
+        wake(fs);
+        while (fs->gate == 0 && tk_clock_ms() >= fs->lease_until_ms)
+                nanosleep(&pause, NULL);
 }
 
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status)

@@ -47,5 +47,11 @@ void tk_keeper_halt(struct tk_keeper *keeper);
 /* End the thread; waits for a probe that is under way. */
 struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper);
 
+/*
+ * The lease is over, because the machine slept or the process was stopped: wait until the
+ * KMS was asked again, and @fs is closed or its lease holds. From any request.
+ */
+void tk_keeper_await(struct tk_fs *fs);
+
 /* From any thread. */
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status);

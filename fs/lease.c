@@ -13,7 +13,11 @@
 
 #include <errno.h>
 
-enum { FIRST_RETRY_MS = 500, DOUBLINGS_MAX = 16 };
+enum {
+        FIRST_RETRY_MS = 500,
+        DOUBLINGS_MAX = 16,
+        LONGEST_CALL_MS = 20000, /* of a probe, all its attempts */
+};
 
 /* Between @low and @high thousandths of @ms. */
 static int64_t jitter(int64_t ms, uint32_t random, int64_t low, int64_t high)
@@ -82,18 +86,37 @@ static enum tk_lease_state state_after(const struct tk_lease *lease, enum tk_lea
         }
 }
 
+/*
+ * Since when the key is confirmed. A KMS that takes longer than the window is no reason to
+ * serve nothing at all; an answer that took longer than any call is from before a sleep.
+ */
+static int64_t confirmed_since(const struct tk_lease *lease, int64_t asked_ms, int64_t now_ms)
+{
+        int64_t latest = now_ms - lease->config.window_ms / 4 * 3;
+
+        return now_ms - asked_ms < LONGEST_CALL_MS && asked_ms < latest ? latest : asked_ms;
+}
+
 enum tk_lease_state tk_lease_hear(struct tk_lease *lease, enum tk_lease_answer answer,
-                                  int64_t now_ms, uint32_t random)
+                                  int64_t asked_ms, int64_t now_ms, uint32_t random)
 {
         bool answered = answer != TK_LEASE_UNREACHABLE && answer != TK_LEASE_UNKNOWN_US;
 
         lease->state = state_after(lease, answer, now_ms);
         if (lease->state == TK_LEASE_ACTIVE)
-                lease->confirmed_ms = now_ms;
+                lease->confirmed_ms = confirmed_since(lease, asked_ms, now_ms);
         lease->failures = answered ? 0 : lease->failures + 1;
         lease->next_ms =
                 now_ms + (answered ? regular_pause(lease, random) : retry_pause(lease, random));
+        if (lease->state == TK_LEASE_ACTIVE && tk_lease_until(lease) <= now_ms)
+                lease->next_ms = now_ms + 1;
         return lease->state;
+}
+
+int64_t tk_lease_until(const struct tk_lease *lease)
+{
+        return lease->confirmed_ms +
+               (lease->state == TK_LEASE_ACTIVE ? lease->config.window_ms : lease->config.grace_ms);
 }
 
 enum tk_lease_state tk_lease_wait(struct tk_lease *lease, int64_t now_ms)

@@ -44,7 +44,7 @@ struct tk_lease_config {
 struct tk_lease {
         struct tk_lease_config config;
         enum tk_lease_state state;
-        int64_t confirmed_ms; /* when the KMS last gave the key out */
+        int64_t confirmed_ms; /* when the KMS was asked that last gave the key out */
         unsigned failures;    /* probes without an answer since then */
         int64_t next_ms;      /* when to probe again */
 };
@@ -53,12 +53,22 @@ struct tk_lease {
 void tk_lease_start(struct tk_lease *lease, const struct tk_lease_config *config, int64_t now_ms,
                     uint32_t random);
 
-/* A probe that ended at @now_ms came to @answer. Returns the state; next_ms is set. */
+/*
+ * A probe that began at @asked_ms and ended at @now_ms came to @answer. What the KMS
+ * confirms holds from the beginning: the machine may have slept since it answered.
+ * Returns the state; next_ms is set.
+ */
 enum tk_lease_state tk_lease_hear(struct tk_lease *lease, enum tk_lease_answer answer,
-                                  int64_t now_ms, uint32_t random);
+                                  int64_t asked_ms, int64_t now_ms, uint32_t random);
 
 /* Time has passed without an answer: grace and window may have ended. Returns the state. */
 enum tk_lease_state tk_lease_wait(struct tk_lease *lease, int64_t now_ms);
+
+/*
+ * Until when an open lease lasts, if nothing more is heard: probes are done long before
+ * that, unless the machine slept or the process was stopped.
+ */
+int64_t tk_lease_until(const struct tk_lease *lease);
 
 /* The answer that a provider's return value stands for. */
 enum tk_lease_answer tk_lease_answer_of(int r);

@@ -4,8 +4,10 @@
 
 #include "fs/revoke.h"
 
+#include "base/clock.h"
 #include "fs/dirkey.h"
 #include "fs/fs_internal.h"
+#include "fs/keeper.h"
 #include "fs/openfile.h"
 
 static void sweep(struct tk_fs *fs, const struct tk_revoke_kernel *kernel)
@@ -51,9 +53,13 @@ int tk_revoke_reopen(struct tk_fs *fs, struct tk_fault *fault)
         return 0;
 }
 
-int tk_revoke_gate(const struct tk_fs *fs, bool writeback)
+int tk_revoke_gate(struct tk_fs *fs, bool writeback)
 {
         int error = atomic_load_explicit(&fs->gate, memory_order_acquire);
 
+        if (error == 0 && tk_clock_ms() >= fs->lease_until_ms) {
+                tk_keeper_await(fs);
+                error = fs->gate;
+        }
         return error < 0 && writeback && fs->gate_draining ? 0 : error;
 }

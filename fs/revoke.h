@@ -29,6 +29,8 @@ void tk_revoke_again(struct tk_fs *fs, const struct tk_revoke_kernel *kernel);
 /* Unwrap the keys again and serve. On failure all stays closed. */
 TK_MUST_USE int tk_revoke_reopen(struct tk_fs *fs, struct tk_fault *fault);
 
-/* Whether a request may pass: 0, or the error it gets. @writeback: a write of the kernel's cache.
+/*
+ * Whether a request may pass: 0, or the error it gets. @writeback: a write of the kernel's
+ * cache. Waits for the KMS to be asked if the lease is over.
  */
-TK_MUST_USE int tk_revoke_gate(const struct tk_fs *fs, bool writeback);
+TK_MUST_USE int tk_revoke_gate(struct tk_fs *fs, bool writeback);

@@ -373,6 +373,45 @@ def test_many_dirty_pages_and_many_inodes_go_within_the_window(make_volume):
     os.close(fd)
 
 
+# --- stopped, as a machine that sleeps ------------------------------------------------------------
+
+
+def stop_and_read(volume, while_stopped):
+    """Stop the daemon for longer than its lease; what the first read afterwards comes to."""
+    fd = os.open(volume.mnt / "f", os.O_RDONLY | os.O_DIRECT)
+    outcome = []
+
+    def read():
+        try:
+            outcome.append(os.preadv(fd, [direct_buffer(bytes(4096))], 0))
+        except OSError as e:
+            outcome.append(-e.errno)
+
+    os.kill(volume.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        while_stopped()
+        time.sleep(WINDOW + 0.5)
+        assert not outcome
+    finally:
+        os.kill(volume.pid, signal.SIGCONT)
+    thread.join(20)
+    os.close(fd)
+    return outcome[0]
+
+
+def test_a_lease_that_ended_in_a_sleep_serves_nothing_before_a_probe(revocable):
+    write_file(revocable.mnt / "f", noise(4096))
+    os.sync()
+    assert stop_and_read(revocable, lambda: None) == 4096
+    assert stop_and_read(revocable, revocable.key.disable) == -errno.EKEYREVOKED
+    wait_state(revocable, "revoked")
+    revocable.key.enable()
+    wait_state(revocable, "active")
+    assert stop_and_read(revocable, lambda: None) == 4096
+
+
 # --- unmounting ----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* A real provider over one key in memory: it wraps with AES-GCM. */
 struct tk_fake_kms {
@@ -27,8 +28,9 @@ struct tk_fake_kms {
         atomic_uint unwraps;
         unsigned fail_at; /* this call fails, counted from 1; 0: none */
         int fail_with;
-        atomic_int refuse; /* every unwrap gives this: 0, or a negative errno */
-        bool lie;          /* wraps another key than it was given */
+        atomic_int refuse;    /* every unwrap gives this: 0, or a negative errno */
+        bool lie;             /* wraps another key than it was given */
+        atomic_uint probe_ms; /* how long a probe takes */
 };
 
 static inline int tk_fake_step(struct tk_fake_kms *fake)
@@ -115,9 +117,14 @@ static inline int tk_fake_unwrap(void *impl, const struct tk_kms_wrap *wrap,
 
 static inline int tk_fake_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
 {
+        struct tk_fake_kms *fake = impl;
+        unsigned ms = fake->probe_ms;
+        struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+
         (void)wrap;
         (void)fault;
-        return atomic_load(&((struct tk_fake_kms *)impl)->refuse);
+        nanosleep(&pause, NULL);
+        return fake->refuse;
 }
 
 static inline void tk_fake_free(void *impl)

@@ -4,6 +4,7 @@
 
 #include "support_fs.h"
 
+#include "base/clock.h"
 #include "fs/content.h"
 #include "fs/keeper.h"
 #include <stdatomic.h>
@@ -134,6 +135,34 @@ static void test_keeper__an_unfinished_rotation_is_asked_for(void **state)
         stop();
 }
 
+/*
+ * As after a sleep: the lease is over, and the answer still to come. No request passes
+ * before it, and then it gets what the KMS says now.
+ */
+static void test_await__nothing_passes_before_the_kms_was_asked(void **state)
+{
+        static const int answers[] = {0, -EKEYREVOKED, 0, -ENOKEY, 0};
+
+        start(60000, 0);
+        for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+                int64_t began;
+
+                test.fake.refuse = 0;
+                wait_for_gate(0);
+                test.fake.probe_ms = 600;
+                sleep_ms(300); /* a probe is under way, or will be soon */
+                test.fake.refuse = answers[i];
+                test.fs->lease_until_ms = tk_clock_ms();
+                began = tk_clock_ms();
+                /* Out of reach is no refusal: the grace has not ended. */
+                assert_int_equal(tk_revoke_gate(test.fs, false),
+                                 answers[i] == -ENOKEY ? 0 : answers[i]);
+                assert_true(tk_clock_ms() - began >= 100);
+                test.fake.probe_ms = 0;
+        }
+        stop();
+}
+
 static void test_halt__the_kernel_is_left_alone(void **state)
 {
         start(60000, 0);
@@ -153,6 +182,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_keeper__out_of_reach_until_the_grace_ends,
                                                 enter, tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__an_unfinished_rotation_is_asked_for,
+                                                enter, tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_await__nothing_passes_before_the_kms_was_asked,
                                                 enter, tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_halt__the_kernel_is_left_alone, enter,
                                                 tk_test_dir_leave),

@@ -46,6 +46,11 @@ static void check_step(const struct tk_lease *before, const struct tk_lease *aft
                                          now - before->confirmed_ms < WINDOW_MS ? 0 : -EKEYREVOKED);
                 break;
         }
+        /* Served without another answer: for a window, or while out of reach, for the grace. */
+        if (error == 0)
+                assert_int_equal(tk_lease_until(after),
+                                 after->confirmed_ms +
+                                         (after->state == TK_LEASE_ACTIVE ? WINDOW_MS : GRACE_MS));
         /* The next probe is never far, and never at once. */
         assert_true(after->next_ms > now);
         assert_true(after->next_ms - now <= WINDOW_MS * 3 / 10);
@@ -66,7 +71,7 @@ static void walk(const struct tk_lease *lease, int64_t now, unsigned depth, uint
                         struct tk_lease next = *lease;
                         int64_t then = now + pauses[i];
 
-                        tk_lease_hear(&next, (enum tk_lease_answer)answer, then,
+                        tk_lease_hear(&next, (enum tk_lease_answer)answer, then, then,
                                       (uint32_t)(then * 2654435761U));
                         check_step(lease, &next, (enum tk_lease_answer)answer, then);
                         ++*count;
@@ -97,11 +102,12 @@ static void test_lease_wait__grace_ends_without_a_probe(void **state)
         (void)state;
         tk_lease_start(&lease, &config, 0, 0);
         assert_int_equal(tk_lease_wait(&lease, (int64_t)GRACE_MS * 2), TK_LEASE_ACTIVE);
-        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, 10, 0), TK_LEASE_DEGRADED);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, 10, 10, 0), TK_LEASE_DEGRADED);
         assert_int_equal(tk_lease_wait(&lease, GRACE_MS - 1), TK_LEASE_DEGRADED);
         assert_int_equal(tk_lease_wait(&lease, GRACE_MS), TK_LEASE_OUTAGE);
         assert_int_equal(tk_lease_wait(&lease, 0), TK_LEASE_OUTAGE);
-        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, GRACE_MS + 1, 0), TK_LEASE_ACTIVE);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, GRACE_MS + 1, GRACE_MS + 1, 0),
+                         TK_LEASE_ACTIVE);
 }
 
 /* A fleet that lost its vault comes back spread out, and does not ask more often than before. */
@@ -119,7 +125,8 @@ static void test_lease__retries_are_spread_and_bounded(void **state)
                 tk_lease_start(&lease, &config, 0, random);
                 while (now < 3600000) {
                         now = lease.next_ms;
-                        tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, now, random * 7919 + probes);
+                        tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, now, now,
+                                      random * 7919 + probes);
                         probes++;
                 }
                 assert_true(probes < 3600000 / (WINDOW_MS / 5) + 20);
@@ -127,6 +134,53 @@ static void test_lease__retries_are_spread_and_bounded(void **state)
                 latest = now > latest ? now : latest;
         }
         assert_true(latest - earliest > WINDOW_MS / 10);
+}
+
+/* The clock runs while the machine sleeps; here it sleeps at every point of a probe. */
+static void test_lease__a_sleep_ends_it(void **state)
+{
+        static const int64_t sleeps[] = {
+                0, 500, WINDOW_MS / 2, WINDOW_MS, 10 * WINDOW_MS, 10 * (int64_t)GRACE_MS};
+
+        (void)state;
+        for (size_t before = 0; before < 6; before++) {
+                for (size_t during = 0; during < 6; during++) {
+                        struct tk_lease lease;
+                        int64_t asked = WINDOW_MS / 4 + sleeps[before];
+                        int64_t now = asked + 10 + sleeps[during];
+
+                        tk_lease_start(&lease, &config, 0, 0);
+                        /* Whatever slept before the probe, the old lease ends with its window. */
+                        assert_int_equal(tk_lease_until(&lease), WINDOW_MS);
+                        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, asked, now, 0),
+                                         TK_LEASE_ACTIVE);
+                        /* An answer from before a sleep counts from when it was asked for. */
+                        if (sleeps[during] < WINDOW_MS)
+                                assert_true(tk_lease_until(&lease) > now);
+                        else
+                                assert_true(tk_lease_until(&lease) <= now);
+                        assert_true(tk_lease_until(&lease) <= asked + WINDOW_MS);
+                        if (tk_lease_until(&lease) <= now)
+                                assert_int_equal(lease.next_ms, now + 1);
+                        /* The next one, asked awake, makes it whole. */
+                        tk_lease_hear(&lease, TK_LEASE_USABLE, now, now + 10, 0);
+                        assert_int_equal(tk_lease_until(&lease), now + WINDOW_MS);
+                }
+        }
+}
+
+/* With a window shorter than the KMS takes, something is served all the same. */
+static void test_lease__a_slow_kms_is_no_sleep(void **state)
+{
+        static const struct tk_lease_config tight = {.window_ms = 1000, .grace_ms = GRACE_MS};
+        struct tk_lease lease;
+
+        (void)state;
+        tk_lease_start(&lease, &tight, 0, 0);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, 250, 2250, 0), TK_LEASE_ACTIVE);
+        assert_int_equal(tk_lease_until(&lease), 2500);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, 2500, 100000, 0), TK_LEASE_ACTIVE);
+        assert_int_equal(tk_lease_until(&lease), 3500);
 }
 
 static void test_lease_answer_of__providers(void **state)
@@ -148,6 +202,8 @@ int main(void)
                 TK_TEST(test_lease_hear__all_sequences),
                 TK_TEST(test_lease_wait__grace_ends_without_a_probe),
                 TK_TEST(test_lease__retries_are_spread_and_bounded),
+                TK_TEST(test_lease__a_sleep_ends_it),
+                TK_TEST(test_lease__a_slow_kms_is_no_sleep),
                 TK_TEST(test_lease_answer_of__providers),
         };
 
