@@ -105,6 +105,16 @@ int tk_fdio_read_file(int dirfd, const char *name, size_t max, char **ret_text, 
         return 0;
 }
 
+static int sync_fully(int fd)
+{
+        int rc;
+
+        do {
+                rc = fsync(fd);
+        } while (rc < 0 && errno == EINTR);
+        return rc < 0 ? -errno : 0;
+}
+
 static int write_sibling(int dirfd, const char *name, const void *bytes, size_t len, mode_t mode)
 {
         TK_AUTOCLOSE int fd = -1;
@@ -118,7 +128,7 @@ static int write_sibling(int dirfd, const char *name, const void *bytes, size_t 
         r = tk_fdio_pwrite(fd, bytes, len, 0);
         if (r < 0 || TK_PLANT(TK_PLANT_RENAME_UNSYNCED))
                 return r;
-        return fsync(fd) < 0 ? -errno : 0;
+        return sync_fully(fd);
 }
 
 int tk_fdio_replace(int dirfd, const char *name, const void *bytes, size_t len, mode_t mode)
@@ -136,5 +146,5 @@ int tk_fdio_replace(int dirfd, const char *name, const void *bytes, size_t len, 
                 unlinkat(dirfd, sibling, 0);
                 return r;
         }
-        return fsync(dirfd) < 0 ? -errno : 0;
+        return sync_fully(dirfd);
 }

@@ -65,7 +65,12 @@ int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len)
 
 int tk_backing_sync(int fd, bool data_only)
 {
-        return outcome(data_only ? fdatasync(fd) : fsync(fd));
+        int rc;
+
+        do {
+                rc = data_only ? fdatasync(fd) : fsync(fd);
+        } while (rc < 0 && errno == EINTR);
+        return outcome(rc);
 }
 
 int tk_backing_create(int dirfd, const char *name, mode_t mode)

@@ -5,6 +5,7 @@
 #include "fs/volume_lock.h"
 
 #include "base/fdio.h"
+#include "fs/backing.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -50,9 +51,11 @@ static int write_holder(int fd, const char *doing)
 {
         char text[TEXT_MAX];
         int len = snprintf(text, sizeof(text), "%ld\n%.511s\n", (long)getpid(), doing);
+        int r;
 
-        if (ftruncate(fd, 0) < 0)
-                return -errno;
+        r = tk_backing_truncate(fd, 0);
+        if (r < 0)
+                return r;
         return tk_fdio_pwrite(fd, text, (size_t)len, 0);
 }
 

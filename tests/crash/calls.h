@@ -52,3 +52,4 @@ struct tk_alloc_fault {
         bool failed;
 };
 extern struct tk_alloc_fault tk_alloc_fault;
+extern _Thread_local int tk_alloc_counted; /* inside a call of the library that is under test */

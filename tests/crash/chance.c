@@ -43,10 +43,11 @@ WRAP(ssize_t, getrandom, void *buf, size_t len, unsigned flags)
 
 struct tk_alloc_fault tk_alloc_fault;
 _Thread_local int tk_alloc_paused;
+_Thread_local int tk_alloc_counted;
 
 static bool refused(void)
 {
-        if (tk_alloc_fault.fail_at == 0 || tk_alloc_paused > 0 ||
+        if (tk_alloc_fault.fail_at == 0 || tk_alloc_counted == 0 || tk_alloc_paused > 0 ||
             ++tk_alloc_fault.count != tk_alloc_fault.fail_at)
                 return false;
         tk_alloc_fault.failed = true;

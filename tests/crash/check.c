@@ -492,6 +492,18 @@ static int go_on_in(struct tk_stand *stand, const struct tk_disk *plain, uint32_
 
 /* The whole of it ------------------------------------------------------------------------------ */
 
+int tk_check_live(const struct tk_check *check, struct tk_stand *stand, char why[TK_CHECK_WHY])
+{
+        struct tk_disk plain;
+        int r;
+
+        r = read_tree(stand, &plain, why);
+        if (r == 0)
+                r = check_tree(check, &plain, why);
+        tk_disk_done(&plain);
+        return r;
+}
+
 static int check_mounted(const struct tk_check *check, struct tk_stand *stand,
                          char why[TK_CHECK_WHY])
 {

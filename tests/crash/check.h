@@ -31,3 +31,6 @@ int tk_check_disk(const struct tk_check *check, struct tk_disk *disk, char why[T
  */
 int tk_check_mount(const struct tk_disk *disk, struct tk_recording *ret_recording,
                    char why[TK_CHECK_WHY]);
+
+/* The same of a mount that is up, without removing anything. */
+int tk_check_live(const struct tk_check *check, struct tk_stand *stand, char why[TK_CHECK_WHY]);

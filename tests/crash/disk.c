@@ -232,6 +232,7 @@ uint64_t tk_disk_hash(const struct tk_disk *disk)
 
 static struct tk_dirent *find_entry(const struct tk_node *dir, const char *name)
 {
+        assert(name);
         for (size_t i = 0; dir && i < dir->entry_count; i++)
                 if (strcmp(dir->entries[i].name, name) == 0)
                         return &dir->entries[i];
@@ -315,6 +316,7 @@ static void rename_entry(struct tk_disk *disk, const struct tk_event *event, boo
 
 static void remove_xattr(struct tk_node *node, const char *name)
 {
+        assert(name);
         for (size_t i = 0; i < node->xattr_count; i++) {
                 if (strcmp(node->xattrs[i].name, name) != 0)
                         continue;

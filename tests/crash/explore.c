@@ -17,22 +17,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUBSET_PAGES = 4, SEEN_MAX = 1 << 20 };
+enum { SUBSET_PAGES = 4, SEEN_MAX = 1 << 20, PRINT_MAX = 20 };
+
+static unsigned printed; /* violations of this process; more are only counted */
 
 /* The states that were checked, by a hash of disk and place; cleared when full. */
 static uint64_t *seen;
 static size_t seen_count;
+static uint64_t seen_run; /* the same disk may be wrong after another recording */
 
 static bool is_new(uint64_t key)
 {
-        size_t at = key % SEEN_MAX;
+        size_t at;
 
         if (!seen || seen_count > SEEN_MAX / 2) {
                 free(seen);
                 seen = calloc(SEEN_MAX, sizeof(*seen));
                 seen_count = 0;
         }
-        key |= 1;
+        key = tk_mix(key, seen_run, 16) | 1;
+        at = key % SEEN_MAX;
         while (seen[at] && seen[at] != key)
                 at = (at + 1) % SEEN_MAX;
         if (seen[at])
@@ -79,7 +83,7 @@ static void violation(struct tk_explore *explore, const char *state, const char 
         explore->violations++;
         if (!explore->first[0])
                 snprintf(explore->first, sizeof(explore->first), "%.90s: %.500s", state, why);
-        if (!explore->quiet && explore->violations <= 20)
+        if (!explore->quiet && printed++ < PRINT_MAX)
                 printf("VIOLATION %s --seed %" PRIu64 " --state %s: %s\n", explore->name,
                        explore->seed, state, why);
         fflush(stdout);
@@ -183,6 +187,7 @@ void tk_explore_run(struct tk_explore *explore, const struct tk_check *check,
         struct tk_check mine = *check;
         struct tk_states states;
 
+        seen_run++;
         tk_states_init(&states, recording, start);
         while (tk_states_advance(&states) && !enough(explore)) {
                 unsigned loose = tk_states_loose_pages(&states, SUBSET_PAGES + 1);

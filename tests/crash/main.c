@@ -2,9 +2,12 @@
 
 /* tk_crash: the command line. */
 
+#include "ace.h"
 #include "base/log.h"
 #include "base/plant.h"
 #include "explore.h"
+#include "faults.h"
+#include "plants.h"
 #include "workloads.h"
 #include <errno.h>
 #include <getopt.h>
@@ -29,6 +32,8 @@ static const char usage[] =
         "  --stop-after N  violations of a workload\n"
         "  --state NAME    show and check this state of the one workload that is given\n"
         "  --events        print the recording\n"
+        "  --faults        errors from below and failed allocations, instead of crashes\n"
+        "  --plants        whether each fault of base/plant.h is found\n"
         "  --plant N       with this fault in the library (base/plant.h)\n";
 
 enum tk_plant tk_plant_active;
@@ -41,6 +46,8 @@ struct options {
         unsigned stop_after;
         const char *state;
         bool events;
+        bool faults;
+        bool plants;
 };
 
 /* What a process tells the one that started it. */
@@ -59,27 +66,71 @@ static double now(void)
         return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+static void count(struct report *report, const struct tk_explore *explore)
+{
+        report->states += explore->states;
+        report->distinct += explore->distinct;
+        report->again += explore->again;
+        report->violations += explore->violations;
+}
+
+static struct tk_explore explore_new(const char *name, const struct options *options)
+{
+        return (struct tk_explore){.name = name,
+                                   .seed = options->seed,
+                                   .second = options->second,
+                                   .shares = 1,
+                                   .stop_after = options->stop_after};
+}
+
 /* Its share of the states of one workload. */
 static struct report explore(const struct tk_workload *workload, const struct options *options,
                              uint64_t budget, unsigned share)
 {
-        struct tk_explore explore = {.name = workload->name,
-                                     .seed = options->seed,
-                                     .second = options->second,
-                                     .share = share,
-                                     .shares = options->jobs,
-                                     .stop_after = options->stop_after};
+        struct tk_explore explore = explore_new(workload->name, options);
+        struct report report = {0};
         struct tk_work work;
         struct tk_check check = {.work = &work};
 
         tk_workload_record(workload, options->seed, &work);
+        explore.share = share;
+        explore.shares = options->jobs;
         explore.per_prefix = (unsigned)(budget / work.recording.count) + 1;
         tk_explore_run(&explore, &check, &work.recording, &work.start);
         tk_work_done(&work);
-        return (struct report){explore.states, explore.distinct, explore.again, explore.violations};
+        count(&report, &explore);
+        return report;
 }
 
-/* One workload, by several processes. */
+/* The same of ace: about PER_SEQUENCE states of as many sequences as that makes. */
+static struct report explore_ace(const struct options *options, uint64_t budget, unsigned share)
+{
+        enum { PER_SEQUENCE = 400, PER_PREFIX = 16 };
+        uint64_t wanted = budget / PER_SEQUENCE + 1;
+        unsigned all = tk_ace_count();
+        struct report report = {0};
+
+        for (uint64_t i = share; i < wanted; i += options->jobs) {
+                unsigned index = wanted >= all ? (unsigned)(i % all)
+                                               : (unsigned)(tk_mix(options->seed, i, 21) % all);
+                char name[32];
+                struct tk_explore explore = explore_new(name, options);
+                struct tk_work work;
+                struct tk_check check = {.work = &work};
+
+                snprintf(name, sizeof(name), "ace-%u", index);
+                tk_ace_record(index, options->seed, &work);
+                explore.per_prefix = PER_PREFIX;
+                tk_explore_run(&explore, &check, &work.recording, &work.start);
+                tk_work_done(&work);
+                count(&report, &explore);
+                if (options->stop_after > 0 && report.violations >= options->stop_after)
+                        break;
+        }
+        return report;
+}
+
+/* One workload (NULL: ace), by several processes. */
 static int run(const struct tk_workload *workload, const struct options *options, uint64_t budget,
                struct report *total)
 {
@@ -93,7 +144,8 @@ static int run(const struct tk_workload *workload, const struct options *options
         fflush(NULL);
         for (unsigned share = 0; share < options->jobs; share++) {
                 if (fork() == 0) {
-                        struct report mine = explore(workload, options, budget, share);
+                        struct report mine = workload ? explore(workload, options, budget, share)
+                                                      : explore_ace(options, budget, share);
 
                         _exit(write(pipes[1], &mine, sizeof(mine)) == sizeof(mine) ? 0 : 1);
                 }
@@ -115,8 +167,8 @@ static int run(const struct tk_workload *workload, const struct options *options
         close(pipes[0]);
         printf("%-26s %8" PRIu64 " states, %8" PRIu64 " distinct, %7" PRIu64
                " crashed twice, %5" PRIu64 " violations, %.1f s%s\n",
-               workload->name, sum.states, sum.distinct, sum.again, sum.violations, now() - began,
-               failed ? ", FAILED: a process died" : "");
+               workload ? workload->name : "ace", sum.states, sum.distinct, sum.again,
+               sum.violations, now() - began, failed ? ", FAILED: a process died" : "");
         fflush(stdout);
         total->states += sum.states;
         total->distinct += sum.distinct;
@@ -125,13 +177,21 @@ static int run(const struct tk_workload *workload, const struct options *options
         return 0;
 }
 
-static int show(const struct tk_workload *workload, const struct options *options)
+/* One workload (NULL: sequence @index of ace) for people: its recording, one of its states. */
+static int show(const struct tk_workload *workload, unsigned index, const struct options *options)
 {
         struct tk_work work;
         struct tk_check check = {.work = &work};
+        char text[200];
         int r = 0;
 
-        tk_workload_record(workload, options->seed, &work);
+        if (workload) {
+                tk_workload_record(workload, options->seed, &work);
+        } else {
+                tk_ace_describe(index, text, sizeof(text));
+                printf("%s\n", text);
+                tk_ace_record(index, options->seed, &work);
+        }
         for (size_t i = 0; options->events && i < work.recording.count; i++)
                 tk_event_print(i, &work.recording.events[i]);
         if (options->state)
@@ -141,19 +201,64 @@ static int show(const struct tk_workload *workload, const struct options *option
         return r < 0;
 }
 
-static bool wanted(const char *name, char *const *names)
+static const struct tk_workload *find_workload(const char *name)
 {
-        if (!*names)
-                return true;
-        for (; *names; names++)
-                if (strcmp(*names, name) == 0)
-                        return true;
-        return false;
+        for (size_t i = 0; i < tk_workload_count; i++)
+                if (strcmp(tk_workloads[i].name, name) == 0)
+                        return &tk_workloads[i];
+        if (strncmp(name, "ace", 3) == 0)
+                return NULL;
+        fprintf(stderr, "tk_crash: there is no workload '%s'\n", name);
+        exit(2);
+}
+
+static int run_faults(const struct options *options)
+{
+        double began = now();
+        int failed = 0;
+
+        fflush(NULL);
+        for (unsigned share = 0; share < options->jobs; share++) {
+                struct tk_faults faults = {
+                        .seed = options->seed, .share = share, .shares = options->jobs};
+
+                if (fork() != 0)
+                        continue;
+                tk_faults_run(&faults);
+                printf("faults: %" PRIu64 " runs, %" PRIu64 " errors returned, %" PRIu64
+                       " violations\n",
+                       faults.runs, faults.failed, faults.violations);
+                fflush(stdout);
+                _exit(faults.violations > 0);
+        }
+        for (unsigned share = 0; share < options->jobs; share++) {
+                int status = 0;
+
+                wait(&status);
+                failed += status != 0;
+                if (!WIFEXITED(status))
+                        printf("FAILED: a process died\n");
+        }
+        printf("seed %" PRIu64 ": faults, %.1f s\n", options->seed, now() - began);
+        return failed > 0;
 }
 
 static void parse(int argc, char **argv, struct options *options)
 {
-        enum { LIST = 1, STATES, SEED, JOBS, SECOND, STOP, STATE, EVENTS, PLANT, HELP };
+        enum {
+                LIST = 1,
+                STATES,
+                SEED,
+                JOBS,
+                SECOND,
+                STOP,
+                STATE,
+                EVENTS,
+                FAULTS,
+                PLANTS,
+                PLANT,
+                HELP
+        };
         static const struct option known[] = {
                 {"list", no_argument, NULL, LIST},
                 {"states", required_argument, NULL, STATES},
@@ -163,6 +268,8 @@ static void parse(int argc, char **argv, struct options *options)
                 {"stop-after", required_argument, NULL, STOP},
                 {"state", required_argument, NULL, STATE},
                 {"events", no_argument, NULL, EVENTS},
+                {"faults", no_argument, NULL, FAULTS},
+                {"plants", no_argument, NULL, PLANTS},
                 {"plant", required_argument, NULL, PLANT},
                 {"help", no_argument, NULL, HELP},
                 {NULL, 0, NULL, 0},
@@ -184,11 +291,16 @@ static void parse(int argc, char **argv, struct options *options)
                         options->state = optarg;
                 else if (option == EVENTS)
                         options->events = true;
+                else if (option == FAULTS)
+                        options->faults = true;
+                else if (option == PLANTS)
+                        options->plants = true;
                 else if (option == PLANT)
                         tk_plant_active = (enum tk_plant)strtoul(optarg, NULL, 10);
                 else if (option == LIST) {
                         for (size_t i = 0; i < tk_workload_count; i++)
                                 printf("%s\n", tk_workloads[i].name);
+                        printf("ace (%u sequences: ace-N)\n", tk_ace_count());
                         exit(0);
                 } else {
                         fputs(usage, option == HELP ? stdout : stderr);
@@ -202,22 +314,28 @@ int main(int argc, char **argv)
         struct options options = {.states = 20000, .seed = 1, .jobs = 1, .second = 16};
         struct report total = {0};
         double began = now();
-        size_t count = 0;
+        char *const *names;
+        size_t shares;
 
         parse(argc, argv, &options);
+        names = argv + optind;
         tk_log_set_level(options.state ? TK_LOG_DEBUG : TK_LOG_NONE);
-        for (size_t i = 0; i < tk_workload_count; i++)
-                count += wanted(tk_workloads[i].name, argv + optind);
-        if (count == 0) {
-                fprintf(stderr, "tk_crash: no such workload\n");
-                return 2;
-        }
-        for (size_t i = 0; i < tk_workload_count; i++) {
-                if (!wanted(tk_workloads[i].name, argv + optind))
-                        continue;
-                if (options.state || options.events)
-                        return show(&tk_workloads[i], &options);
-                run(&tk_workloads[i], &options, options.states / count, &total);
+        if (options.plants)
+                return tk_plants_run(options.seed, options.states) > 0;
+        if (options.faults)
+                return run_faults(&options);
+        if (*names && (options.state || options.events))
+                return show(find_workload(*names),
+                            (unsigned)strtoul(*names + strcspn(*names, "-") + 1, NULL, 10),
+                            &options);
+        /* Ace counts for four. */
+        shares = *names ? (size_t)(argc - optind) : tk_workload_count + 4;
+        for (; *names; names++)
+                run(find_workload(*names), &options, options.states / shares, &total);
+        if (optind == argc) {
+                for (size_t i = 0; i < tk_workload_count; i++)
+                        run(&tk_workloads[i], &options, options.states / shares, &total);
+                run(NULL, &options, options.states * 4 / shares, &total);
         }
         printf("seed %" PRIu64 ": %" PRIu64 " states, %" PRIu64 " distinct, %" PRIu64
                " crashed twice, %" PRIu64 " violations, %.1f s\n",

@@ -16,6 +16,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A call of the library: allocations in it may be made to fail. */
+#define CALL(expression)                                                                           \
+        __extension__({                                                                            \
+                int r_;                                                                            \
+                                                                                                   \
+                tk_alloc_counted++;                                                                \
+                r_ = (expression);                                                                 \
+                tk_alloc_counted--;                                                                \
+                r_;                                                                                \
+        })
+
 static const struct tk_caller nobody_special = {.umask = 022};
 
 /* A workload is a fixed script: what fails in it is a bug. */
@@ -58,6 +69,21 @@ static void did(struct tk_work *work, size_t begin, const struct tk_event *event
         add_version(work, begin, event);
 }
 
+/* It came back with @r: it did @event, or did not, or may have. */
+static void ended(struct tk_work *work, size_t begin, const struct tk_event *event, int r)
+{
+        struct tk_disk before;
+
+        if (r >= 0) {
+                did(work, begin, event);
+        } else if (work->faulty) {
+                tk_disk_clone(&work->plain, &before);
+                did(work, begin, event);
+                tk_disk_done(&work->plain);
+                work->plain = before;
+        }
+}
+
 static void acknowledge(struct tk_work *work, uint32_t node, size_t content, size_t names)
 {
         if (work->ack_count % 64 == 0)
@@ -97,7 +123,7 @@ int tk_work_lookup(struct tk_stand *stand, const char *path, struct tk_inode **r
 
         snprintf(text, sizeof(text), "%s", path);
         for (char *name = strtok_r(text, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
-                r = tk_op_lookup(stand->fs, at, name, &entry);
+                r = CALL(tk_op_lookup(stand->fs, at, name, &entry));
                 tk_work_forget(stand, at);
                 if (r < 0)
                         return r;
@@ -184,13 +210,13 @@ int tk_work_create(struct tk_work *work, const char *path)
         r = find_spot(work, path, &spot);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_create(work->stand.fs, spot.dir, spot.name, 0644, O_RDWR, &nobody_special, &entry,
-                         &file);
+        r = CALL(tk_op_create(work->stand.fs, spot.dir, spot.name, 0644, O_RDWR, &nobody_special,
+                              &entry, &file));
         tk_work_forget(&work->stand, spot.dir);
+        event = make_event(work, &spot, S_IFREG | 0644);
+        ended(work, begin, &event, r);
         if (r < 0)
                 return judge(work, "create", r);
-        event = make_event(work, &spot, S_IFREG | 0644);
-        did(work, begin, &event);
         return take_handle(work, file, entry.inode, event.node);
 }
 
@@ -203,7 +229,7 @@ int tk_work_open(struct tk_work *work, const char *path)
         r = tk_work_lookup(&work->stand, path, &inode);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_open(work->stand.fs, inode, O_RDWR, &file);
+        r = CALL(tk_op_open(work->stand.fs, inode, O_RDWR, &file));
         if (r < 0) {
                 tk_work_forget(&work->stand, inode);
                 return judge(work, "open", r);
@@ -244,9 +270,8 @@ int tk_work_write(struct tk_work *work, int handle, uint64_t off, size_t len, un
         event.data = malloc(len);
         fill(event.data, off, len, tag);
         memcpy(data, event.data, len);
-        r = tk_content_write(work->stand.fs, work->open[handle].file, off, data, len);
-        if (r == 0)
-                did(work, begin, &event);
+        r = CALL(tk_content_write(work->stand.fs, work->open[handle].file, off, data, len));
+        ended(work, begin, &event, r);
         free(event.data);
         free(data);
         return judge(work, "write", r);
@@ -259,9 +284,8 @@ int tk_work_truncate(struct tk_work *work, int handle, uint64_t size)
         size_t begin = position(work);
         int r;
 
-        r = tk_content_truncate(work->stand.fs, work->open[handle].file, size);
-        if (r == 0)
-                did(work, begin, &event);
+        r = CALL(tk_content_truncate(work->stand.fs, work->open[handle].file, size));
+        ended(work, begin, &event, r);
         return judge(work, "truncate", r);
 }
 
@@ -275,9 +299,8 @@ int tk_work_fallocate(struct tk_work *work, int handle, int mode, uint64_t off, 
         size_t begin = position(work);
         int r;
 
-        r = tk_content_fallocate(work->stand.fs, work->open[handle].file, mode, off, len);
-        if (r == 0)
-                did(work, begin, &event);
+        r = CALL(tk_content_fallocate(work->stand.fs, work->open[handle].file, mode, off, len));
+        ended(work, begin, &event, r);
         return judge(work, "fallocate", r);
 }
 
@@ -287,7 +310,7 @@ static int sync_handle(struct tk_work *work, int handle, bool data_only)
         uint32_t node = work->open[handle].node;
         int r;
 
-        r = tk_op_fsync(work->open[handle].file, data_only);
+        r = CALL(tk_op_fsync(work->open[handle].file, data_only));
         if (r == 0)
                 acknowledge(work, node, versions - 1, names_version(work, node, versions));
         return judge(work, "fsync", r);
@@ -316,14 +339,13 @@ int tk_work_mkdir(struct tk_work *work, const char *path)
         r = find_spot(work, path, &spot);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_mkdir(work->stand.fs, spot.dir, spot.name, 0755, &nobody_special, &entry);
+        r = CALL(tk_op_mkdir(work->stand.fs, spot.dir, spot.name, 0755, &nobody_special, &entry));
         tk_work_forget(&work->stand, spot.dir);
-        if (r < 0)
-                return judge(work, "mkdir", r);
-        tk_work_forget(&work->stand, entry.inode);
+        if (r == 0)
+                tk_work_forget(&work->stand, entry.inode);
         event = make_event(work, &spot, S_IFDIR | 0755);
-        did(work, begin, &event);
-        return 0;
+        ended(work, begin, &event, r);
+        return judge(work, "mkdir", r);
 }
 
 int tk_work_symlink(struct tk_work *work, const char *target, const char *path)
@@ -337,16 +359,16 @@ int tk_work_symlink(struct tk_work *work, const char *target, const char *path)
         r = find_spot(work, path, &spot);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_symlink(work->stand.fs, target, spot.dir, spot.name, &nobody_special, &entry);
+        r = CALL(tk_op_symlink(work->stand.fs, target, spot.dir, spot.name, &nobody_special,
+                               &entry));
         tk_work_forget(&work->stand, spot.dir);
-        if (r < 0)
-                return judge(work, "symlink", r);
-        tk_work_forget(&work->stand, entry.inode);
+        if (r == 0)
+                tk_work_forget(&work->stand, entry.inode);
         event = make_event(work, &spot, S_IFLNK | 0777);
         event.data = (uint8_t *)(uintptr_t)target;
         event.data_len = strlen(target);
-        did(work, begin, &event);
-        return 0;
+        ended(work, begin, &event, r);
+        return judge(work, "symlink", r);
 }
 
 int tk_work_link(struct tk_work *work, const char *from, const char *to)
@@ -355,7 +377,7 @@ int tk_work_link(struct tk_work *work, const char *from, const char *to)
         size_t begin = position(work);
         struct tk_inode *inode;
         struct tk_entry entry;
-        struct spot spot;
+        struct spot spot = {0};
         int r;
 
         r = tk_work_lookup(&work->stand, from, &inode);
@@ -363,17 +385,17 @@ int tk_work_link(struct tk_work *work, const char *from, const char *to)
                 return judge(work, from, r);
         r = find_spot(work, to, &spot);
         if (r == 0) {
-                r = tk_op_link(work->stand.fs, inode, spot.dir, spot.name, &entry);
+                r = CALL(tk_op_link(work->stand.fs, inode, spot.dir, spot.name, &entry));
                 tk_work_forget(&work->stand, spot.dir);
         }
         tk_work_forget(&work->stand, inode);
-        if (r < 0)
-                return judge(work, "link", r);
-        tk_work_forget(&work->stand, entry.inode);
+        if (r == 0)
+                tk_work_forget(&work->stand, entry.inode);
         event.parent = spot.plain_dir;
         event.name = (char *)(uintptr_t)spot.name;
-        did(work, begin, &event);
-        return 0;
+        if (r == 0 || (spot.dir && !spot.plain))
+                ended(work, begin, &event, r);
+        return judge(work, "link", r);
 }
 
 static int remove_name(struct tk_work *work, const char *path, bool directory)
@@ -386,15 +408,14 @@ static int remove_name(struct tk_work *work, const char *path, bool directory)
         r = find_spot(work, path, &spot);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_unlink(work->stand.fs, spot.dir, spot.name, directory);
+        r = CALL(tk_op_unlink(work->stand.fs, spot.dir, spot.name, directory));
         tk_work_forget(&work->stand, spot.dir);
-        if (r < 0)
-                return judge(work, "unlink", r);
         event.node = spot.plain;
         event.parent = spot.plain_dir;
         event.name = (char *)(uintptr_t)spot.name;
-        did(work, begin, &event);
-        return 0;
+        if (spot.plain)
+                ended(work, begin, &event, r);
+        return judge(work, "unlink", r);
 }
 
 int tk_work_unlink(struct tk_work *work, const char *path)
@@ -412,7 +433,7 @@ int tk_work_rename(struct tk_work *work, const char *from, const char *to, unsig
         struct tk_event event = {.type = TK_EVENT_RENAME, .mode = flags};
         size_t begin = position(work);
         struct spot source;
-        struct spot target;
+        struct spot target = {0};
         int r;
 
         r = find_spot(work, from, &source);
@@ -420,23 +441,21 @@ int tk_work_rename(struct tk_work *work, const char *from, const char *to, unsig
                 return judge(work, from, r);
         r = find_spot(work, to, &target);
         if (r == 0) {
-                r = tk_op_rename(work->stand.fs, source.dir, source.name, target.dir, target.name,
-                                 flags);
+                r = CALL(tk_op_rename(work->stand.fs, source.dir, source.name, target.dir,
+                                      target.name, flags));
                 tk_work_forget(&work->stand, target.dir);
         }
         tk_work_forget(&work->stand, source.dir);
-        if (r < 0)
+        if (source.plain == target.plain || !source.plain || !target.dir)
                 return judge(work, "rename", r);
-        if (source.plain == target.plain)
-                return 0;
         event.node = source.plain;
         event.parent = source.plain_dir;
         event.name = (char *)(uintptr_t)source.name;
         event.parent2 = target.plain_dir;
         event.name2 = (char *)(uintptr_t)target.name;
         event.victim = target.plain;
-        did(work, begin, &event);
-        return 0;
+        ended(work, begin, &event, r);
+        return judge(work, "rename", r);
 }
 
 int tk_work_setxattr(struct tk_work *work, const char *path, const char *name, const char *value)
@@ -453,10 +472,9 @@ int tk_work_setxattr(struct tk_work *work, const char *path, const char *name, c
         r = tk_work_lookup(&work->stand, path, &inode);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_setxattr(work->stand.fs, inode, name, value, strlen(value), 0);
+        r = CALL(tk_op_setxattr(work->stand.fs, inode, name, value, strlen(value), 0));
         tk_work_forget(&work->stand, inode);
-        if (r == 0)
-                did(work, begin, &event);
+        ended(work, begin, &event, r);
         return judge(work, "setxattr", r);
 }
 
@@ -473,10 +491,9 @@ int tk_work_chmod(struct tk_work *work, const char *path, mode_t mode)
         r = tk_work_lookup(&work->stand, path, &inode);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_setattr(work->stand.fs, inode, &set, &st);
+        r = CALL(tk_op_setattr(work->stand.fs, inode, &set, &st));
         tk_work_forget(&work->stand, inode);
-        if (r == 0)
-                did(work, begin, &event);
+        ended(work, begin, &event, r);
         return judge(work, "chmod", r);
 }
 
@@ -491,9 +508,9 @@ int tk_work_fsyncdir(struct tk_work *work, const char *path)
         r = tk_work_lookup(&work->stand, path, &inode);
         if (r < 0)
                 return judge(work, path, r);
-        r = tk_op_opendir(work->stand.fs, inode, &dir);
+        r = CALL(tk_op_opendir(work->stand.fs, inode, &dir));
         if (r == 0) {
-                r = tk_op_fsyncdir(dir, false);
+                r = CALL(tk_op_fsyncdir(dir, false));
                 tk_op_releasedir(dir);
         }
         tk_work_forget(&work->stand, inode);
@@ -514,21 +531,6 @@ static void mount(struct tk_work *work)
         }
 }
 
-void tk_work_remount(struct tk_work *work)
-{
-        char why[TK_STAND_WHY];
-
-        for (int i = 0; i < TK_WORK_FILES; i++)
-                if (work->open[i].file)
-                        tk_work_close(work, i);
-        if (tk_stand_down(&work->stand, why) < 0) {
-                fprintf(stderr, "tk_crash: %s: %s\n", work->name, why);
-                exit(2);
-        }
-        acknowledge(work, 0, work->version_count - 1, work->version_count - 1);
-        mount(work);
-}
-
 void tk_work_rotate(struct tk_work *work)
 {
         struct tk_rotate_options options = {.kms = work->stand.kms, .even_if_current = true};
@@ -538,9 +540,18 @@ void tk_work_rotate(struct tk_work *work)
         judge(work, "rotate", tk_rotate_run(work->stand.fs, &options, &progress, &fault));
 }
 
-void tk_work_begin(struct tk_work *work, const char *name)
+static void begin(struct tk_work *work)
 {
         struct tk_event nothing = {.type = TK_EVENT_MARK};
+
+        tk_disk_clone(&tk_calls.disk, &work->start);
+        tk_calls.recording = &work->recording;
+        did(work, 0, &nothing);
+        mount(work);
+}
+
+void tk_work_begin(struct tk_work *work, const char *name)
+{
         char why[TK_STAND_WHY];
         struct tk_disk disk;
 
@@ -554,10 +565,51 @@ void tk_work_begin(struct tk_work *work, const char *name)
                 fprintf(stderr, "tk_crash: %s: %s\n", name, why);
                 exit(2);
         }
-        tk_disk_clone(&tk_calls.disk, &work->start);
-        tk_calls.recording = &work->recording;
-        did(work, 0, &nothing);
+        begin(work);
+}
+
+void tk_work_begin_on(struct tk_work *work, const char *name, struct tk_disk *disk,
+                      struct tk_disk *plain)
+{
+        memset(work, 0, sizeof(*work));
+        work->name = name;
+        work->plain = *plain;
+        work->next_node = (uint32_t)plain->count;
+        memset(plain, 0, sizeof(*plain));
+        tk_calls_start(disk);
+        begin(work);
+}
+
+static void close_files(struct tk_work *work)
+{
+        for (int i = 0; i < TK_WORK_FILES; i++)
+                if (work->open[i].file)
+                        tk_work_close(work, i);
+}
+
+static void unmount(struct tk_work *work)
+{
+        char why[TK_STAND_WHY];
+
+        close_files(work);
+        if (tk_stand_down(&work->stand, why) < 0) {
+                fprintf(stderr, "tk_crash: %s: %s\n", work->name, why);
+                exit(2);
+        }
+}
+
+void tk_work_remount(struct tk_work *work)
+{
+        unmount(work);
+        acknowledge(work, 0, work->version_count - 1, work->version_count - 1);
         mount(work);
+}
+
+void tk_work_settle(struct tk_work *work, struct tk_disk *ret_disk)
+{
+        unmount(work);
+        if (tk_calls_stop(ret_disk) > 0)
+                fprintf(stderr, "tk_crash: %s: descriptors were left open\n", work->name);
 }
 
 void tk_work_end(struct tk_work *work)
@@ -565,9 +617,7 @@ void tk_work_end(struct tk_work *work)
         struct tk_disk disk;
 
         tk_calls.recording = NULL;
-        for (int i = 0; i < TK_WORK_FILES; i++)
-                if (work->open[i].file)
-                        tk_work_close(work, i);
+        close_files(work);
         tk_stand_drop(&work->stand);
         if (tk_calls_stop(&disk) > 0)
                 fprintf(stderr, "tk_crash: %s: descriptors were left open\n", work->name);

@@ -45,6 +45,7 @@ struct tk_work {
         size_t ack_count;
         uint32_t next_node;
         bool forgive;
+        bool faulty; /* an operation that fails may have been carried out, in part or whole */
         struct {
                 struct tk_openfile *file; /* NULL: free */
                 struct tk_inode *inode;
@@ -54,6 +55,13 @@ struct tk_work {
 
 /* A new volume is mounted, and the recording begins. */
 void tk_work_begin(struct tk_work *work, const char *name);
+
+/* The same on a volume that there is, whose tree is @plain; both are taken over. */
+void tk_work_begin_on(struct tk_work *work, const char *name, struct tk_disk *disk,
+                      struct tk_disk *plain);
+
+/* The recording ends with an unmount and a sync; the disk is the caller's. */
+void tk_work_settle(struct tk_work *work, struct tk_disk *ret_disk);
 
 /* The recording ends; the filesystem is dropped as by a crash. */
 void tk_work_end(struct tk_work *work);

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Planted faults, one by one. Each runs in a process of its own, since it may take it down. */
+
+#include "plants.h"
+
+#include "base/plant.h"
+#include "explore.h"
+#include "workloads.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *const names[TK_PLANT_COUNT] = {
+        [TK_PLANT_NONE] = "nothing planted",
+        [TK_PLANT_JOURNAL_UNFLUSHED] = "the journal's flush left out",
+        [TK_PLANT_EARLY_IN_PLACE] = "in place before the flush",
+        [TK_PLANT_EARLY_SEAL] = "seal ahead of durability",
+        [TK_PLANT_TRUNCATE_UNJOURNALED] = "truncate not journaled",
+        [TK_PLANT_JOURNAL_REUSED] = "journal reused too early",
+        [TK_PLANT_FRESH_IN_FSYNC] = "taken for fresh while an fsync runs",
+        [TK_PLANT_LATE_RECORD] = "key record after content",
+        [TK_PLANT_RENAME_UNSYNCED] = "rename before sync",
+};
+
+/* Whether one of the workloads violates; says which. */
+static bool is_found(uint64_t seed, uint64_t states, const char *name)
+{
+        uint64_t tried = 0;
+
+        for (size_t i = 0; i < tk_workload_count; i++) {
+                struct tk_explore explore = {.name = tk_workloads[i].name,
+                                             .seed = seed,
+                                             .second = 8,
+                                             .shares = 1,
+                                             .stop_after = 1,
+                                             .quiet = true};
+                struct tk_work work;
+                struct tk_check check = {.work = &work};
+
+                tk_workload_record(&tk_workloads[i], seed, &work);
+                explore.per_prefix = (unsigned)(states / work.recording.count) + 1;
+                tk_explore_run(&explore, &check, &work.recording, &work.start);
+                tk_work_done(&work);
+                tried += explore.states;
+                if (explore.violations > 0) {
+                        printf("%-36s found by '%s', state %" PRIu64 " in all: %.120s\n", name,
+                               explore.name, tried, explore.first);
+                        return true;
+                }
+        }
+        printf("%-36s not found in %" PRIu64 " states\n", name, tried);
+        return false;
+}
+
+int tk_plants_run(uint64_t seed, uint64_t states)
+{
+        int bad = 0;
+
+        for (int plant = TK_PLANT_NONE; plant < TK_PLANT_COUNT; plant++) {
+                bool want = plant != TK_PLANT_NONE;
+                int status = 0;
+                pid_t pid;
+
+                fflush(NULL);
+                pid = fork();
+                if (pid == 0) {
+                        bool found;
+
+                        tk_plant_active = (enum tk_plant)plant;
+                        found = is_found(seed, states, names[plant]);
+                        fflush(stdout);
+                        _exit(found ? 1 : 0);
+                }
+                if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status)) {
+                        printf("%-36s FAILED: the process died\n", names[plant]);
+                        bad++;
+                } else if ((WEXITSTATUS(status) == 1) != want) {
+                        printf("FAILED: %s\n", names[plant]);
+                        bad++;
+                }
+        }
+        return bad;
+}
