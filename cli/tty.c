@@ -126,9 +126,14 @@ int tk_tty_confirm(const char *question)
 
         if (tty < 0)
                 return -errno;
+        /* Only what is typed after the question answers it. */
+        (void)tcflush(tty, TCIFLUSH);
         write_text(tty, question);
         n = read(tty, answer, sizeof(answer) - 1);
         if (n < 0)
                 return -errno;
+        /* The rest of an overlong answer must not reach the shell. */
+        if (n > 0 && answer[n - 1] != '\n')
+                (void)tcflush(tty, TCIFLUSH);
         return strcmp(answer, "yes\n") == 0;
 }

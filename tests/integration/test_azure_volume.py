@@ -332,6 +332,25 @@ def test_doctor_tells_tls_from_dns(emulator, make_azure):
     assert doctor(volume, code=11)["DNS"][0] == "FAIL"
 
 
+@pytest.mark.parametrize(
+    "shift, level, says",
+    [
+        (30, "ok", "agrees"),
+        (600, "warn", "behind the vault's"),
+        (-600, "warn", "ahead of the vault's"),
+    ],
+)
+def test_doctor_compares_the_clocks(emulator, make_azure, shift, level, says):
+    """By the Date header of the vault's answer."""
+    volume = make_azure(owned_vault(emulator), mount=False, init=False)
+    emulator.control("clock", shift=shift, scopes=["date"])
+    found_level, text = doctor(volume)["clock"]
+    assert (found_level, says in text) == (level, True), text
+    if level == "warn":
+        seconds = int(text.split(" seconds")[0].rsplit(" ", 1)[1])
+        assert abs(seconds - abs(shift)) <= 5 and "NTP" in text
+
+
 def test_doctor_asks_for_no_secret(emulator, make_azure):
     prompt = {"client_secret": "prompt"}
     volume = make_azure(owned_vault(emulator), mount=False, init=False, azure=prompt)

@@ -163,11 +163,13 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(keystore_conf, verb)
     assert states(keystore_conf) == [("1", True, True)]
 
 
-def answer_on_a_terminal(answer, *words):
+def answer_on_a_terminal(answer, *words, typed_before=""):
     """(exit code, what the terminal showed)"""
     pid, master = pty.fork()
     if pid == 0:
+        os.read(0, 1)  # until all that is typed ahead is there
         os.execv(azure_volume.mountpoint.turnkeyfs(), ["turnkeyfs", *(str(w) for w in words)])
+    os.write(master, f"\n{typed_before}".encode())
     shown = b""
     answered = False
     while select.select([master], [], [], 20)[0]:
@@ -192,6 +194,36 @@ def test_on_a_terminal_it_asks(keystore_conf, tmp_path, answer, done):
     assert f"Disable version 1 of the keystore {tmp_path / 'keystore'}?" in shown
     assert code == (0 if done else 2)
     assert states(keystore_conf) == [("1", not done, not done)]
+
+
+@pytest.mark.parametrize("verb", [["delete"], ["disable", "1"]])
+def test_what_was_typed_before_the_question_is_no_answer(keystore_conf, verb):
+    words = ["key", verb[0], "-c", keystore_conf, *verb[1:]]
+    code, shown = answer_on_a_terminal("no", *words, typed_before="yes\n" * 3)
+    assert code == 2 and "nothing was done" in shown, shown
+    assert states(keystore_conf) == [("1", True, True)]
+    code, shown = answer_on_a_terminal("yes", *words, typed_before="no\n")
+    assert code == 0, shown
+
+
+def test_an_overlong_answer_is_none_and_is_not_left_behind(keystore_conf):
+    """What follows on the same terminal, a shell, must not take the rest for a command."""
+    program = azure_volume.mountpoint.turnkeyfs()
+    script = '"$@"; echo "ended with $?"; IFS= read -r -t 1 rest; echo "left: <$rest>"'
+    words = ["bash", "-c", script, "bash", program, "key", "delete", "-c", keystore_conf]
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execvp("bash", [str(word) for word in words])
+    shown = b""
+    while b"[yes/no]" not in shown:
+        shown += os.read(master, 4096)
+    os.write(master, b"yes, and much more than was asked for\n")
+    while b"left: <" not in shown.partition(b"ended with")[2]:
+        shown += os.read(master, 4096)
+    os.waitpid(pid, 0)
+    os.close(master)
+    assert b"ended with 2" in shown and b"left: <>" in shown, shown
+    assert states(keystore_conf) == [("1", True, True)]
 
 
 @pytest.mark.parametrize(
