@@ -257,6 +257,61 @@ def test_a_fault_waits_for_what_it_is_meant_for(emulator, kek):
     assert kek.post("/keys/kek/unwrapkey", kek.wrapped).status == 200
 
 
+def test_a_fault_for_one_ciphertext(emulator, kek):
+    other = WRAP | {"value": kek.ok("POST", "/keys/kek/wrapkey", WRAP)["value"]}
+    emulator.control("fail", status=400, count=None, value=other["value"])
+    assert kek.post("/keys/kek/unwrapkey", other).status == 400
+    assert kek.post("/keys/kek/unwrapkey", kek.wrapped).status == 200
+
+
+def test_some_faults_are_cleared(emulator, kek):
+    other = emulator.vault()
+    for vault in (kek, other):
+        emulator.control("fail", status=500, count=None, vault=vault.name)
+    emulator.control("clear_faults", vault=kek.name)
+    assert kek.get("/keys").status == 200
+    assert other.get("/keys").status == 500
+    with pytest.raises(AssertionError):
+        emulator.control("clear_faults", nonsense=1)
+
+
+@pytest.mark.parametrize(
+    "reason, says",
+    (
+        ("missing", "AKV10000"),
+        ("signature", "S2S12005"),
+        ("expired", "TokenExpired"),
+        ("not_yet_valid", "not yet valid"),
+        ("tenant", "AKV10032"),
+        ("audience", "AKV10022"),
+    ),
+)
+def test_a_good_token_that_is_refused(emulator, vault, reason, says):
+    emulator.control("fault", kind="token", reason=reason)
+    answer = vault.get("/keys")
+    assert answer.status == 401 and answer.error[0] == "Unauthorized"
+    assert says in answer.json["error"]["message"]
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer authorization=")
+    assert vault.get("/keys").status == 200
+
+
+def test_applications_are_refused_one_by_one(emulator):
+    made = [emulator.control("application") for _ in range(2)]
+
+    def asks(application):
+        return emulator.token_request(
+            client_id=application["appid"], client_secret=application["secret"]
+        ).status
+
+    emulator.control("client", appid=made[0]["appid"], disabled=True)
+    emulator.control("fail", status=503, target="authority", app=made[1]["appid"])
+    assert [asks(one) for one in made] == [400, 503]
+    assert emulator.token_request().status == 200
+    assert asks(made[1]) == 200
+    emulator.control("reset")
+    assert [asks(one) for one in made] == [400, 400]
+
+
 @pytest.mark.parametrize("status", (408, 500, 502, 503, 504))
 def test_server_errors(emulator, vault, status):
     emulator.control("fail", status=status, count=None)

@@ -152,7 +152,7 @@ class App:
         self.settings.update(self.options.set)
         self.certificates.use("good")
         self.counters.reset()
-        self.authority.client.update(secret_expired=False, disabled=False, deleted=False)
+        self.authority.reset()
 
     def ready(self):
         """All that a client needs to know."""

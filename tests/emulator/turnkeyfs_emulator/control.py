@@ -51,8 +51,8 @@ class Control:
     def fault(self, **fields):
         self.app.faults.add(**fields)
 
-    def clear_faults(self):
-        self.app.faults.clear()
+    def clear_faults(self, **where):
+        self.app.faults.clear(**where)
 
     # --- access ----------------------------------------------------------------------------------
 
@@ -83,10 +83,24 @@ class Control:
         if not keep_old:
             self.app.identity.reset()
 
-    def client(self, **changes):
-        """secret_expired, disabled, deleted: true or false; secret: a new one."""
-        client = self.app.authority.client
-        unknown = set(changes) - {"secret_expired", "disabled", "deleted", "secret"}
+    def application(self, certificate=False):
+        """One more application, until a reset: its ids and credentials."""
+        made = self.app.authority.new_application(certificate)
+        return {name: made[name] for name in ("appid", "oid", "secret")} | {
+            "pem": made["certificate_key"] + made["certificate"]
+        }
+
+    def managed_identity(self):
+        """One more user-assigned identity, until a reset."""
+        return self.app.authority.new_identity()
+
+    def client(self, appid=None, **changes):
+        """
+        Of an application, by default the first: secret_expired, disabled, deleted: true or false;
+        secret, certificate: new ones.
+        """
+        client = self.app.authority.find_application(appid)
+        unknown = set(changes) - {"secret_expired", "disabled", "deleted", "secret", "certificate"}
         if unknown:
             raise ValueError(f"no such member: {', '.join(unknown)}")
         client.update(changes)

@@ -58,34 +58,38 @@ class TokenError(Exception):
 
 def _new_directory():
     """Two tenants; one application with every kind of credential; managed identities."""
-    app_key, certificate = client_certificate("turnkeyfs-client")
     federation = rsa.generate_private_key(65537, 2048)
     return {
         "tenant": str(uuid.uuid4()),
         "other_tenant": str(uuid.uuid4()),
-        "apps": [
-            {
-                "appid": str(uuid.uuid4()),
-                "oid": str(uuid.uuid4()),
-                "secret": secrets.token_urlsafe(30),
-                "secret_expired": False,
-                "disabled": False,
-                "deleted": False,
-                "certificate": pem_of(certificate).decode(),
-                "certificate_key": key_pem(app_key).decode(),
-            }
-        ],
+        "apps": [_new_application(True)],
         "federation_key": key_pem(federation).decode(),
-        "identities": [
-            {
-                "appid": str(uuid.uuid4()),
-                "oid": str(uuid.uuid4()),
-                "resource_id": "/subscriptions/emulated/resourcegroups/emulated/providers/"
-                f"Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
-                "system": name == "system",
-            }
-            for name in ("system", "user-assigned")
-        ],
+        "identities": [_new_identity(name) for name in ("system", "user-assigned")],
+    }
+
+
+def _new_application(with_certificate):
+    """With every kind of credential; making a certificate's key takes a while."""
+    key, certificate = client_certificate("turnkeyfs-client") if with_certificate else (None, None)
+    return {
+        "appid": str(uuid.uuid4()),
+        "oid": str(uuid.uuid4()),
+        "secret": secrets.token_urlsafe(30),
+        "secret_expired": False,
+        "disabled": False,
+        "deleted": False,
+        "certificate": pem_of(certificate).decode() if certificate else "",
+        "certificate_key": key_pem(key).decode() if key else "",
+    }
+
+
+def _new_identity(name):
+    return {
+        "appid": str(uuid.uuid4()),
+        "oid": str(uuid.uuid4()),
+        "resource_id": "/subscriptions/emulated/resourcegroups/emulated/providers/"
+        f"Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
+        "system": name == "system",
     }
 
 
@@ -109,6 +113,27 @@ class Authority:
     @property
     def client(self):
         return self.directory["apps"][0]
+
+    def new_application(self, with_certificate):
+        """One more, for clients that are to be refused one by one; gone with a reset."""
+        self.directory["apps"].append(_new_application(with_certificate))
+        return self.directory["apps"][-1]
+
+    def new_identity(self):
+        """One more user-assigned managed identity."""
+        self.directory["identities"].append(_new_identity(str(uuid.uuid4())))
+        return self.directory["identities"][-1]
+
+    def find_application(self, appid):
+        """The first one for None. ValueError if there is no such application."""
+        for application in self.directory["apps"]:
+            if appid in (None, application["appid"]):
+                return application
+        raise ValueError(f"no application {appid}")
+
+    def reset(self):
+        del self.directory["apps"][1:], self.directory["identities"][2:]
+        self.client.update(secret_expired=False, disabled=False, deleted=False)
 
     def write_credentials(self):
         """What a client authenticates with, as files."""

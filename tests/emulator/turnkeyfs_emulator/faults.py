@@ -13,13 +13,17 @@ import threading
 import time
 
 from . import errors
+from .encoding import parse_object
 from .reply import Reply
+from .tokens import TOKEN_REFUSALS
 
 # Before the work: the operation isn't carried out.
 BEFORE = ("throttle", "status", "redirect")
+# A vault refuses the request's token, as if something were wrong with it.
+TOKEN = ("token",)
 # Carried out, then the answer is spoilt.
 AFTER = ("content_type", "body", "json", "patch", "half", "trickle", "chunked")
-KINDS = BEFORE + AFTER + ("drop", "reset", "slow")
+KINDS = BEFORE + TOKEN + AFTER + ("drop", "reset", "slow")
 TARGETS = ("vault", "authority", "identity")
 
 
@@ -32,6 +36,8 @@ class Fault:
     operation: str = None
     key: str = None
     version: str = None
+    value: str = None  # of a request to wrap or unwrap: base64url
+    app: str = None  # who asks the authority or the identity service: a client id
     unauthenticated: bool = False  # also requests that bring no token
     # What the kind needs:
     status: int = 500
@@ -47,21 +53,44 @@ class Fault:
     size: int = 100_000
     set: dict = None
     location: str = None
+    reason: str = "expired"
 
-    def fits(self, target, vault, operation, key, version, authenticated):
+    def fits(self, asked):
         return (
-            self.target == target
-            and (authenticated or self.unauthenticated or target != "vault")
+            self.target == asked.target
+            and (asked.authenticated or self.unauthenticated or asked.target != "vault")
+            and (self.value is None or self.value == asked.value())
             and all(
                 wanted is None or wanted.lower() == (found or "").lower()
                 for wanted, found in (
-                    (self.vault, vault),
-                    (self.operation, operation),
-                    (self.key, key),
-                    (self.version, version),
+                    (self.vault, asked.vault),
+                    (self.operation, asked.operation),
+                    (self.key, asked.key),
+                    (self.version, asked.version),
+                    (self.app, asked.app),
                 )
             )
         )
+
+
+@dataclasses.dataclass
+class Asked:
+    """What faults look at in a request."""
+
+    target: str
+    body: bytes = b""
+    vault: str = ""
+    operation: str = ""
+    key: str = ""
+    version: str = ""
+    app: str = ""
+    authenticated: bool = True
+
+    def value(self):
+        try:
+            return parse_object(self.body).get("value")
+        except ValueError:
+            return None
 
 
 class Faults:
@@ -75,23 +104,31 @@ class Faults:
         fault = Fault(**fields)
         if fault.kind not in KINDS or fault.target not in TARGETS:
             raise ValueError(f"kind: one of {', '.join(KINDS)}; target: {', '.join(TARGETS)}")
+        if fault.kind == "token" and fault.reason not in TOKEN_REFUSALS:
+            raise ValueError(f"reason: one of {', '.join(TOKEN_REFUSALS)}")
         if fault.kind == "json" and fault.hostile not in HOSTILE:
             raise ValueError(f"hostile: one of {', '.join(HOSTILE)}")
         with self.lock:
             self.waiting.append(fault)
 
-    def clear(self):
+    def clear(self, **where):
+        """Those with these values, or all. ValueError if there is no such field."""
+        unknown = set(where) - set(Fault.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"no such field: {', '.join(unknown)}")
         with self.lock:
-            self.waiting.clear()
+            self.waiting = [
+                fault
+                for fault in self.waiting
+                if any(getattr(fault, name) != value for name, value in where.items())
+            ]
 
-    def take(self, target, vault="", operation="", key="", version="", authenticated=True):
+    def take(self, asked):
         """The faults for this request: at most one of each kind."""
         taken = {}
         with self.lock:
             for fault in list(self.waiting):
-                if fault.kind in taken or not fault.fits(
-                    target, vault, operation, key, version, authenticated
-                ):
+                if fault.kind in taken or not fault.fits(asked):
                     continue
                 taken[fault.kind] = fault
                 if fault.count is not None:

@@ -9,9 +9,11 @@ a token nothing of the request is looked at.
 
 import base64
 import json
+import urllib.parse
 import uuid
 
 from . import errors, routes
+from .faults import Asked
 from .reply import Call, Reply
 from .vault import PAGE_LIMIT
 
@@ -34,18 +36,21 @@ class VaultFrontend:
             "version": version,
         }
         taken = self.app.faults.take(
-            "vault", vault_name, record["operation"], key, version, authenticated
-        )
+            Asked("vault", request.body, vault_name, record["operation"], key, version,
+                  authenticated=authenticated)
+        )  # fmt: skip
         reply = self.app.faults.begin(taken)
         if reply is None:
-            reply = self._serve(request, record, vault_name, is_hsm, route)
+            wrong = taken["token"].reason if "token" in taken else None
+            reply = self._serve(request, record, vault_name, is_hsm, route, wrong)
         self._add_headers(reply, request)
         return self.app.faults.finish(taken, reply)
 
-    def _serve(self, request, record, vault_name, is_hsm, route):
+    def _serve(self, request, record, vault_name, is_hsm, route, wrong_token):
         try:
             base = f"https://{request.host}"
             call = Call(request, record["operation"], base, record["key"], record["version"])
+            call.wrong_token = wrong_token
             body = self._admit_and_run(call, record, vault_name, is_hsm, route)
             return Reply(204 if body is None else 200, body)
         except errors.ServiceError as e:
@@ -86,6 +91,7 @@ class VaultFrontend:
             self.app.audience(is_hsm),
             tenant,
             challenge,
+            call.wrong_token,
         )
         self.app.claims_challenges.check(vault_name, claims, authority)
         return claims
@@ -162,6 +168,12 @@ def _skip_token(text):
         raise errors.bad_parameter("$skiptoken is not one of ours") from None
 
 
+def client_id_of(request):
+    """Who asks the authority, by the form; or an identity service, by the query."""
+    form = urllib.parse.parse_qs(request.body.decode("utf-8", "replace"))
+    return form.get("client_id", [""])[0] or request.query.get("client_id", "")
+
+
 class PlainFrontend:
     """Before the authority and the managed-identity endpoints: faults only."""
 
@@ -172,7 +184,9 @@ class PlainFrontend:
 
     def handle(self, request, record):
         record["operation"] = request.target.partition("?")[0]
-        taken = self.app.faults.take(self.target, operation=record["operation"])
+        taken = self.app.faults.take(
+            Asked(self.target, operation=record["operation"], app=client_id_of(request))
+        )
         reply = self.app.faults.begin(taken) or self.service.handle(request)
         if isinstance(reply.body, dict) and "error_codes" in reply.body:
             record["error"] = f"AADSTS{reply.body['error_codes'][0]}"

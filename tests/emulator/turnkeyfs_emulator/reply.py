@@ -43,6 +43,7 @@ class Call:
     version: str = ""
     api_version: str = ""
     claims: dict = None
+    wrong_token: str = None  # a reason of tokens.TOKEN_REFUSALS to refuse it
 
     def json(self):
         """The body; BadParameter if it isn't a JSON object."""

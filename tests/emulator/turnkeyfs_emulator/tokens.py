@@ -19,6 +19,9 @@ from .encoding import b64url, int_bytes
 
 SKEW = 300  # how far a token's nbf may lie ahead
 
+# What a good token is taken for when a test wants it refused: see Tokens.check.
+TOKEN_REFUSALS = ("missing", "signature", "expired", "not_yet_valid", "tenant", "audience")
+
 
 def issuer_of(tenant):
     return f"https://sts.windows.net/{tenant}/"
@@ -85,8 +88,18 @@ class Tokens:
                 claims["emulator_answers"] = str(wanted["nbf"].get("value"))
         return jwt.sign({"typ": "JWT", "alg": "RS256", "kid": kid, "x5t": kid}, claims, key)
 
-    def check(self, authorization, audience, tenant, challenge):
-        """The claims of a request's token, or a 401 with @challenge."""
+    def check(self, authorization, audience, tenant, challenge, pretend=None):
+        """
+        The claims of a request's token, or a 401 with @challenge.
+
+        @pretend: of TOKEN_REFUSALS: check a good token in a world where it is that.
+        """
+        if pretend == "missing":
+            authorization = ""
+        if pretend == "audience":
+            audience = "https://elsewhere.invalid"
+        if pretend == "tenant":
+            tenant = self.app.authority.directory["other_tenant"]
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise errors.unauthorized(
@@ -96,6 +109,7 @@ class Tokens:
             header, claims, _, _ = jwt.parse(token.strip())
             key = self.keys.get(header.get("kid"))
             good = key is not None and jwt.verify(token.strip(), key.public_key())
+            good = good and pretend != "signature"
         except (ValueError, TypeError):
             raise errors.unauthorized("AKV10001: Error validating token: not a JWT.", challenge)
         if not good:
@@ -104,6 +118,10 @@ class Tokens:
                 challenge,
             )
         now = self.app.clock.now("tokens")
+        if pretend == "expired":
+            now = claims["exp"]
+        if pretend == "not_yet_valid":
+            now = claims["nbf"] - SKEW - 1
         if now >= claims["exp"]:
             raise errors.unauthorized(
                 "[TokenExpired] Error validating token: 'S2S12086'.", challenge
