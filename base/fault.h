@@ -37,9 +37,11 @@ enum tk_fault_kind {
         TK_FAULT_ESCROW = 20,          /* the escrow is missing, damaged or no escrow at all */
 };
 
+enum { TK_FAULT_TEXT_MAX = 1536 };
+
 struct tk_fault {
         enum tk_fault_kind kind;
-        char text[1536];
+        char text[TK_FAULT_TEXT_MAX];
 };
 
 /*

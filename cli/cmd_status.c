@@ -321,10 +321,13 @@ static void print_place(const json_t *daemon, const char *name)
 static void print_lease(const json_t *lease)
 {
         const char *trouble = get_text(lease, "trouble");
+        const char *version_trouble = get_text(lease, "version_trouble");
         const json_t *checked = json_object_get(lease, "version_checked_ago_s");
 
         if (trouble[0])
                 print_field("", trouble);
+        if (version_trouble[0] && strcmp(version_trouble, trouble) != 0)
+                print_field("newest version", version_trouble);
         printf("%-16sgiven out %" JSON_INTEGER_FORMAT " s ago", "",
                get_number(lease, "confirmed_ago_s"));
         if (json_is_integer(checked))

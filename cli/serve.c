@@ -31,13 +31,14 @@ static json_t *lease(const struct tk_keeper_status *keeper)
                                   ? json_null()
                                   : json_integer(keeper->rotation_checked_ago_ms / 1000);
 
-        return json_pack("{sI sI si sI so ss}",                                            //
+        return json_pack("{sI sI si sI so so so}",                                         //
                          "confirmed_ago_s", (json_int_t)(keeper->confirmed_ago_ms / 1000), //
                          "next_probe_s", (json_int_t)(keeper->next_in_ms / 1000),          //
                          "failures", (int)keeper->failures,                                //
                          "probes", (json_int_t)keeper->probes,                             //
                          "version_checked_ago_s", checked,                                 //
-                         "trouble", keeper->trouble);
+                         "trouble", tk_text_json(keeper->trouble),                         //
+                         "version_trouble", tk_text_json(keeper->version_trouble));
 }
 
 static json_t *status(const struct tk_serve *serve)

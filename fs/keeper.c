@@ -30,12 +30,14 @@ struct tk_keeper {
 
         pthread_mutex_t lock;
         pthread_cond_t woken;
-        bool stop;             /* under lock */
-        struct tk_lease lease; /* under lock; changed by the thread only */
-        uint64_t probes;       /* under lock */
-        int64_t poll_ms;       /* under lock: when to ask for the current version */
-        int64_t polled_ms;     /* under lock: when it was last answered; -1: never */
-        char trouble[512];     /* under lock */
+        bool stop;                       /* under lock */
+        struct tk_lease lease;           /* under lock; changed by the thread only */
+        uint64_t probes;                 /* under lock */
+        int64_t poll_ms;                 /* under lock: when to ask for the current version */
+        int64_t polled_ms;               /* under lock: when it was last answered; -1: never */
+        enum tk_lease_state closed;      /* under lock: what closed the mount last */
+        char trouble[TK_FAULT_TEXT_MAX]; /* under lock */
+        char version_trouble[TK_FAULT_TEXT_MAX]; /* under lock */
 };
 
 static uint32_t draw(void)
@@ -70,6 +72,27 @@ static int64_t next_poll(const struct tk_keeper *keeper, int64_t now)
                           : INT64_MAX;
 }
 
+/* No confirmation, for one of three reasons, which differ in who has to act, and until when. */
+static void say_degraded(struct tk_keeper *keeper, const struct tk_fault *fault, const char *why)
+{
+        const char *path = tk_volume_path(keeper->fs->volume);
+
+        if (keeper->lease.answer == TK_LEASE_UNKNOWN_US)
+                tk_log(TK_LOG_ERROR,
+                       "%s: the KMS does not accept this machine's identity; served until the "
+                       "revocation window ends: %s",
+                       path, why);
+        else if (fault->kind == TK_FAULT_KMS_UNREACHABLE)
+                tk_log(TK_LOG_WARNING,
+                       "%s: the KMS can't be reached; served until the outage grace ends: %s", path,
+                       why);
+        else
+                tk_log(TK_LOG_ERROR,
+                       "%s: the KMS does not confirm the key, which it gave out before; served "
+                       "until the outage grace ends: %s",
+                       path, why);
+}
+
 static void say(struct tk_keeper *keeper, enum tk_lease_state state, const struct tk_fault *fault)
 {
         const char *path = tk_volume_path(keeper->fs->volume);
@@ -80,10 +103,7 @@ static void say(struct tk_keeper *keeper, enum tk_lease_state state, const struc
                 tk_log(TK_LOG_INFO, "%s: the key can be used again; served as before", path);
                 break;
         case TK_LEASE_DEGRADED:
-                tk_log(TK_LOG_WARNING,
-                       "%s: the KMS can't be reached; served until the outage "
-                       "grace ends: %s",
-                       path, why);
+                say_degraded(keeper, fault, why);
                 break;
         default:
                 tk_log(TK_LOG_ERROR, "%s: locked, the key is %s: %s", path, tk_lease_name(state),
@@ -115,6 +135,10 @@ static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk
         int error = tk_lease_errno(state);
         struct tk_fs *fs = keeper->fs;
 
+        if (error < 0) {
+                TK_LOCK_SCOPE(&keeper->lock);
+                keeper->closed = state;
+        }
         if (state != before && (error < 0 || fs->gate == 0))
                 say(keeper, state, fault);
         if (error < 0 && (state != before || fs->gate == 0))
@@ -123,26 +147,6 @@ static void follow(struct tk_keeper *keeper, enum tk_lease_state before, enum tk
                 tk_revoke_again(fs, &keeper->kernel);
         else if (fs->gate < 0 && state == TK_LEASE_ACTIVE)
                 reopen(keeper, fault);
-}
-
-/*
- * What the KMS says of the keys. A key that is outside its dates may unwrap all the
- * same, so where that counts the dates are asked for.
- */
-static int ask(struct tk_keeper *keeper, struct tk_fault *fault)
-{
-        struct tk_volume *volume = keeper->fs->volume;
-        char version[TK_KMS_VERSION_MAX];
-        struct tk_fault said = {0};
-        int r;
-
-        r = tk_volume_probe(volume, fault);
-        if (r < 0 || !keeper->options.lease.expiry_revokes)
-                return r;
-        if (tk_kms_current(tk_volume_current_kms(volume), version, &said) != -EKEYEXPIRED)
-                return 0;
-        *fault = said;
-        return -EKEYEXPIRED;
 }
 
 /* For the gate. While it is closed, nobody looks. The lock is held. */
@@ -155,26 +159,30 @@ static void publish_lease(struct tk_keeper *keeper)
 static void probe(struct tk_keeper *keeper)
 {
         struct tk_fault fault = {0};
+        enum tk_lease_answer answer_before;
         enum tk_lease_state before;
         enum tk_lease_state state;
         int64_t asked = tk_clock_ms();
         int r;
 
-        r = ask(keeper, &fault);
+        r = tk_volume_probe(keeper->fs->volume, &fault);
         {
                 TK_LOCK_SCOPE(&keeper->lock);
                 before = keeper->lease.state;
+                answer_before = keeper->lease.answer;
                 state = tk_lease_hear(&keeper->lease, tk_lease_answer_of(r), asked, tk_clock_ms(),
                                       draw());
                 publish_lease(keeper);
                 keeper->probes++;
-                snprintf(keeper->trouble, sizeof(keeper->trouble), "%.511s",
-                         r < 0 ? fault.text : "");
+                snprintf(keeper->trouble, sizeof(keeper->trouble), "%s", r < 0 ? fault.text : "");
         }
+        /* An outage in which the identity is refused, too: somebody has to act before it ends. */
+        if (state == TK_LEASE_DEGRADED && before == state && keeper->lease.answer != answer_before)
+                say(keeper, state, &fault);
         follow(keeper, before, state, &fault);
 }
 
-/* The grace may end between two probes. */
+/* The grace, or the window of a refused identity, may end between two probes. */
 static void let_time_pass(struct tk_keeper *keeper)
 {
         struct tk_fault fault = {0};
@@ -209,6 +217,9 @@ static void poll_root(struct tk_keeper *keeper)
                 keeper->poll_ms = next_poll(keeper, tk_clock_ms());
                 if (r >= 0)
                         keeper->polled_ms = tk_clock_ms();
+                if (r >= 0 || fault.kind)
+                        snprintf(keeper->version_trouble, sizeof(keeper->version_trouble), "%s",
+                                 r < 0 ? fault.text : "");
         }
         if (r > 0)
                 keeper->options.rotate(keeper->options.context);
@@ -223,7 +234,7 @@ static int64_t next_due(const struct tk_keeper *keeper)
 {
         int64_t due =
                 keeper->lease.next_ms < keeper->poll_ms ? keeper->lease.next_ms : keeper->poll_ms;
-        int64_t end = keeper->lease.confirmed_ms + keeper->lease.config.grace_ms;
+        int64_t end = tk_lease_until(&keeper->lease);
 
         return keeper->lease.state == TK_LEASE_DEGRADED && end < due ? end : due;
 }
@@ -340,13 +351,22 @@ void tk_keeper_await(struct tk_fs *fs)
                 nanosleep(&pause, NULL);
 }
 
+/* Keys that are confirmed again have to be unwrapped before anything is served. Locked. */
+static enum tk_lease_state state_now(const struct tk_keeper *keeper)
+{
+        bool closed = keeper->fs->gate < 0;
+
+        return closed && tk_lease_errno(keeper->lease.state) == 0 ? keeper->closed
+                                                                  : keeper->lease.state;
+}
+
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status)
 {
         int64_t now = tk_clock_ms();
 
         TK_LOCK_SCOPE(&keeper->lock);
         *ret_status = (struct tk_keeper_status){
-                .state = keeper->lease.state,
+                .state = state_now(keeper),
                 .confirmed_ago_ms = now - keeper->lease.confirmed_ms,
                 .next_in_ms = keeper->lease.next_ms - now,
                 .failures = keeper->lease.failures,
@@ -354,4 +374,6 @@ void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_sta
                 .rotation_checked_ago_ms = keeper->polled_ms < 0 ? -1 : now - keeper->polled_ms,
         };
         memcpy(ret_status->trouble, keeper->trouble, sizeof(ret_status->trouble));
+        memcpy(ret_status->version_trouble, keeper->version_trouble,
+               sizeof(ret_status->version_trouble));
 }

@@ -22,14 +22,16 @@ struct tk_keeper_options {
 };
 
 struct tk_keeper_status {
-        enum tk_lease_state state;
+        enum tk_lease_state state;       /* what the mount does */
         int64_t confirmed_ago_ms;        /* since the KMS last gave the key out */
         int64_t next_in_ms;              /* until the next probe */
         unsigned failures;               /* probes without an answer in a row */
         uint64_t probes;                 /* since the mount began */
         int64_t rotation_checked_ago_ms; /* since the current version was last asked for; -1: never
                                           */
-        char trouble[512];               /* what the KMS last said, if it was not good */
+        /* What the KMS last said of the key, and of its current version, if it was not good. */
+        char trouble[TK_FAULT_TEXT_MAX];
+        char version_trouble[TK_FAULT_TEXT_MAX];
 };
 
 struct tk_keeper; /* opaque: keeper.c */

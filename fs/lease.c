@@ -103,6 +103,7 @@ enum tk_lease_state tk_lease_hear(struct tk_lease *lease, enum tk_lease_answer a
         bool answered = answer != TK_LEASE_UNREACHABLE && answer != TK_LEASE_UNKNOWN_US;
 
         lease->state = state_after(lease, answer, now_ms);
+        lease->answer = answer;
         if (lease->state == TK_LEASE_ACTIVE)
                 lease->confirmed_ms = confirmed_since(lease, asked_ms, now_ms);
         lease->failures = answered ? 0 : lease->failures + 1;
@@ -115,14 +116,17 @@ enum tk_lease_state tk_lease_hear(struct tk_lease *lease, enum tk_lease_answer a
 
 int64_t tk_lease_until(const struct tk_lease *lease)
 {
-        return lease->confirmed_ms +
-               (lease->state == TK_LEASE_ACTIVE ? lease->config.window_ms : lease->config.grace_ms);
+        bool by_window = lease->state == TK_LEASE_ACTIVE || lease->answer == TK_LEASE_UNKNOWN_US;
+
+        return lease->confirmed_ms + (by_window ? lease->config.window_ms : lease->config.grace_ms);
 }
 
 enum tk_lease_state tk_lease_wait(struct tk_lease *lease, int64_t now_ms)
 {
         if (lease->state == TK_LEASE_DEGRADED)
-                lease->state = without_answer(lease, now_ms);
+                lease->state = lease->answer == TK_LEASE_UNKNOWN_US
+                                       ? without_identity(lease, now_ms)
+                                       : without_answer(lease, now_ms);
         return lease->state;
 }
 

@@ -44,9 +44,10 @@ struct tk_lease_config {
 struct tk_lease {
         struct tk_lease_config config;
         enum tk_lease_state state;
-        int64_t confirmed_ms; /* when the KMS was asked that last gave the key out */
-        unsigned failures;    /* probes without an answer since then */
-        int64_t next_ms;      /* when to probe again */
+        enum tk_lease_answer answer; /* the last one */
+        int64_t confirmed_ms;        /* when the KMS was asked that last gave the key out */
+        unsigned failures;           /* probes without an answer since then */
+        int64_t next_ms;             /* when to probe again */
 };
 
 /* A lease that begins at @now_ms with keys just unwrapped. */
@@ -65,8 +66,9 @@ enum tk_lease_state tk_lease_hear(struct tk_lease *lease, enum tk_lease_answer a
 enum tk_lease_state tk_lease_wait(struct tk_lease *lease, int64_t now_ms);
 
 /*
- * Until when an open lease lasts, if nothing more is heard: probes are done long before
- * that, unless the machine slept or the process was stopped.
+ * Until when an open lease lasts, if nothing more is heard: an outage has the grace, a refused
+ * identity the window. Probes are done long before that, unless the machine slept or the
+ * process was stopped.
  */
 int64_t tk_lease_until(const struct tk_lease *lease);
 

@@ -116,10 +116,11 @@ static bool pass_gate(const struct tk_azure_net *net, const struct tk_azure_ask 
         return true;
 }
 
-static int say_too_late(struct tk_http_answer *answer, const char *why)
+static int say_held_back(struct tk_http_answer *answer)
 {
-        answer->failure = TK_HTTP_TIMEOUT;
-        snprintf(answer->why, sizeof(answer->why), "%s", why);
+        answer->failure = TK_HTTP_HELD_BACK;
+        snprintf(answer->why, sizeof(answer->why),
+                 "it was throttled (HTTP 429), and asks to wait longer than this call may take");
         return -EHOSTUNREACH;
 }
 
@@ -135,8 +136,7 @@ int tk_azure_net_ask(const struct tk_azure_net *net, const struct tk_azure_ask *
                 int64_t wait;
 
                 if (!pass_gate(net, ask))
-                        return say_too_late(ret_answer, "the service asks to wait longer than we "
-                                                        "can");
+                        return say_held_back(ret_answer);
                 left = ask->deadline_ms - tk_azure_net_now(net);
                 if (left < SHORTEST_TIMEOUT_MS)
                         left = SHORTEST_TIMEOUT_MS;
@@ -171,6 +171,9 @@ static const char *advice_for(enum tk_http_failure failure)
         case TK_HTTP_TLS:
                 return "its certificate is not accepted: check the clock, who stands between, and "
                        "[azure] ca_file if the service has a private authority";
+        case TK_HTTP_HELD_BACK:
+                return "the vault is asked too often; spread over several vaults, or use dek_wrap "
+                       "= kek";
         case TK_HTTP_TIMEOUT:
                 return "it was too slow: check the network and the service's health";
         default:

@@ -46,6 +46,7 @@ enum tk_http_failure {
         TK_HTTP_BROKEN,      /* cut off, or an answer that is no HTTP */
         TK_HTTP_TOO_LARGE,   /* more than we accept */
         TK_HTTP_NOT_ALLOWED, /* a URL or protocol that this client does not speak */
+        TK_HTTP_HELD_BACK,   /* not sent: the service told the caller to wait longer */
 };
 
 /* To be released by tk_http_answer_done. Header values are empty if absent or over-long. */

@@ -119,6 +119,25 @@ static void test_keeper__out_of_reach_until_the_grace_ends(void **state)
         stop();
 }
 
+/* Served until the window ends, and shown as closed until all is unwrapped again. */
+static void test_keeper__a_refused_identity(void **state)
+{
+        struct tk_keeper_status status;
+
+        start(60000, 0);
+        test.fake.refuse = -EACCES;
+        wait_for_state(TK_LEASE_DEGRADED);
+        wait_for_gate(-EKEYREVOKED);
+        wait_for_state(TK_LEASE_REVOKED);
+        test.fake.refuse = 0;
+        do {
+                status = look();
+                if (status.state == TK_LEASE_ACTIVE)
+                        assert_int_equal(tk_revoke_gate(test.fs, false), 0);
+        } while (status.state != TK_LEASE_ACTIVE);
+        stop();
+}
+
 static void test_keeper__an_unfinished_rotation_is_asked_for(void **state)
 {
         struct tk_fault fault = {0};
@@ -181,6 +200,8 @@ int main(void)
                                                 tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__out_of_reach_until_the_grace_ends,
                                                 enter, tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_keeper__a_refused_identity, enter,
+                                                tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__an_unfinished_rotation_is_asked_for,
                                                 enter, tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_await__nothing_passes_before_the_kms_was_asked,

@@ -50,7 +50,7 @@ static void check_step(const struct tk_lease *before, const struct tk_lease *aft
         if (error == 0)
                 assert_int_equal(tk_lease_until(after),
                                  after->confirmed_ms +
-                                         (after->state == TK_LEASE_ACTIVE ? WINDOW_MS : GRACE_MS));
+                                         (answer == TK_LEASE_UNREACHABLE ? GRACE_MS : WINDOW_MS));
         /* The next probe is never far, and never at once. */
         assert_true(after->next_ms > now);
         assert_true(after->next_ms - now <= WINDOW_MS * 3 / 10);
@@ -108,6 +108,21 @@ static void test_lease_wait__grace_ends_without_a_probe(void **state)
         assert_int_equal(tk_lease_wait(&lease, 0), TK_LEASE_OUTAGE);
         assert_int_equal(tk_lease_hear(&lease, TK_LEASE_USABLE, GRACE_MS + 1, GRACE_MS + 1, 0),
                          TK_LEASE_ACTIVE);
+}
+
+static void test_lease_wait__a_refused_identity_has_the_window(void **state)
+{
+        struct tk_lease lease;
+
+        (void)state;
+        tk_lease_start(&lease, &config, 0, 0);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_UNKNOWN_US, 10, 10, 0), TK_LEASE_DEGRADED);
+        assert_int_equal(tk_lease_until(&lease), WINDOW_MS);
+        assert_int_equal(tk_lease_wait(&lease, WINDOW_MS - 1), TK_LEASE_DEGRADED);
+        assert_int_equal(tk_lease_wait(&lease, WINDOW_MS), TK_LEASE_REVOKED);
+        tk_lease_start(&lease, &config, 0, 0);
+        assert_int_equal(tk_lease_hear(&lease, TK_LEASE_UNREACHABLE, 10, 10, 0), TK_LEASE_DEGRADED);
+        assert_int_equal(tk_lease_until(&lease), GRACE_MS);
 }
 
 /* A fleet that lost its vault comes back spread out, and does not ask more often than before. */
@@ -201,6 +216,7 @@ int main(void)
         static const struct CMUnitTest tests[] = {
                 TK_TEST(test_lease_hear__all_sequences),
                 TK_TEST(test_lease_wait__grace_ends_without_a_probe),
+                TK_TEST(test_lease_wait__a_refused_identity_has_the_window),
                 TK_TEST(test_lease__retries_are_spread_and_bounded),
                 TK_TEST(test_lease__a_sleep_ends_it),
                 TK_TEST(test_lease__a_slow_kms_is_no_sleep),
