@@ -101,6 +101,7 @@ static int prepare(const struct tk_conf *conf, const char *key, struct prepared 
                 .wrap = conf->azure.wrap_by_service ? TK_AZURE_WRAP_SERVICE : TK_AZURE_WRAP_LOCAL,
                 .allow_purge = !conf->azure.require_purge_protection,
                 .firewall_is_outage = conf->azure.firewall_is_outage,
+                .expiry_revokes = conf->kms.expiry_revokes,
         };
         r = read_secrets(conf, &prepared->secret, &prepared->password, fault);
         if (r < 0)

@@ -222,20 +222,30 @@ static int azure_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_se
                         struct tk_fault *fault)
 {
         struct tk_azure *azure = impl;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
         const char *algorithm;
         int r;
 
         r = check_wrap(azure, wrap, &algorithm, fault);
         if (r < 0)
                 return r;
-        return ask_crypto(azure, &tk_azure_unwrap, wrap->version, algorithm, wrap->blob,
-                          wrap->blob_len, ret_key, fault);
+        r = ask_crypto(azure, &tk_azure_unwrap, wrap->version, algorithm, wrap->blob,
+                       wrap->blob_len, &key, fault);
+        if (r == 0 && azure->expiry_revokes)
+                r = tk_azure_check_dates(azure, wrap->version, fault);
+        if (r < 0)
+                return r;
+        *ret_key = TK_TAKE(key);
+        return 0;
 }
 
 static int azure_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
 {
+        struct tk_azure *azure = impl;
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
 
+        if (azure->expiry_revokes)
+                tk_azure_forget_key(azure, wrap->version); /* its dates are read anew */
         return azure_unwrap(impl, wrap, &key, fault);
 }
 
@@ -277,6 +287,7 @@ int tk_azure_open_with(const struct tk_kms_azure_options *options, const struct 
         pthread_mutex_init(&azure->lock, NULL);
         azure->wrap = options->wrap;
         azure->allow_purge = options->allow_purge;
+        azure->expiry_revokes = options->expiry_revokes;
         azure->client = TK_TAKE(client);
         return tk_kms_new(&provider, azure, ret_kms);
 }

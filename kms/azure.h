@@ -44,6 +44,7 @@ struct tk_kms_azure_options {
         unsigned deadline_ms;        /* for a call with all its attempts; default 20 s */
         bool allow_purge;            /* accept a vault without purge protection */
         bool firewall_is_outage;     /* 403 by its network rules: unreachable, not revoked */
+        bool expiry_revokes;         /* nothing is unwrapped outside a version's dates */
 };
 
 /*

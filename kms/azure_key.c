@@ -51,6 +51,14 @@ bool tk_azure_recall_key(struct tk_azure *azure, const char *version, struct tk_
         return false;
 }
 
+void tk_azure_forget_key(struct tk_azure *azure, const char *version)
+{
+        TK_LOCK_SCOPE(&azure->lock);
+        for (size_t i = 0; i < TK_AZURE_KNOWN_MAX; i++)
+                if (tk_azure_same_version(azure->known[i].key.id.version, version))
+                        azure->known[i].read_ms = 0;
+}
+
 int tk_azure_read_key(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key,
                       struct tk_fault *fault)
 {
@@ -115,11 +123,52 @@ static int check_purge(const struct tk_azure *azure, const struct tk_azure_key *
                 azure->client->managed_hsm ? "update-hsm --hsm-name" : "update --name", vault);
 }
 
+/* Leeway included. The fault says what the version can't do. */
+static int check_dates(const struct tk_azure *azure, const struct tk_azure_key *key,
+                       const char *consequence, struct tk_fault *fault)
+{
+        const char *url = azure->client->url;
+        int64_t now = tk_azure_net_unix_now(&azure->client->net);
+
+        if (key->attributes.expires >= 0 && key->attributes.expires + LEEWAY_S < now)
+                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
+                                    "version %s of the root key %s has expired: %s; its owner "
+                                    "makes a new version by: az keyvault key rotate --id %s; or "
+                                    "moves the date by: az keyvault key set-attributes --id %s/%s "
+                                    "--expires YYYY-MM-DD",
+                                    key->id.version, url, consequence, url, url, key->id.version);
+        if (key->attributes.not_before > now + LEEWAY_S)
+                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
+                                    "version %s of the root key %s is not valid yet, but from "
+                                    "%" PRId64 " (Unix time) on: %s; its owner moves the date by: "
+                                    "az keyvault key set-attributes --id %s/%s --not-before "
+                                    "YYYY-MM-DD",
+                                    key->id.version, url, key->attributes.not_before, consequence,
+                                    url, key->id.version);
+        return 0;
+}
+
+int tk_azure_check_dates(struct tk_azure *azure, const char *version, struct tk_fault *fault)
+{
+        struct tk_fault ignored = {0};
+        struct tk_azure_key key = {0};
+        struct tk_azure_key newest = {0};
+        int r = 0;
+
+        if (!tk_azure_recall_key(azure, version, &key))
+                r = tk_azure_read_key(azure, version, &key, &ignored);
+        if (r < 0 || check_dates(azure, &key, "", &ignored) == 0)
+                return 0;
+        r = tk_azure_read_key(azure, azure->client->key.version, &newest, &ignored);
+        if (r == 0 && newest.attributes.enabled && check_dates(azure, &newest, "", &ignored) == 0)
+                return 0;
+        return check_dates(azure, &key, "by [kms] key_expiry = revoke it unwraps nothing", fault);
+}
+
 int tk_azure_check_for_wrapping(const struct tk_azure *azure, const struct tk_azure_key *key,
                                 struct tk_fault *fault)
 {
         const struct tk_azure_client *client = azure->client;
-        int64_t now = tk_azure_net_unix_now(&client->net);
         int r;
 
         if (!key->attributes.enabled)
@@ -128,17 +177,8 @@ int tk_azure_check_for_wrapping(const struct tk_azure *azure, const struct tk_az
                                     "it by: az keyvault key set-attributes --id %s/%s --enabled "
                                     "true",
                                     key->id.version, client->url, client->url, key->id.version);
-        if (key->attributes.expires >= 0 && key->attributes.expires + LEEWAY_S < now)
-                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
-                                    "version %s of the root key %s has expired: it still unwraps, "
-                                    "but wraps nothing new; its owner makes a new version by: az "
-                                    "keyvault key rotate --id %s",
-                                    key->id.version, client->url, client->url);
-        if (key->attributes.not_before > now + LEEWAY_S)
-                return tk_fault_set(fault, TK_FAULT_KEY_EXPIRED, -EKEYEXPIRED,
-                                    "version %s of the root key %s is not valid yet, but from "
-                                    "%" PRId64 " (Unix time) on",
-                                    key->id.version, client->url, key->attributes.not_before);
-        r = check_purge(azure, key, fault);
+        r = check_dates(azure, key, "it still unwraps, but wraps nothing new", fault);
+        if (r == 0)
+                r = check_purge(azure, key, fault);
         return r < 0 ? r : check_type(azure, key, fault);
 }

@@ -18,6 +18,7 @@ struct tk_azure {
         struct tk_azure_client *client;
         enum tk_azure_wrap_place wrap;
         bool allow_purge;
+        bool expiry_revokes;
         pthread_mutex_t lock;
         struct tk_azure_known known[TK_AZURE_KNOWN_MAX]; /* under lock */
 };
@@ -42,6 +43,16 @@ TK_MUST_USE int tk_azure_read_key(struct tk_azure *azure, const char *version,
 
 /* What was read of @version within the last minute; false if it was not. */
 bool tk_azure_recall_key(struct tk_azure *azure, const char *version, struct tk_azure_key *ret_key);
+
+/* What was read of @version is to be read again. */
+void tk_azure_forget_key(struct tk_azure *azure, const char *version);
+
+/*
+ * -EKEYEXPIRED and a fault if @version is outside its dates, unless a newer one that is within
+ * them is there for it. What can't be found out is no reason to refuse.
+ */
+TK_MUST_USE int tk_azure_check_dates(struct tk_azure *azure, const char *version,
+                                     struct tk_fault *fault);
 
 /*
  * Whether new keys may be wrapped by it: enabled, within its dates, safe from being lost, of a

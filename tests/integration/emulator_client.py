@@ -239,7 +239,7 @@ class Emulator:
     def tls(self):
         return ssl.create_default_context(cafile=self.ca)
 
-    def connect(self, url, timeout=20):
+    def connect(self, url, timeout=60):
         parts = urllib.parse.urlsplit(url)
         return LoopbackConnection(parts.hostname, parts.port, timeout=timeout, context=self.tls())
 
