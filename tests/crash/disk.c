@@ -80,6 +80,13 @@ static void node_unref(struct tk_node *node)
                 node_free(node);
 }
 
+static void *copy_array(const void *from, size_t len)
+{
+        void *copy = must(malloc(len + 1));
+
+        return len > 0 ? memcpy(copy, from, len) : copy;
+}
+
 static struct tk_node *node_copy(const struct tk_node *from)
 {
         struct tk_node *node = must(malloc(sizeof(*node)));
@@ -89,18 +96,14 @@ static struct tk_node *node_copy(const struct tk_node *from)
         node->pages = must(calloc(from->page_count + 1, sizeof(struct tk_page *)));
         for (size_t i = 0; i < from->page_count; i++)
                 node->pages[i] = page_ref(from->pages[i]);
-        node->xattrs = must(calloc(from->xattr_count + 1, sizeof(*node->xattrs)));
+        node->xattrs = copy_array(from->xattrs, from->xattr_count * sizeof(*node->xattrs));
         for (size_t i = 0; i < from->xattr_count; i++) {
-                node->xattrs[i] = from->xattrs[i];
                 node->xattrs[i].name = must(strdup(from->xattrs[i].name));
-                node->xattrs[i].value = must(malloc(from->xattrs[i].len + 1));
-                memcpy(node->xattrs[i].value, from->xattrs[i].value, from->xattrs[i].len);
+                node->xattrs[i].value = copy_array(from->xattrs[i].value, from->xattrs[i].len);
         }
-        node->entries = must(calloc(from->entry_count + 1, sizeof(*node->entries)));
-        for (size_t i = 0; i < from->entry_count; i++) {
-                node->entries[i] = from->entries[i];
+        node->entries = copy_array(from->entries, from->entry_count * sizeof(*node->entries));
+        for (size_t i = 0; i < from->entry_count; i++)
                 node->entries[i].name = must(strdup(from->entries[i].name));
-        }
         node->target = from->target ? must(strdup(from->target)) : NULL;
         return node;
 }
@@ -232,7 +235,6 @@ uint64_t tk_disk_hash(const struct tk_disk *disk)
 
 static struct tk_dirent *find_entry(const struct tk_node *dir, const char *name)
 {
-        assert(name);
         for (size_t i = 0; dir && i < dir->entry_count; i++)
                 if (strcmp(dir->entries[i].name, name) == 0)
                         return &dir->entries[i];
@@ -316,9 +318,9 @@ static void rename_entry(struct tk_disk *disk, const struct tk_event *event, boo
 
 static void remove_xattr(struct tk_node *node, const char *name)
 {
-        assert(name);
         for (size_t i = 0; i < node->xattr_count; i++) {
-                if (strcmp(node->xattrs[i].name, name) != 0)
+                if (strcmp(node->xattrs[i].name, name) !=
+                    0) /* NOLINT(clang-analyzer-core.CallAndMessage) */
                         continue;
                 free(node->xattrs[i].name);
                 free(node->xattrs[i].value);

@@ -80,7 +80,10 @@ bool tk_event_touches(const struct tk_event *event, uint32_t node);
 /* One line for people. */
 void tk_event_print(size_t index, const struct tk_event *event);
 
-/* A recording in a file, as a recording daemon leaves it (live.c). 0 or a negative errno. */
+/*
+ * A recording in a file, as a recording daemon leaves it (live.c): as it is; tk_judge_prepare
+ * makes it fit for states. 0 or a negative errno.
+ */
 int tk_recording_load(const char *path, struct tk_recording *recording);
 
 /* The bytes of one event for such a file; *@ret_bytes is malloc'd. */

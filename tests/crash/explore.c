@@ -193,7 +193,7 @@ void tk_explore_run(struct tk_explore *explore, const struct tk_check *check,
                 unsigned loose = tk_states_loose_pages(&states, SUBSET_PAGES + 1);
                 uint64_t seed = tk_mix(explore->seed, states.at, 15);
 
-                if (states.at % explore->shares != explore->share ||
+                if (states.at < explore->from || states.at % explore->shares != explore->share ||
                     (is_same_as_before(&recording->events[states.at - 1]) &&
                      states.at < recording->count))
                         continue;
@@ -209,16 +209,31 @@ void tk_explore_run(struct tk_explore *explore, const struct tk_check *check,
 
 /* One state ------------------------------------------------------------------------------ */
 
+/* The number at *@text, and what follows it, which must be @stop. */
+static bool parse_number(const char **text, int base, char stop, uint64_t *ret_number)
+{
+        char *end;
+
+        *ret_number = strtoull(*text, &end, base);
+        if (end == *text || (*end != stop && (stop != '\0' || *end != '/')))
+                return false;
+        *text = end + 1;
+        return true;
+}
+
 static bool parse_choice(const char *text, size_t *ret_at, struct tk_choice *ret_choice)
 {
-        int how;
-        int ext4;
+        uint64_t ext4;
+        uint64_t how;
+        uint64_t at;
 
-        if (sscanf(text, "%zu.%d.%d.%" SCNx64, ret_at, &how, &ext4, &ret_choice->seed) != 4 ||
-            how < 0 || how >= TK_CHOICE_HOWS)
+        if (!parse_number(&text, 10, '.', &at) || !parse_number(&text, 10, '.', &how) ||
+            !parse_number(&text, 10, '.', &ext4) ||
+            !parse_number(&text, 16, '\0', &ret_choice->seed) || how >= TK_CHOICE_HOWS)
                 return false;
+        *ret_at = at;
         ret_choice->how = (enum tk_choice_how)how;
-        ret_choice->ext4 = ext4;
+        ret_choice->ext4 = ext4 == 1;
         return true;
 }
 

@@ -12,6 +12,7 @@ struct tk_explore {
         uint64_t seed;
         unsigned per_prefix; /* states for each length of the recording */
         unsigned second; /* one state in this many is crashed again while it is mounted; 0: none */
+        size_t from;     /* the shortest length of the recording */
         unsigned share;  /* of `shares` processes, this one */
         unsigned shares;
         unsigned stop_after; /* violations; 0: go on */

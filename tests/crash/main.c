@@ -7,6 +7,7 @@
 #include "base/plant.h"
 #include "explore.h"
 #include "faults.h"
+#include "judge.h"
 #include "plants.h"
 #include "workloads.h"
 #include <errno.h>
@@ -33,6 +34,8 @@ static const char usage[] =
         "  --state NAME    show and check this state of the one workload that is given\n"
         "  --events        print the recording\n"
         "  --faults        errors from below and failed allocations, instead of crashes\n"
+        "  --recording F   the states of a recorded mount, instead of a workload (live.c)\n"
+        "  --keystore F    the keystore of its volume\n"
         "  --plants        whether each fault of base/plant.h is found\n"
         "  --plant N       with this fault in the library (base/plant.h)\n";
 
@@ -48,6 +51,7 @@ struct options {
         bool events;
         bool faults;
         bool plants;
+        const char *recording;
 };
 
 /* What a process tells the one that started it. */
@@ -130,6 +134,45 @@ static struct report explore_ace(const struct options *options, uint64_t budget,
         return report;
 }
 
+/* The same of a recorded mount. */
+static struct report explore_recording(const struct options *options, uint64_t budget,
+                                       unsigned share)
+{
+        struct tk_explore explore = explore_new(options->recording, options);
+        struct tk_recording recording = {0};
+        struct tk_check check = {.judge = tk_judge_state};
+        struct report report = {0};
+        struct tk_judge *judge;
+        struct tk_disk empty;
+        int r;
+
+        r = tk_recording_load(options->recording, &recording);
+        if (r < 0 || recording.count == 0) {
+                fprintf(stderr, "tk_crash: no recording in %s: %s\n", options->recording,
+                        strerror(-r));
+                exit(2);
+        }
+        tk_judge_prepare(&recording);
+        judge = tk_judge_new(&recording);
+        check.context = judge;
+        tk_disk_init(&empty);
+        explore.from = tk_judge_start(&recording) + 1;
+        explore.share = share;
+        explore.shares = options->jobs;
+        explore.per_prefix = (unsigned)(budget / (recording.count - explore.from + 1)) + 1;
+        for (size_t i = 0; options->events && i < recording.count; i++)
+                tk_event_print(i, &recording.events[i]);
+        if (options->state)
+                exit(tk_explore_show(options->state, options->seed, &check, &recording, &empty) <
+                     0);
+        tk_explore_run(&explore, &check, &recording, &empty);
+        tk_disk_done(&empty);
+        tk_recording_done(&recording);
+        tk_judge_free(judge);
+        count(&report, &explore);
+        return report;
+}
+
 /* One workload (NULL: ace), by several processes. */
 static int run(const struct tk_workload *workload, const struct options *options, uint64_t budget,
                struct report *total)
@@ -144,8 +187,10 @@ static int run(const struct tk_workload *workload, const struct options *options
         fflush(NULL);
         for (unsigned share = 0; share < options->jobs; share++) {
                 if (fork() == 0) {
-                        struct report mine = workload ? explore(workload, options, budget, share)
-                                                      : explore_ace(options, budget, share);
+                        struct report mine = options->recording
+                                                     ? explore_recording(options, budget, share)
+                                             : workload ? explore(workload, options, budget, share)
+                                                        : explore_ace(options, budget, share);
 
                         _exit(write(pipes[1], &mine, sizeof(mine)) == sizeof(mine) ? 0 : 1);
                 }
@@ -167,8 +212,11 @@ static int run(const struct tk_workload *workload, const struct options *options
         close(pipes[0]);
         printf("%-26s %8" PRIu64 " states, %8" PRIu64 " distinct, %7" PRIu64
                " crashed twice, %5" PRIu64 " violations, %.1f s%s\n",
-               workload ? workload->name : "ace", sum.states, sum.distinct, sum.again,
-               sum.violations, now() - began, failed ? ", FAILED: a process died" : "");
+               options->recording ? options->recording
+               : workload         ? workload->name
+                                  : "ace",
+               sum.states, sum.distinct, sum.again, sum.violations, now() - began,
+               failed ? ", FAILED: a process died" : "");
         fflush(stdout);
         total->states += sum.states;
         total->distinct += sum.distinct;
@@ -257,6 +305,8 @@ static void parse(int argc, char **argv, struct options *options)
                 FAULTS,
                 PLANTS,
                 PLANT,
+                RECORDING,
+                KEYSTORE,
                 HELP
         };
         static const struct option known[] = {
@@ -269,6 +319,8 @@ static void parse(int argc, char **argv, struct options *options)
                 {"state", required_argument, NULL, STATE},
                 {"events", no_argument, NULL, EVENTS},
                 {"faults", no_argument, NULL, FAULTS},
+                {"recording", required_argument, NULL, RECORDING},
+                {"keystore", required_argument, NULL, KEYSTORE},
                 {"plants", no_argument, NULL, PLANTS},
                 {"plant", required_argument, NULL, PLANT},
                 {"help", no_argument, NULL, HELP},
@@ -293,6 +345,10 @@ static void parse(int argc, char **argv, struct options *options)
                         options->events = true;
                 else if (option == FAULTS)
                         options->faults = true;
+                else if (option == RECORDING)
+                        options->recording = optarg;
+                else if (option == KEYSTORE)
+                        tk_stand_options.keystore = optarg;
                 else if (option == PLANTS)
                         options->plants = true;
                 else if (option == PLANT)
@@ -329,10 +385,12 @@ int main(int argc, char **argv)
                             (unsigned)strtoul(*names + strcspn(*names, "-") + 1, NULL, 10),
                             &options);
         /* Ace counts for four. */
-        shares = *names ? (size_t)(argc - optind) : tk_workload_count + 4;
+        shares = optind < argc ? (size_t)(argc - optind) : tk_workload_count + 4;
+        if (options.recording)
+                run(NULL, &options, options.states, &total);
         for (; *names; names++)
                 run(find_workload(*names), &options, options.states / shares, &total);
-        if (optind == argc) {
+        if (optind == argc && !options.recording) {
                 for (size_t i = 0; i < tk_workload_count; i++)
                         run(&tk_workloads[i], &options, options.states / shares, &total);
                 run(NULL, &options, options.states * 4 / shares, &total);

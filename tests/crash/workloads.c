@@ -12,7 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK = 4096, GROUP = 124 * BLOCK };
+#define BLOCK UINT64_C(4096)
+#define GROUP (124 * BLOCK)
 
 static const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
