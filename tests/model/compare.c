@@ -107,7 +107,7 @@ void model_compare_stat(const char *path_a, const char *path_b, struct model_out
                 return;
         if (S_ISREG(b.st_mode))
                 outcome->size = b.st_size;
-        if (S_ISREG(b.st_mode) && a.st_size != b.st_size)
+        if ((S_ISREG(b.st_mode) || S_ISLNK(b.st_mode)) && a.st_size != b.st_size)
                 model_differ(outcome, "size: A %lld, B %lld", (long long)a.st_size,
                              (long long)b.st_size);
         if (a.st_mode != b.st_mode)
@@ -150,6 +150,7 @@ void model_compare_file(const struct model_config *config, const struct model_op
         model_compare_stat(path[MODEL_A], path[MODEL_B], outcome);
         if (outcome->differs || outcome->ret < 0)
                 return;
+        model_compare_attrs(path[MODEL_A], path[MODEL_B], outcome);
         for (int side = 0; side < MODEL_SIDES; side++)
                 fd[side] = open(path[side], O_RDONLY | O_CLOEXEC);
         if (fd[MODEL_A] < 0 || fd[MODEL_B] < 0)
@@ -205,12 +206,14 @@ void model_compare_lists(const struct model_config *config, const struct model_o
         for (int side = 0; side < MODEL_SIDES; side++)
                 model_moving_dir(config, side, op->moved, path[side]);
         compare_list(path[MODEL_A], path[MODEL_B], outcome);
+        model_compare_attrs(path[MODEL_A], path[MODEL_B], outcome);
 }
 
 void model_compare_tree(const struct model_config *config, const struct model_op *op,
                         struct model_outcome *outcome)
 {
         model_compare_lists(config, op, outcome);
+        model_compare_links(config, op, outcome);
         for (unsigned name = 0; name < config->names && !outcome->differs; name++) {
                 model_compare_file(config, op, name, outcome);
                 if (outcome->differs) {

@@ -531,6 +531,21 @@ static void do_check(struct model_worker *worker, const struct model_op *op,
                 model_compare_lists(worker->config, op, outcome);
 }
 
+static void do_attr(struct model_worker *worker, const struct model_op *op,
+                    struct model_outcome *outcome)
+{
+        if (op->kind == MODEL_LISTXATTR)
+                model_list_attrs(worker->config, op, outcome);
+        else
+                model_attr(worker->config, op, outcome);
+}
+
+static void do_link(struct model_worker *worker, const struct model_op *op,
+                    struct model_outcome *outcome)
+{
+        model_link(worker->config, op, outcome);
+}
+
 static void do_burst(struct model_worker *worker, const struct model_op *op,
                      struct model_outcome *outcome)
 {
@@ -575,6 +590,13 @@ static const struct {
         [MODEL_STAT] = {do_stat, false},
         [MODEL_FSTAT] = {do_fstat, true},
         [MODEL_LIST] = {do_check, false},
+        [MODEL_SETXATTR] = {do_attr, false},
+        [MODEL_GETXATTR] = {do_attr, false},
+        [MODEL_LISTXATTR] = {do_attr, false},
+        [MODEL_REMOVEXATTR] = {do_attr, false},
+        [MODEL_SYMLINK] = {do_link, false},
+        [MODEL_READLINK] = {do_link, false},
+        [MODEL_REMOVE_LINK] = {do_link, false},
         [MODEL_CHECK] = {do_check, false},
         [MODEL_CHECK_ALL] = {do_check, false},
         [MODEL_BURST_WRITE] = {do_burst, false},

@@ -25,6 +25,8 @@ enum {
         MODEL_BLOCK = 4096,
         MODEL_GROUP = 507904, /* plaintext bytes of a group: docs/format.md, "Content" */
         MODEL_GROUP_BLOCKS = MODEL_GROUP / MODEL_BLOCK,
+        MODEL_ATTRS = 5, /* names of attributes */
+        MODEL_LINKS = 8, /* symlinks */
 };
 
 /* Every operation; the texts are model_kind_name's. */
@@ -56,6 +58,13 @@ enum model_kind {
         MODEL_STAT,
         MODEL_FSTAT,
         MODEL_LIST,
+        MODEL_SETXATTR,
+        MODEL_GETXATTR,
+        MODEL_LISTXATTR,
+        MODEL_REMOVEXATTR,
+        MODEL_SYMLINK,
+        MODEL_READLINK,
+        MODEL_REMOVE_LINK,
         MODEL_CHECK,        /* the whole file, byte by byte */
         MODEL_CHECK_ALL,    /* every name */
         MODEL_BURST_WRITE,  /* both processes write interleaved, disjoint ranges */
@@ -78,7 +87,8 @@ struct model_op {
         unsigned name;
         unsigned other_name;
         bool moved; /* where the directory that moves is now */
-        int flags;  /* open flags, fallocate mode, rename flags, msync flags, burst mode */
+        int flags; /* open flags, fallocate mode, rename flags, msync flags, burst mode, xattr flags
+                    */
         int64_t off;
         int64_t other_off;
         int64_t len;
@@ -153,6 +163,18 @@ void model_compare_stat(const char *path_a, const char *path_b, struct model_out
 void model_compare_tree(const struct model_config *config, const struct model_op *op,
                         struct model_outcome *outcome);
 void model_compare_lists(const struct model_config *config, const struct model_op *op,
+                         struct model_outcome *outcome);
+
+/* attrs.c: the attribute is op->other_name of the file, or with op->off of the directory that moves
+ */
+void model_attr(const struct model_config *config, const struct model_op *op,
+                struct model_outcome *outcome);
+void model_list_attrs(const struct model_config *config, const struct model_op *op,
+                      struct model_outcome *outcome);
+void model_compare_attrs(const char *path_a, const char *path_b, struct model_outcome *outcome);
+void model_link(const struct model_config *config, const struct model_op *op,
+                struct model_outcome *outcome);
+void model_compare_links(const struct model_config *config, const struct model_op *op,
                          struct model_outcome *outcome);
 
 /* burst.c */

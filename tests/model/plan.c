@@ -15,8 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/xattr.h>
 
 enum { QUEUE_MAX = 8, MAPPED_MAX = 300000, BURST_MAX = 200000 };
+
+/* What every filesystem takes: attributes of a file in one block, a target of 1023 characters. */
+enum { VALUE_MAX = 400, TARGET_MAX = 700 };
 
 struct slot {
         bool open;
@@ -55,7 +59,9 @@ static const struct weight weights[] = {
         {MODEL_DROP, 30},       {MODEL_RENAME, 30},      {MODEL_LINK, 40},
         {MODEL_UNLINK, 35},     {MODEL_MOVE_DIR, 4},     {MODEL_STAT, 40},
         {MODEL_FSTAT, 30},      {MODEL_LIST, 4},         {MODEL_CHECK, 15},
-        {MODEL_BURST_WRITE, 8}, {MODEL_BURST_APPEND, 4},
+        {MODEL_BURST_WRITE, 8}, {MODEL_BURST_APPEND, 4}, {MODEL_SETXATTR, 30},
+        {MODEL_GETXATTR, 30},   {MODEL_LISTXATTR, 15},   {MODEL_REMOVEXATTR, 15},
+        {MODEL_SYMLINK, 12},    {MODEL_READLINK, 20},    {MODEL_REMOVE_LINK, 6},
 };
 
 struct model_plan *model_plan_new(const struct model_config *config)
@@ -374,6 +380,29 @@ static void plan_burst(struct model_plan *plan, struct model_op *op)
                 op->flags = MODEL_BURST_BUFFERED;
 }
 
+/* A value or a target: short ones mostly, and empty values. */
+static int64_t pick_short(struct model_plan *plan, int64_t least, int64_t most)
+{
+        int64_t bound = one_in(plan, 3) ? most : 60;
+
+        return least + (int64_t)below(plan, (uint64_t)(bound - least + 1));
+}
+
+static bool is_attr(enum model_kind kind)
+{
+        return kind == MODEL_SETXATTR || kind == MODEL_GETXATTR || kind == MODEL_LISTXATTR ||
+               kind == MODEL_REMOVEXATTR;
+}
+
+static void plan_attr(struct model_plan *plan, struct model_op *op)
+{
+        static const int flags[] = {0, 0, XATTR_CREATE, XATTR_REPLACE};
+
+        op->off = one_in(plan, 5);
+        op->len = pick_short(plan, 0, VALUE_MAX);
+        op->flags = op->kind == MODEL_SETXATTR ? flags[below(plan, 4)] : 0;
+}
+
 static void plan_named(struct model_plan *plan, struct model_op *op)
 {
         op->name = pick_name(plan);
@@ -384,6 +413,10 @@ static void plan_named(struct model_plan *plan, struct model_op *op)
                 plan_rename(plan, op);
         else if (op->kind == MODEL_BURST_WRITE || op->kind == MODEL_BURST_APPEND)
                 plan_burst(plan, op);
+        else if (op->kind == MODEL_SYMLINK)
+                op->len = pick_short(plan, 1, TARGET_MAX);
+        else if (is_attr(op->kind))
+                plan_attr(plan, op);
 }
 
 static bool is_named(enum model_kind kind)
@@ -399,9 +432,12 @@ static bool is_named(enum model_kind kind)
         case MODEL_CHECK:
         case MODEL_BURST_WRITE:
         case MODEL_BURST_APPEND:
+        case MODEL_SYMLINK:
+        case MODEL_READLINK:
+        case MODEL_REMOVE_LINK:
                 return true;
         default:
-                return false;
+                return is_attr(kind);
         }
 }
 
