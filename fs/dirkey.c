@@ -16,6 +16,7 @@
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/lift.h"
 #include "fs/names.h"
 #include <assert.h>
 #include <dirent.h>
@@ -42,7 +43,6 @@ struct tk_dirkey {
 
 struct tk_dirkeys {
         size_t max;
-        pthread_mutex_t lift_lock; /* one mode is lifted at a time */
         pthread_mutex_t lock;
         size_t count;                       /* under lock */
         struct tk_dirkey *newest;           /* under lock */
@@ -60,7 +60,6 @@ int tk_dirkeys_new(size_t max, struct tk_dirkeys **ret_keys)
         if (!keys)
                 return -ENOMEM;
         pthread_mutex_init(&keys->lock, NULL);
-        pthread_mutex_init(&keys->lift_lock, NULL);
         keys->max = max;
         *ret_keys = keys;
         return 0;
@@ -156,7 +155,6 @@ struct tk_dirkeys *tk_dirkeys_free(struct tk_dirkeys *keys)
                 return NULL;
         drop_all(keys);
         pthread_mutex_destroy(&keys->lock);
-        pthread_mutex_destroy(&keys->lift_lock);
         free(keys);
         return NULL;
 }
@@ -214,38 +212,13 @@ const struct tk_secret *tk_dirkey_names(const struct tk_dirkey *key)
 
 /* Records ------------------------------------------------------------------------- */
 
-/*
- * Without privilege, the record of a directory that its owner may search but not read
- * can't be read either: its mode is lifted for the moment.
- */
-static ssize_t read_lifted(struct tk_fs *fs, int fd, struct tk_record *ret_record)
-{
-        struct stat st;
-        ssize_t n;
-        int r;
-
-        TK_LOCK_SCOPE(&fs->dirkeys->lift_lock);
-        if (fstat(fd, &st) < 0)
-                return -errno;
-        if (st.st_uid != geteuid())
-                return -EACCES;
-        r = tk_backing_chmod(fd, (st.st_mode & 07777) | S_IRUSR);
-        if (r < 0)
-                return r;
-        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
-        r = tk_backing_chmod(fd, st.st_mode & 07777);
-        return r < 0 ? r : n;
-}
-
 /* -ENODATA if there is none, -EBADMSG for something that can't be one. */
 static int read_record(struct tk_fs *fs, int fd, struct tk_record *ret_record)
 {
         ssize_t n;
 
         memset(ret_record, 0, sizeof(*ret_record));
-        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
-        if (n == -EACCES && !fs->read_only)
-                n = read_lifted(fs, fd, ret_record);
+        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
         if (n == -ERANGE)
                 return -EBADMSG;
         if (n < 0)

@@ -28,6 +28,7 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         pthread_mutex_init(&fs->openfiles_lock, NULL);
         pthread_cond_init(&fs->openfiles_loaded, NULL);
         pthread_mutex_init(&fs->keeper_lock, NULL);
+        pthread_mutex_init(&fs->lift_lock, NULL);
         fs->lease_until_ms = INT64_MAX; /* until there is a keeper */
         fs->volume = volume;
         fs->keyring = tk_volume_keyring(volume);
@@ -65,6 +66,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
         pthread_cond_destroy(&fs->openfiles_loaded);
         pthread_mutex_destroy(&fs->openfiles_lock);
         pthread_mutex_destroy(&fs->keeper_lock);
+        pthread_mutex_destroy(&fs->lift_lock);
         free(fs);
         tk_scratch_drop();
         return NULL;

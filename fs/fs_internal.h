@@ -19,6 +19,8 @@ struct tk_fs {
         bool names_encrypted; /* the volume's */
         struct tk_dirkeys *dirkeys;
 
+        pthread_mutex_t lift_lock; /* lift.h */
+
         pthread_mutex_t keeper_lock;
         struct tk_keeper *keeper; /* under keeper_lock: while mounted */
 

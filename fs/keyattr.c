@@ -16,6 +16,7 @@
 #include "fs/backing.h"
 #include "fs/block.h"
 #include "fs/fs_internal.h"
+#include "fs/lift.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -29,7 +30,7 @@ struct candidate {
         struct tk_record record;
         struct tk_secret *dek; /* NULL: not usable */
         bool present;
-        bool unreadable; /* the mode forbids it, as of a file that is only to be written */
+        bool unreadable; /* the mode forbids it, and can't be lifted */
 };
 
 static void candidate_done(struct candidate *candidate)
@@ -51,7 +52,7 @@ static int read_attribute(struct tk_fs *fs, int fd, struct candidate *ret_candid
 {
         ssize_t n;
 
-        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_MAX);
+        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_candidate->record.bytes, TK_RECORD_MAX);
         ret_candidate->unreadable = n == -EACCES;
         if (n == -ENODATA || n == -ERANGE || n == -ENOTSUP || n == -EACCES)
                 return 0;

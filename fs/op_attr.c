@@ -77,6 +77,13 @@ int tk_op_getattr(struct tk_fs *fs, struct tk_inode *inode, struct stat *ret_st)
         return r;
 }
 
+/* Not while it is lifted: what is put back then would undo it. */
+static int set_mode(struct tk_fs *fs, int fd, mode_t mode)
+{
+        TK_LOCK_SCOPE(&fs->lift_lock);
+        return tk_backing_chmod(fd, mode);
+}
+
 static int set_size(struct tk_fs *fs, struct tk_inode *inode, uint64_t size)
 {
         struct tk_openfile *file;
@@ -158,7 +165,7 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                 r = set_owner(fs, inode, fd, set);
         /* The mode after the owner: a change of owner clears set-id bits. */
         if (r == 0 && set->what & TK_SETATTR_MODE)
-                r = tk_backing_chmod(fd, set->mode & 07777);
+                r = set_mode(fs, fd, set->mode & 07777);
         if (r == 0 && set->what & (TK_SETATTR_ATIME | TK_SETATTR_MTIME))
                 r = set_times(fs, inode, fd, set);
         if (r < 0)

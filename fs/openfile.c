@@ -14,6 +14,7 @@
 #include "fs/format.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/lift.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -119,6 +120,7 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
 static int open_lifted(struct tk_fs *fs, struct tk_inode *inode)
 {
         TK_AUTOCLOSE int path_fd = -1;
+        struct tk_lift lift;
         struct stat st;
         int fd;
         int r;
@@ -128,13 +130,13 @@ static int open_lifted(struct tk_fs *fs, struct tk_inode *inode)
                 return path_fd;
         if (fstat(path_fd, &st) < 0)
                 return -errno;
-        if (st.st_uid != geteuid() || !(st.st_mode & S_IWUSR))
+        if (!(st.st_mode & S_IWUSR))
                 return -EACCES;
-        r = tk_backing_chmod(path_fd, (st.st_mode & 07777) | S_IRUSR | S_IWUSR);
+        r = tk_lift_begin(fs, path_fd, S_IRUSR | S_IWUSR, &lift);
         if (r < 0)
                 return r;
         fd = tk_backing_reopen(path_fd, O_RDWR);
-        r = tk_backing_chmod(path_fd, st.st_mode & 07777);
+        r = tk_lift_end(&lift);
         if (r < 0 && fd >= 0) {
                 close(fd);
                 return r;
