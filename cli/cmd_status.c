@@ -293,6 +293,8 @@ static void print_counters(const json_t *counters)
         } lines[] = {
                 {"block_failures", "blocks that did not authenticate", true},
                 {"record_failures", "files whose key records could not be used", true},
+                {"target_failures", "symlink targets that did not authenticate", true},
+                {"attribute_failures", "attributes that did not authenticate", true},
                 {"records_restored", "key records restored from their twin", false},
                 {"open_files", "files open", false},
                 {"known_inodes", "inodes known to the kernel", false},

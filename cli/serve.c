@@ -14,13 +14,15 @@
 
 static json_t *counters(const struct tk_stats *stats)
 {
-        return json_pack("{sI sI sI sI sI sI sI}",                                //
-                         "read_bytes", (json_int_t)stats->read_bytes,             //
-                         "written_bytes", (json_int_t)stats->written_bytes,       //
-                         "block_failures", (json_int_t)stats->block_failures,     //
-                         "record_failures", (json_int_t)stats->record_failures,   //
-                         "records_restored", (json_int_t)stats->records_restored, //
-                         "open_files", (json_int_t)stats->open_files,             //
+        return json_pack("{sI sI sI sI sI sI sI sI sI}",                              //
+                         "read_bytes", (json_int_t)stats->read_bytes,                 //
+                         "written_bytes", (json_int_t)stats->written_bytes,           //
+                         "block_failures", (json_int_t)stats->block_failures,         //
+                         "record_failures", (json_int_t)stats->record_failures,       //
+                         "records_restored", (json_int_t)stats->records_restored,     //
+                         "target_failures", (json_int_t)stats->target_failures,       //
+                         "attribute_failures", (json_int_t)stats->attribute_failures, //
+                         "open_files", (json_int_t)stats->open_files,                 //
                          "known_inodes", (json_int_t)stats->known_inodes);
 }
 

@@ -43,15 +43,20 @@ TK_MUST_USE int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_in
                               struct tk_entry *ret_entry);
 TK_MUST_USE int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent,
                            const char *name, struct tk_entry *ret_entry);
-
-/* The target, NUL-terminated; -ENAMETOOLONG if @max is too small. */
-TK_MUST_USE int tk_op_readlink(struct tk_fs *fs, struct tk_inode *inode, char *target, size_t max);
 TK_MUST_USE int tk_op_unlink(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                              bool directory);
 
 /* @flags as renameat2(2). */
 TK_MUST_USE int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                              struct tk_inode *new_parent, const char *new_name, unsigned flags);
+
+/* op_symlink.c: symlinks ------------------------------------------------------ */
+
+/*
+ * The target, NUL-terminated. -ENAMETOOLONG if @max is too small; -EBADMSG if it is
+ * damaged (logged, counted).
+ */
+TK_MUST_USE int tk_op_readlink(struct tk_fs *fs, struct tk_inode *inode, char *target, size_t max);
 
 /* op_dir.c: directories ------------------------------------------------------ */
 

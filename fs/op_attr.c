@@ -7,6 +7,7 @@
 #include "fs/format.h"
 #include "fs/fs_internal.h"
 #include "fs/op.h"
+#include "fs/target.h"
 #include <errno.h>
 #include <fcntl.h>
 
@@ -14,6 +15,8 @@ void tk_op_present(const struct tk_fs *fs, struct stat *st)
 {
         if (S_ISREG(st->st_mode))
                 st->st_size = (off_t)tk_plain_size_at(fs->base, (uint64_t)st->st_size);
+        else if (S_ISLNK(st->st_mode) && fs->names_encrypted)
+                st->st_size = (off_t)tk_target_len((size_t)st->st_size);
 }
 
 int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode)

@@ -14,6 +14,7 @@
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/op.h"
+#include "fs/op_symlink.h"
 #include "fs/rewrap.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -206,13 +207,17 @@ int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent,
                   const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
         TK_AUTOCLOSE int parentfd = -1;
+        char stored[TK_TARGET_STORED_MAX + 1];
         int r;
 
+        r = tk_op_seal_target(fs, target, stored);
+        if (r < 0)
+                return r;
         parentfd = open_dir_path(fs, parent);
         if (parentfd < 0)
                 return parentfd;
         tk_creds_become(caller);
-        r = tk_backing_symlink(target, parentfd, name);
+        r = tk_backing_symlink(stored, parentfd, name);
         if (r < 0)
                 return r;
         return lookup_at(fs, parent, parentfd, name, ret_entry);
@@ -270,23 +275,6 @@ int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent
         tk_inode_moved(fs->inodes, parentfd, parent, name);
         tk_inode_rename_end(fs->inodes);
         return lookup_at(fs, parent, parentfd, name, ret_entry);
-}
-
-int tk_op_readlink(struct tk_fs *fs, struct tk_inode *inode, char *target, size_t max)
-{
-        TK_AUTOCLOSE int fd = -1;
-        ssize_t n;
-
-        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        if (fd < 0)
-                return fd;
-        n = readlinkat(fd, "", target, max);
-        if (n < 0)
-                return -errno;
-        if ((size_t)n == max)
-                return -ENAMETOOLONG;
-        target[n] = '\0';
-        return 0;
 }
 
 int tk_op_unlink(struct tk_fs *fs, struct tk_inode *parent, const char *name, bool directory)

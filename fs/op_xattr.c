@@ -1,23 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * Operations on extended attributes. The key record's attribute is ours: it is
- * neither seen nor touched through the mount.
+ * Operations on extended attributes. The key record's attribute and, with names =
+ * encrypted, those that hold the user namespace are ours: they are neither seen nor
+ * touched through the mount. Other namespaces pass through, without anything asked.
  */
 
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/op.h"
+#include "fs/op_userattr.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/xattr.h>
 
-enum { LIST_MAX = 65536 };
-
-static bool is_ours(const char *name)
+static bool is_ours(const struct tk_fs *fs, const char *name)
 {
-        return strcmp(name, TK_KEYATTR_NAME) == 0;
+        return strcmp(name, TK_KEYATTR_NAME) == 0 ||
+               (fs->names_encrypted && tk_userattr_is_stored(name));
+}
+
+static bool is_encrypted(const struct tk_fs *fs, const char *name)
+{
+        return fs->names_encrypted && tk_userattr_is_in_space(name);
+}
+
+/* Nothing else can have attributes of the user namespace. */
+static bool may_have_user(const struct tk_inode *inode)
+{
+        return S_ISREG(tk_inode_type(inode)) || S_ISDIR(tk_inode_type(inode));
 }
 
 ssize_t tk_op_getxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, void *value,
@@ -25,21 +37,23 @@ ssize_t tk_op_getxattr(struct tk_fs *fs, struct tk_inode *inode, const char *nam
 {
         TK_AUTOCLOSE int fd = -1;
 
-        if (is_ours(name))
+        if (is_ours(fs, name) || (is_encrypted(fs, name) && !may_have_user(inode)))
                 return -ENODATA;
         fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
+        if (is_encrypted(fs, name))
+                return tk_op_userattr_get(fs, inode, fd, name, value, max);
         return tk_backing_getxattr(fd, name, value, max);
 }
 
-/* Close the list over our own name. Returns the new length. */
-static size_t leave_out_ours(char *list, size_t len)
+/* Close the list over the key record's name. Returns the new length. */
+static size_t leave_out_record(char *list, size_t len)
 {
         for (char *name = list; name < list + len; name += strlen(name) + 1) {
                 size_t name_len = strlen(name) + 1;
 
-                if (!is_ours(name))
+                if (strcmp(name, TK_KEYATTR_NAME) != 0)
                         continue;
                 memmove(name, name + name_len, len - (size_t)(name - list) - name_len);
                 return len - name_len;
@@ -52,23 +66,24 @@ ssize_t tk_op_listxattr(struct tk_fs *fs, struct tk_inode *inode, char *list, si
         TK_CLEANUP(tk_freep) char *all = NULL;
         TK_AUTOCLOSE int fd = -1;
         ssize_t n;
-        size_t len;
 
         fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
-        all = malloc(LIST_MAX);
+        all = malloc(TK_XATTR_LIST_MAX);
         if (!all)
                 return -ENOMEM;
-        n = tk_backing_listxattr(fd, all, LIST_MAX);
+        n = tk_backing_listxattr(fd, all, TK_XATTR_LIST_MAX);
+        if (n >= 0)
+                n = fs->names_encrypted ? tk_op_userattr_list(fs, inode, fd, all, (size_t)n)
+                                        : (ssize_t)leave_out_record(all, (size_t)n);
         if (n < 0)
                 return n;
-        len = leave_out_ours(all, (size_t)n);
-        if (max > 0 && len > max)
+        if (max > 0 && (size_t)n > max)
                 return -ERANGE;
         if (max > 0)
-                memcpy(list, all, len);
-        return (ssize_t)len;
+                memcpy(list, all, (size_t)n);
+        return n;
 }
 
 int tk_op_setxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, const void *value,
@@ -77,11 +92,13 @@ int tk_op_setxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, c
         TK_AUTOCLOSE int fd = -1;
         struct stat st;
 
-        if (is_ours(name))
+        if (is_ours(fs, name) || (is_encrypted(fs, name) && !may_have_user(inode)))
                 return -EPERM;
         fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
+        if (is_encrypted(fs, name))
+                return tk_op_userattr_set(fs, inode, fd, name, value, len, flags);
         if (fstat(fd, &st) < 0)
                 return -errno;
         tk_creds_charge(st.st_uid);
@@ -92,10 +109,14 @@ int tk_op_removexattr(struct tk_fs *fs, struct tk_inode *inode, const char *name
 {
         TK_AUTOCLOSE int fd = -1;
 
-        if (is_ours(name))
+        if (is_ours(fs, name))
                 return -ENODATA;
+        if (is_encrypted(fs, name) && !may_have_user(inode))
+                return -EPERM;
         fd = tk_op_reach(fs, inode);
         if (fd < 0)
                 return fd;
+        if (is_encrypted(fs, name))
+                return tk_op_userattr_remove(fs, inode, fd, name);
         return tk_backing_removexattr(fd, name);
 }

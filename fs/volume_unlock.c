@@ -235,11 +235,14 @@ static int check_mac(struct tk_volume *volume, const struct tk_secret *mac_key,
         return 0;
 }
 
-static int give_target_key(struct tk_keyring *keyring, const struct tk_secret *volume_key)
+static int give_target_key(const struct tk_volume *volume, struct tk_keyring *keyring,
+                           const struct tk_secret *volume_key)
 {
         struct tk_secret *key;
         int r;
 
+        if (volume->text.names == TK_NAMES_PLAIN)
+                return 0;
         r = tk_volume_key_derive_target(volume_key, &key);
         if (r < 0)
                 return r;
@@ -282,7 +285,7 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
                 if (r < 0)
                         return r;
         }
-        r = give_target_key(keyring, volume_key);
+        r = give_target_key(volume, keyring, volume_key);
         if (r < 0)
                 return r;
         volume->keyring = TK_TAKE(keyring);
@@ -378,7 +381,7 @@ int tk_volume_reopen_keys(struct tk_volume *volume, struct tk_fault *fault)
 
         r = unlock_versions(volume, volume->keyring, &volume_key, fault);
         if (r == 0)
-                r = give_target_key(volume->keyring, volume_key);
+                r = give_target_key(volume, volume->keyring, volume_key);
         if (r < 0) {
                 /* What was unwrapped before the failure is not kept. */
                 tk_keyring_close(volume->keyring, r);
