@@ -31,6 +31,8 @@ static const struct {
         [TK_VERIFY_BLOCK] = {"block", "damaged"},
         [TK_VERIFY_RECORD] = {"record", "no usable key record"},
         [TK_VERIFY_RECORD_LOST] = {"record_lost", "one of two key records is lost"},
+        [TK_VERIFY_ATTRIBUTE] = {"attribute", "damaged attribute"},
+        [TK_VERIFY_TARGET] = {"target", "damaged symlink target"},
         [TK_VERIFY_UNREADABLE] = {"unreadable", "cannot be read"},
 };
 
@@ -84,6 +86,8 @@ static json_t *finding_json(const struct tk_verify_finding *finding)
                 json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
                 json_object_set_new(object, "length", json_integer((json_int_t)finding->length));
         }
+        if (object && finding->attribute)
+                json_object_set_new(object, "attribute", tk_text_json(finding->attribute));
         return object;
 }
 
@@ -94,6 +98,10 @@ static void print_finding(const struct tk_verify_finding *finding)
         if (finding->kind == TK_VERIFY_BLOCK)
                 printf(": bytes %" PRIu64 " to %" PRIu64, finding->offset,
                        finding->offset + finding->length - 1);
+        if (finding->attribute) {
+                fputs(": ", stdout);
+                tk_text_print(stdout, finding->attribute);
+        }
         if (finding->error != -EBADMSG && finding->error != 0)
                 printf(": %s", strerror(-finding->error));
         putchar('\n');

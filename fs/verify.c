@@ -9,12 +9,17 @@
 
 #include "fs/verify.h"
 
+#include "fs/backing.h"
 #include "fs/content_internal.h"
+#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/op_symlink.h"
+#include "fs/userattr.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,10 +43,84 @@ static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, ui
         walk->callbacks->finding(walk->callbacks->context, &finding);
 }
 
+static void report_attribute(struct walk *walk, const char *name, int error)
+{
+        struct tk_verify_finding finding = {
+                .kind = TK_VERIFY_ATTRIBUTE, .path = walk->path, .attribute = name, .error = error};
+
+        walk->totals.findings++;
+        walk->callbacks->finding(walk->callbacks->context, &finding);
+}
+
 static void progress(const struct walk *walk)
 {
         if (walk->callbacks->progress)
                 walk->callbacks->progress(walk->callbacks->context, &walk->totals);
+}
+
+/* Attributes and symlinks ----------------------------------------------------------- */
+
+static void verify_attribute(struct walk *walk, int fd, struct tk_userattr *attr,
+                             const char *stored)
+{
+        TK_CLEANUP(tk_freep) uint8_t *sealed = malloc((size_t)2 * XATTR_SIZE_MAX);
+        char name[TK_USERATTR_NAME_MAX + 1];
+        ssize_t n;
+        int r;
+
+        r = tk_userattr_open_name(attr, stored, name);
+        if (r < 0) {
+                report_attribute(walk, stored, r);
+                return;
+        }
+        n = sealed ? tk_backing_getxattr(fd, stored, sealed, XATTR_SIZE_MAX) : -ENOMEM;
+        r = n < 0 ? (int)n
+                  : tk_userattr_open_value(attr, name, sealed, (size_t)n, sealed + XATTR_SIZE_MAX);
+        if (r < 0)
+                report_attribute(walk, name, r);
+}
+
+static int verify_attribute_list(struct walk *walk, int fd, const struct tk_secret *dek)
+{
+        TK_CLEANUP(tk_userattr_freep) struct tk_userattr *attr = NULL;
+        TK_CLEANUP(tk_freep) char *list = malloc(XATTR_LIST_MAX);
+        ssize_t n;
+        int r = 0;
+
+        if (!list)
+                return -ENOMEM;
+        n = tk_backing_listxattr(fd, list, XATTR_LIST_MAX);
+        if (n < 0)
+                return (int)n;
+        for (const char *at = list; at < list + n && r == 0; at += strlen(at) + 1) {
+                if (!tk_userattr_is_stored(at))
+                        continue;
+                r = attr ? 0 : tk_userattr_new(dek, &attr);
+                if (r == 0)
+                        verify_attribute(walk, fd, attr, at);
+        }
+        return r;
+}
+
+/* The encrypted attributes of a file or directory whose key is @dek. */
+static void verify_attributes(struct walk *walk, int fd, const struct tk_secret *dek)
+{
+        int r = walk->fs->names_encrypted ? verify_attribute_list(walk, fd, dek) : 0;
+
+        if (r < 0)
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, r);
+}
+
+static void verify_symlink(struct walk *walk, int dirfd, const char *name)
+{
+        TK_AUTOCLOSE int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        char target[PATH_MAX];
+        int r;
+
+        walk->totals.others++;
+        r = fd < 0 ? -errno : tk_op_open_target(walk->fs, fd, target, sizeof(target));
+        if (r < 0)
+                report(walk, r == -EBADMSG ? TK_VERIFY_TARGET : TK_VERIFY_UNREADABLE, 0, 0, r);
 }
 
 /* Files -------------------------------------------------------------------------- */
@@ -140,6 +219,7 @@ static void verify_file(struct walk *walk, int dirfd, const char *name)
                 return;
         }
         verify_content(walk, file);
+        verify_attributes(walk, fd, file->dek);
         tk_openfile_free_alone(file);
         progress(walk);
 }
@@ -192,10 +272,27 @@ static int verify_entry(struct walk *walk, int dirfd, const char *name)
                 r = verify_subdir(walk, dirfd, name);
         else if (S_ISREG(st.st_mode))
                 verify_file(walk, dirfd, name);
+        else if (S_ISLNK(st.st_mode))
+                verify_symlink(walk, dirfd, name);
         else
                 walk->totals.others++;
         walk->path[back] = '\0';
         return r;
+}
+
+/* A directory that has no key can have none. */
+static void verify_directory_attributes(struct walk *walk, int fd)
+{
+        struct tk_dirkey *key;
+        int r;
+
+        if (!walk->fs->names_encrypted)
+                return;
+        r = tk_dirkey_load_alone(walk->fs, fd, &key);
+        if (r < 0)
+                return;
+        verify_attributes(walk, fd, tk_dirkey_dek(key));
+        tk_dirkey_put(walk->fs, key);
 }
 
 /* Takes over @fd. Negative only if the walk can't go on. */
@@ -210,6 +307,7 @@ static int verify_dir(struct walk *walk, int fd)
                 return -ENOMEM;
         }
         walk->totals.directories++;
+        verify_directory_attributes(walk, fd);
         while (r == 0) {
                 errno = 0;
                 entry = readdir(dir);

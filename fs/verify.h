@@ -11,6 +11,8 @@ enum tk_verify_kind {
         TK_VERIFY_BLOCK,       /* blocks that do not authenticate, or can't be read */
         TK_VERIFY_RECORD,      /* no usable key record: the file can't be opened */
         TK_VERIFY_RECORD_LOST, /* attribute or copy missing or damaged; the other one serves */
+        TK_VERIFY_ATTRIBUTE,   /* an encrypted attribute that does not authenticate */
+        TK_VERIFY_TARGET,      /* a symlink's target that does not authenticate */
         TK_VERIFY_UNREADABLE,  /* the backing filesystem refuses the file or directory */
 };
 
@@ -19,7 +21,8 @@ struct tk_verify_finding {
         const char *path; /* below CIPHERDIR/root, without a leading slash */
         uint64_t offset;  /* plaintext range, for TK_VERIFY_BLOCK */
         uint64_t length;
-        int error; /* negative errno */
+        const char *attribute; /* its name, or what it is stored as; for TK_VERIFY_ATTRIBUTE */
+        int error;             /* negative errno */
 };
 
 struct tk_verify_totals {

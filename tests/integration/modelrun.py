@@ -20,14 +20,27 @@ def play(volume, plain, seed, *options):
     assert done.returncode == 0, done.stdout + done.stderr[-30000:]
 
 
+def assert_same_beside_content(decrypted, path, relative):
+    """The target of a symlink, and the attributes of anything else."""
+    below = os.path.join(decrypted.root, relative)
+    if os.path.islink(path):
+        assert decrypted.target(below) == os.readlink(os.fsencode(path)), path
+    else:
+        expected = {os.fsencode(name): os.getxattr(path, name) for name in os.listxattr(path)}
+        assert decrypted.attributes(below) == expected, path
+
+
 def assert_reader_agrees(volume, plain):
-    """Every name, and every file byte for byte, as the independent reader decrypts it."""
+    """Every name, target and attribute, and every file byte for byte, as the independent reader decrypts it."""
     decrypted = volume.reader()
     listed = {path for path, _ in decrypted.walk()}
     expected = set()
     for directory, subdirectories, names in os.walk(plain):
         for name in subdirectories + names:
             expected.add(os.path.relpath(os.path.join(directory, name), plain))
+        for name in subdirectories + names:
+            path = os.path.join(directory, name)
+            assert_same_beside_content(decrypted, path, os.path.relpath(path, plain))
         for name in names:
             path = os.path.join(directory, name)
             if os.path.isfile(path) and not os.path.islink(path):

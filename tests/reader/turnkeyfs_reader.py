@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -39,6 +39,7 @@ CELL = 32
 HEADER = 4 * CELL
 RECORD_LEN = 64
 RECORD_ATTR = "user.turnkey"
+ATTR_PREFIX = "user.turnkey."
 
 
 class ReaderError(Exception):
@@ -80,6 +81,19 @@ class BlockDamaged(ReaderError):
         super().__init__(f"{path}: block {index} (offset {index * BLOCK}): {why}")
         self.path = path
         self.index = index
+
+
+class TargetDamaged(ReaderError):
+    """A symlink's target does not authenticate."""
+
+
+class AttributeDamaged(ReaderError):
+    """The name or the value of an attribute does not authenticate."""
+
+    def __init__(self, path, attribute):
+        super().__init__(f"{path}: {attribute} does not authenticate")
+        self.path = path
+        self.attribute = attribute
 
 
 # --- small tools ---------------------------------------------------------------------------------
@@ -249,8 +263,12 @@ class Volume:
         if len(self.id) != 16:
             raise ValueError("the volume id is not 16 bytes")
         self.options = {name: "".join(lines) for name, lines in ini["options"].items()}
-        if self.options["dek_wrap"] not in ("kek", "kms") or self.options["names"] != "plain":
+        if self.options["dek_wrap"] not in ("kek", "kms") or self.options["names"] not in (
+            "plain",
+            "encrypted",
+        ):
             raise NotSupported(f"options {self.options}")
+        self.names_encrypted = self.options["names"] == "encrypted"
         self.by_kms = self.options["dek_wrap"] == "kms"
         self.shift = BLOCK if self.by_kms else 0  # a page before group 0 holds the longer record
         self.mounts_last = int("".join(ini["mounts"]["last"]))
@@ -284,6 +302,7 @@ class Volume:
         self.key = keys.pop()
         self.mac_key = expand(self.key, b"turnkeyfs volume file")
         self.record_mac_key = expand(self.key, b"turnkeyfs record MAC")
+        self.target_key = expand(self.key, b"turnkeyfs symlink target")
         self.fingerprint = expand(self.key, b"turnkeyfs fingerprint").hex()
         mac = hmac.new(self.mac_key, split_at(raw, b"[mac]"), hashlib.sha256).digest()
         if not hmac.compare_digest(mac, self._mac):
@@ -342,6 +361,50 @@ class Volume:
     def open(self, relative):
         """The file at @relative below CIPHERDIR/root."""
         return File(self, os.path.join(self.root, relative))
+
+    def target(self, path):
+        """Where the symlink at the backing path @path leads: bytes."""
+        stored = os.readlink(os.fsencode(path))
+        if not self.names_encrypted:
+            return stored
+        try:
+            return unseal(self.target_key, unbase64url(stored.decode("ascii")), b"")
+        except (InvalidTag, ValueError):
+            raise TargetDamaged(f"{path}: the target does not authenticate") from None
+
+    def attributes(self, path):
+        """{name: value} of the user namespace, for the file or directory at the backing path."""
+        names = [
+            name
+            for name in os.listxattr(path, follow_symlinks=False)
+            if name.startswith("user.") and name != RECORD_ATTR
+        ]
+        if not self.names_encrypted:
+            return {os.fsencode(name): os.getxattr(path, name) for name in names}
+        names = [name for name in names if name.startswith(ATTR_PREFIX)]
+        if not names:
+            return {}
+        dek = self._dek_of(path)
+        name_key = AESSIV(expand(dek, b"turnkeyfs attribute name", length=64))
+        value_key = expand(dek, b"turnkeyfs attribute value")
+        return dict(self._attribute(path, name, name_key, value_key) for name in names)
+
+    def _dek_of(self, path):
+        if os.path.isdir(path):
+            return self.unwrap_record(os.getxattr(path, RECORD_ATTR))
+        with File(self, path) as f:
+            return f.dek
+
+    @staticmethod
+    def _attribute(path, stored, name_key, value_key):
+        """(name, value) of one encrypted attribute."""
+        shown = stored
+        try:
+            own = name_key.decrypt(unbase64url(stored.removeprefix(ATTR_PREFIX)), None)
+            shown = "user." + os.fsdecode(own)
+            return b"user." + own, unseal(value_key, os.getxattr(path, stored), own)
+        except (InvalidTag, ValueError):
+            raise AttributeDamaged(path, shown) from None
 
     def walk(self):
         """(path relative to root, lstat) of everything, directories before their content."""
@@ -615,24 +678,37 @@ def extract(volume, target):
         if stat.S_ISDIR(st.st_mode):
             os.mkdir(out)
         elif stat.S_ISLNK(st.st_mode):
-            os.symlink(os.readlink(os.path.join(volume.root, relative)), out)
+            os.symlink(volume.target(os.path.join(volume.root, relative)), os.fsencode(out))
         elif stat.S_ISREG(st.st_mode):
             with volume.open(relative) as f:
                 f.copy_to(out)
+        if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
+            for name, value in volume.attributes(os.path.join(volume.root, relative)).items():
+                os.setxattr(out, name, value)
 
 
 def check(volume):
     """Read everything; a list of the failures."""
     failures = []
     for relative, st in volume.walk():
-        if stat.S_ISREG(st.st_mode):
-            try:
-                with volume.open(relative) as f:
-                    for _ in f.blocks():
-                        pass
-            except ReaderError as e:
-                failures.append(e)
+        try:
+            check_one(volume, relative, st)
+        except ReaderError as e:
+            failures.append(e)
     return failures
+
+
+def check_one(volume, relative, st):
+    """Read all of one file, directory or symlink; its first failure is raised."""
+    path = os.path.join(volume.root, relative)
+    if stat.S_ISLNK(st.st_mode):
+        volume.target(path)
+    if stat.S_ISREG(st.st_mode):
+        with volume.open(relative) as f:
+            for _ in f.blocks():
+                pass
+    if stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode):
+        volume.attributes(path)
 
 
 def keys(keystore, volume):
@@ -646,6 +722,8 @@ def keys(keystore, volume):
     yield "volume file MAC key", volume.mac_key
     if volume.by_kms:
         yield "record MAC key", volume.record_mac_key
+    if volume.names_encrypted:
+        yield "symlink target key", volume.target_key
     for relative, st in volume.walk():
         if not stat.S_ISREG(st.st_mode):
             continue
