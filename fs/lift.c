@@ -13,13 +13,14 @@ static int lift_mode(struct tk_fs *fs, int fd, mode_t bits, struct tk_lift *ret_
 {
         struct stat st;
 
+        *ret_lift = (struct tk_lift){.fs = fs, .fd = fd};
         if (fs->read_only)
                 return -EROFS;
         if (fstat(fd, &st) < 0)
                 return -errno;
         if (st.st_uid != geteuid())
                 return -EACCES;
-        *ret_lift = (struct tk_lift){.fs = fs, .fd = fd, .mode = st.st_mode & 07777};
+        ret_lift->mode = st.st_mode & 07777;
         return tk_backing_chmod(fd, ret_lift->mode | bits);
 }
 

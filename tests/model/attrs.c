@@ -13,14 +13,13 @@
 
 enum { VALUE_MAX = 4096, LIST_MAX = 16384, NAMES_MAX = 64 };
 
+#define TEN "-0123456789"
+#define LONG_NAME "user." TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+
 /* All of them with their longest values fit where a filesystem has one block for them. */
 static const char *const attr_names[MODEL_ATTRS] = {
-        "user.a",
-        "user.mime_type",
-        "user.with space, \xc3\xa9\x01 and /",
-        "user.xdg.origin.url",
-        "user.-0123456789-0123456789-0123456789-0123456789-0123456789-0123456789-0123456789-0123"
-        "456789-0123456789-0123456789-0123456789-0123456789-0123456789-0123456789-0123456789",
+        "user.a",  "user.mime_type", "user.with space, \xc3\xa9\x01 and /", "user.xdg.origin.url",
+        LONG_NAME,
 };
 
 static int64_t result(int64_t r)
@@ -116,11 +115,14 @@ void model_compare_attrs(const char *path_a, const char *path_b, struct model_ou
                 model_differ(outcome, "attributes of %.200s: A %lld, B %lld", path_b, (long long)a,
                              (long long)b);
         for (int64_t i = 0; i < b && !outcome->differs; i++) {
-                if (strcmp(names[MODEL_A][i], names[MODEL_B][i]) != 0)
+                const char *name_a = names[MODEL_A][i];
+                const char *name_b = names[MODEL_B][i];
+
+                if (!name_a || !name_b || strcmp(name_a, name_b) != 0)
                         model_differ(outcome, "an attribute's name: A %.200s, B %.200s",
-                                     names[MODEL_A][i], names[MODEL_B][i]);
+                                     name_a ? name_a : "none", name_b ? name_b : "none");
                 else
-                        compare_values(path_a, path_b, names[MODEL_B][i], outcome);
+                        compare_values(path_a, path_b, name_b, outcome);
         }
 }
 
