@@ -47,12 +47,18 @@ static int flock_patiently(int fd)
         return -1;
 }
 
-static int write_holder(int fd, const char *doing)
+/* By a descriptor for the moment: one that may write would keep the backing filesystem from being
+ * remounted read-only. */
+static int write_holder(int dirfd, const char *doing)
 {
+        TK_AUTOCLOSE int fd = -1;
         char text[TEXT_MAX];
         int len = snprintf(text, sizeof(text), "%ld\n%.511s\n", (long)getpid(), doing);
         int r;
 
+        fd = openat(dirfd, TK_VOLUME_LOCK_FILE, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return -errno;
         r = tk_backing_truncate(fd, 0);
         if (r < 0)
                 return r;
@@ -66,7 +72,7 @@ int tk_volume_lock_take(int dirfd, const char *path, const char *doing, int *ret
         struct tk_volume_holder holder;
         int r;
 
-        fd = openat(dirfd, TK_VOLUME_LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        fd = openat(dirfd, TK_VOLUME_LOCK_FILE, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot open %s/%s: %s",
                                     path, TK_VOLUME_LOCK_FILE, strerror(errno));
@@ -80,7 +86,7 @@ int tk_volume_lock_take(int dirfd, const char *path, const char *doing, int *ret
                                     "%s is in use: %s by process %ld; unmount or end that first",
                                     path, holder.doing[0] ? holder.doing : "held", holder.pid);
         }
-        r = write_holder(fd, doing);
+        r = write_holder(dirfd, doing);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, r, "cannot write %s/%s: %s", path,
                                     TK_VOLUME_LOCK_FILE, strerror(-r));
