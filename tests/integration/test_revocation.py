@@ -355,7 +355,7 @@ def test_no_key_stays_behind_that_requests_under_way_brought(kek_volume):
 def test_many_dirty_pages_and_many_inodes_go_within_the_window(make_volume):
     volume = make_volume(conf=windows(revocation=5))
     volume.key = LocalKey(volume)
-    for i in range(scaled(3000, 100_000)):
+    for i in range(scaled(1500, 100_000)):
         write_file(volume.mnt / f"f{i}", b"x")
     big = noise(24 << 20, 7)
     fd = os.open(volume.mnt / "big", os.O_RDWR | os.O_CREAT)
