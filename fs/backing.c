@@ -12,8 +12,10 @@
 #include "base/fdio.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 
 struct fd_path {
@@ -155,6 +157,17 @@ void tk_backing_path(int fd, char *path, size_t max)
         ssize_t n = readlink(path_of(fd).text, path, max - 1);
 
         path[n < 0 ? 0 : n] = '\0';
+}
+
+int tk_backing_open_beneath(int dirfd, const char *path, int flags)
+{
+        struct open_how how = {
+                .flags = (uint64_t)(flags | O_CLOEXEC),
+                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+        };
+        long fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+
+        return fd < 0 ? -errno : (int)fd;
 }
 
 int tk_backing_reopen(int fd, int flags)

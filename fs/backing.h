@@ -47,5 +47,8 @@ TK_MUST_USE ssize_t tk_backing_listxattr(int fd, char *list, size_t max);
 /* Where the file of @fd lies, for a log line: names there are as the volume stores them. */
 void tk_backing_path(int fd, char *path, size_t max);
 
+/* Open what is at @path below @dirfd, through no symbolic link and no ".." out of it. */
+TK_MUST_USE int tk_backing_open_beneath(int dirfd, const char *path, int flags);
+
 /* A new descriptor with @flags for the file that @fd, of any kind, refers to. */
 TK_MUST_USE int tk_backing_reopen(int fd, int flags);

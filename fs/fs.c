@@ -7,6 +7,7 @@
 #include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keeper.h"
+#include "fs/lift.h"
 #include "fs/op.h"
 #include "fs/openfile.h"
 #include "fs/scratch.h"
@@ -49,6 +50,8 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot read %s/root: %s",
                                     tk_volume_path(volume), strerror(-r));
+        if (!fs->read_only)
+                tk_lift_undo_all(fs);
         *ret_fs = TK_TAKE(fs);
         return 0;
 }

@@ -17,10 +17,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 enum {
         HANDLE_MAX = 24, /* ext4 8, XFS 12, tmpfs 12, btrfs 20 bytes */
@@ -442,17 +440,6 @@ int tk_inode_lookup(struct tk_inode_table *table, struct tk_inode *parent, int p
 
 /* Reaching the backing file ------------------------------------------------- */
 
-static int open_beneath(int dirfd, const char *path, int flags)
-{
-        struct open_how how = {
-                .flags = (uint64_t)(flags | O_CLOEXEC),
-                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-        };
-        long fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
-
-        return fd < 0 ? -errno : (int)fd;
-}
-
 /*
  * Open by the chain of names up to the root, a chunk of the path at a time, so
  * that depth is not limited. Called with names_lock held.
@@ -481,7 +468,8 @@ static int open_by_place(struct tk_inode_table *table, const struct tk_inode *in
                 if (above < 0)
                         return above;
         }
-        return open_beneath(above >= 0 ? above : table->rootfd, *start ? start : ".", flags);
+        return tk_backing_open_beneath(above >= 0 ? above : table->rootfd, *start ? start : ".",
+                                       flags);
 }
 
 static int open_by_place_checked(struct tk_inode_table *table, const struct tk_inode *inode,
@@ -711,6 +699,18 @@ void tk_inode_removal_end(struct tk_removal *removal, bool removed)
                 tk_inode_unref(table, removal->inode);
         if (removal->lock)
                 pthread_mutex_unlock(removal->lock);
+}
+
+void tk_inode_places_hold(struct tk_inode_table *table)
+{
+        if (!table->by_handle)
+                pthread_rwlock_rdlock(&table->names_lock);
+}
+
+void tk_inode_places_release(struct tk_inode_table *table)
+{
+        if (!table->by_handle)
+                pthread_rwlock_unlock(&table->names_lock);
 }
 
 void tk_inode_rename_begin(struct tk_inode_table *table)

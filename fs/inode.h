@@ -92,3 +92,7 @@ void tk_inode_rename_begin(struct tk_inode_table *table);
 void tk_inode_moved(struct tk_inode_table *table, int parentfd, struct tk_inode *parent,
                     const char *name);
 void tk_inode_rename_end(struct tk_inode_table *table);
+
+/* Without file handles: nothing is renamed in between. The holder resolves no path. */
+void tk_inode_places_hold(struct tk_inode_table *table);
+void tk_inode_places_release(struct tk_inode_table *table);

@@ -6,6 +6,7 @@
 #include "fs/content.h"
 #include "fs/format.h"
 #include "fs/fs_internal.h"
+#include "fs/lift.h"
 #include "fs/op.h"
 #include "fs/target.h"
 #include <errno.h>
@@ -37,20 +38,21 @@ static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct t
                         struct stat *ret_st)
 {
         TK_AUTOCLOSE int fd = -1;
+        int r;
 
         if (file) {
-                if (fstat(file->fd, ret_st) < 0)
-                        return -errno;
-                ret_st->st_size = (off_t)file->size;
-                return 0;
+                r = tk_lift_stat(fs, file->fd, "", ret_st);
+                if (r == 0)
+                        ret_st->st_size = (off_t)file->size;
+                return r;
         }
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
-        if (fstat(fd, ret_st) < 0)
-                return -errno;
-        tk_op_present(fs, ret_st);
-        return 0;
+        r = tk_lift_stat(fs, fd, "", ret_st);
+        if (r == 0)
+                tk_op_present(fs, ret_st);
+        return r;
 }
 
 int tk_op_entry_present(struct tk_fs *fs, struct tk_entry *entry)

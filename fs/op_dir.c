@@ -4,6 +4,7 @@
 
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
+#include "fs/lift.h"
 #include "fs/op.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -135,8 +136,9 @@ int tk_op_lookup_in(struct tk_fs *fs, struct tk_dir *dir, const char *name,
         int parentfd = dirfd(dir->stream);
         int r;
 
-        if (fstatat(parentfd, name, &ret_entry->st, AT_SYMLINK_NOFOLLOW) < 0)
-                return -errno;
+        r = tk_lift_stat(fs, parentfd, name, &ret_entry->st);
+        if (r < 0)
+                return r;
         r = tk_inode_lookup(fs->inodes, dir->inode, parentfd, name, &ret_entry->st,
                             &ret_entry->inode);
         if (r < 0)

@@ -13,6 +13,7 @@
 #include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/lift.h"
 #include "fs/op.h"
 #include "fs/op_symlink.h"
 #include "fs/rewrap.h"
@@ -30,8 +31,9 @@ static int lookup_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, co
 {
         int r;
 
-        if (fstatat(parentfd, name, &ret_entry->st, AT_SYMLINK_NOFOLLOW) < 0)
-                return -errno;
+        r = tk_lift_stat(fs, parentfd, name, &ret_entry->st);
+        if (r < 0)
+                return r;
         r = tk_inode_lookup(fs->inodes, parent, parentfd, name, &ret_entry->st, &ret_entry->inode);
         if (r < 0)
                 return r;

@@ -95,8 +95,8 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
                 r = tk_keyattr_make(fs, &keyattr.dek, &keyattr.record);
                 if (r == 0 && file->writable)
                         r = tk_keyattr_store(file->fd, &keyattr.record);
-        } else if (r == 0 && file->writable && (keyattr.attribute_bad || keyattr.copy_bad)) {
-                file->twin_old = !heal(fs, file->fd, &keyattr);
+        } else if (r == 0 && (keyattr.attribute_bad || keyattr.copy_bad)) {
+                file->twin_old = !file->writable || !heal(fs, file->fd, &keyattr);
         }
         if (r < 0) {
                 tk_secret_free(keyattr.dek);
@@ -114,10 +114,10 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
 }
 
 /*
- * A file that its owner may write but not read can't be opened read-write
- * without privilege: its mode is lifted for the moment.
+ * A file that its owner may write but not read, or not even read, can't be opened without
+ * privilege: its mode is lifted for the moment. Who may what, the kernel has judged.
  */
-static int open_lifted(struct tk_fs *fs, struct tk_inode *inode)
+static int open_lifted(struct tk_fs *fs, struct tk_inode *inode, bool writable)
 {
         TK_AUTOCLOSE int path_fd = -1;
         struct tk_lift lift;
@@ -130,7 +130,7 @@ static int open_lifted(struct tk_fs *fs, struct tk_inode *inode)
                 return path_fd;
         if (fstat(path_fd, &st) < 0)
                 return -errno;
-        if (!(st.st_mode & S_IWUSR))
+        if (writable && !(st.st_mode & S_IWUSR))
                 return -EACCES;
         r = tk_lift_begin(fs, path_fd, S_IRUSR | S_IWUSR, &lift);
         if (r < 0)
@@ -152,10 +152,14 @@ static int open_backing(struct tk_fs *fs, struct tk_inode *inode, bool writable,
         *ret_writable = true;
         fd = fs->read_only ? -EROFS : tk_inode_open(fs->inodes, inode, O_RDWR);
         if (fd == -EACCES && writable)
-                fd = open_lifted(fs, inode);
+                fd = open_lifted(fs, inode, true);
         if ((fd == -EACCES || fd == -EPERM || fd == -EROFS || fd == -ETXTBSY) && !writable) {
                 *ret_writable = false;
                 fd = tk_inode_open(fs->inodes, inode, O_RDONLY);
+        }
+        if (fd == -EACCES && !writable) {
+                *ret_writable = true;
+                fd = open_lifted(fs, inode, false);
         }
         return fd;
 }

@@ -14,41 +14,82 @@
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/lift.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
-static int write_copy(struct tk_openfile *file)
+static int store_attribute(struct tk_fs *fs, int fd, const struct tk_record *record)
+{
+        return tk_lift_setxattr(fs, fd, TK_KEYATTR_NAME, record->bytes, tk_record_len(record), 0);
+}
+
+/* Through @fd. -EBADF if it may not write. */
+static int put_copy(int fd, const struct tk_record *record)
 {
         struct timespec times[2];
         struct stat st;
         int r;
 
-        /* Against setattr: what it sets in between would be undone. */
-        TK_LOCK_SCOPE(&file->times_lock);
-        if (fstat(file->fd, &st) < 0)
+        if (fstat(fd, &st) < 0)
                 return -errno;
-        r = tk_backing_pwrite(file->fd, file->record.bytes, tk_record_len(&file->record), 0);
+        r = tk_backing_pwrite(fd, record->bytes, tk_record_len(record), 0);
         if (r < 0)
                 return r;
         times[0] = st.st_atim;
         times[1] = st.st_mtim;
-        return tk_backing_utimens(file->fd, times);
+        return tk_backing_utimens(fd, times);
+}
+
+/* Where the mode forbids it, or would lose something by it. */
+static int put_copy_lifted(struct tk_fs *fs, int fd, const struct tk_record *record)
+{
+        TK_AUTOCLOSE int opened = -1;
+        struct tk_lift lift;
+        int r_end;
+        int r;
+
+        r = tk_lift_begin(fs, fd, S_IRUSR | S_IWUSR, &lift);
+        if (r < 0)
+                return r;
+        opened = tk_backing_reopen(fd, O_RDWR);
+        r = opened < 0 ? opened : put_copy(opened, record);
+        r_end = tk_lift_end(&lift);
+        return r < 0 ? r : r_end;
+}
+
+/* Whether a write to @fd clears set-id bits: ours is not the application's. */
+static bool loses_setid(int fd)
+{
+        struct stat st;
+
+        return geteuid() != 0 && fstat(fd, &st) == 0 && st.st_mode & (S_ISUID | S_ISGID);
+}
+
+static int write_copy(struct tk_fs *fs, struct tk_openfile *file, const struct tk_record *record)
+{
+        int r;
+
+        /* Against setattr: what it sets in between would be undone. */
+        TK_LOCK_SCOPE(&file->times_lock);
+        r = loses_setid(file->fd) ? -EBADF : put_copy(file->fd, record);
+        return r == -EBADF ? put_copy_lifted(fs, file->fd, record) : r;
 }
 
 /* Put @record in the place of the old one, in memory, attribute and copy. */
-static int replace_record(struct tk_openfile *file, const struct tk_record *record)
+static int replace_record(struct tk_fs *fs, struct tk_openfile *file,
+                          const struct tk_record *record)
 {
         TK_RANGE_SCOPE(range);
         int r;
 
         tk_range_hold(&file->ranges, &range, 0, 0, true);
-        r = tk_keyattr_store(file->fd, record);
+        r = store_attribute(fs, file->fd, record);
         if (r < 0)
                 return r;
         file->record = *record;
-        r = file->has_header ? write_copy(file) : 0;
+        r = file->has_header ? write_copy(fs, file, record) : 0;
         file->twin_old = r < 0;
         return r;
 }
@@ -87,7 +128,7 @@ int tk_rewrap_file(struct tk_fs *fs, struct tk_openfile *file)
         r = make_record(fs, file, &record);
         if (r < 0)
                 return r;
-        r = replace_record(file, &record);
+        r = replace_record(fs, file, &record);
         return r < 0 ? r : TK_REWRAP_DONE;
 }
 
@@ -97,6 +138,8 @@ static int rewrap_regular(struct tk_fs *fs, struct tk_inode *inode)
         int r;
 
         r = tk_openfile_get(fs, inode, true, &file);
+        if (r == -EACCES) /* the mode forbids it: lifted when it is written */
+                r = tk_openfile_get(fs, inode, false, &file);
         if (r < 0)
                 return r;
         r = tk_rewrap_file(fs, file);
@@ -105,12 +148,12 @@ static int rewrap_regular(struct tk_fs *fs, struct tk_inode *inode)
 }
 
 /* The record in the attribute of @fd. -ENODATA if there is none, -EBADMSG for what can't be one. */
-static int read_attribute(int fd, struct tk_record *ret_record)
+static int read_attribute(struct tk_fs *fs, int fd, struct tk_record *ret_record)
 {
         ssize_t n;
 
         memset(ret_record, 0, sizeof(*ret_record));
-        n = tk_backing_getxattr(fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
+        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
         if (n == -ERANGE)
                 return -EBADMSG;
         if (n < 0)
@@ -129,7 +172,7 @@ static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
-        r = read_attribute(fd, &record);
+        r = read_attribute(fs, fd, &record);
         if (r == -ENODATA)
                 return TK_REWRAP_NONE;
         if (r == 0)
@@ -140,7 +183,7 @@ static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
         if (r == 0)
                 r = tk_keyring_wrap(fs->keyring, dek, &record);
         if (r == 0)
-                r = tk_keyattr_store(fd, &record);
+                r = store_attribute(fs, fd, &record);
         return r < 0 ? r : TK_REWRAP_DONE;
 }
 
@@ -162,7 +205,7 @@ uint16_t tk_rewrap_version(struct tk_fs *fs, struct tk_inode *inode)
         struct tk_record record;
         uint16_t version = 0;
 
-        if (fd < 0 || read_attribute(fd, &record) < 0 ||
+        if (fd < 0 || read_attribute(fs, fd, &record) < 0 ||
             tk_record_kek_version(record.bytes, tk_record_len(&record), &version) < 0)
                 return 0;
         return version;

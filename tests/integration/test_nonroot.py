@@ -3,8 +3,13 @@
 
 import errno
 import os
+import random
 import shutil
+import stat
+import threading
+import time
 
+import azure_volume
 import mountpoint
 import pytest
 from helpers import (
@@ -19,7 +24,7 @@ from helpers import (
     write_file,
 )
 from modelrun import assert_reader_agrees, play
-from mountpoint import run, scaled
+from mountpoint import run, scaled, wait_for
 
 def nobody(function, *args):
     as_user(NOBODY.pw_uid, NOBODY.pw_gid, [], function, *args)
@@ -168,3 +173,103 @@ def test_random_operations_do_the_same_as_on_a_plain_directory(mine, plain):
 def test_status_answers_the_owner(mine):
     done = run(*mine.prefix, mountpoint.turnkeyfs(), "status", mine.mnt)
     assert "owner only" in done.stdout
+
+
+# --- what its owner may not write ----------------------------------------------------------------
+
+MODES = (0o444, 0o400, 0o644, 0o200, 0o000, 0o4555)
+
+
+def make_modes(mnt, count):
+    for i in range(count):
+        fd = os.open(mnt / f"f{i}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(fd, noise(100 + i, i))
+        os.fchmod(fd, MODES[i % len(MODES)])
+        os.close(fd)
+
+
+def check_modes(mine, count):
+    """Below, as root sees it."""
+    for i in range(count):
+        mode = stat.S_IMODE(os.stat(mine.below(f"f{i}")).st_mode)
+        assert mode == MODES[i % len(MODES)], (i, oct(mode))
+
+
+def verify_readable(mine, count):
+    for i in range(count):
+        os.chmod(mine.below(f"f{i}"), 0o600)
+    mine.assert_verifies_clean()
+
+
+def rotate(mine, *words):
+    return run(*mine.prefix, mountpoint.turnkeyfs(), "rotate", *words, mine.mnt)
+
+
+def test_rotation_rewraps_files_that_their_owner_may_not_write(mine):
+    count = 120
+    nobody(make_modes, mine.mnt, count)
+    stop = threading.Event()
+    seen = set()
+
+    def watch():
+        """As another program of the user: it never sees a mode that nobody set."""
+        def look():
+            for i in range(count):
+                mode = stat.S_IMODE(os.stat(mine.mnt / f"f{i}").st_mode)
+                assert mode == MODES[i % len(MODES)], (i, oct(mode))
+
+        while not stop.is_set():
+            try:
+                nobody(look)
+                seen.add(None)
+            except AssertionError as e:
+                seen.add(str(e))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        for _ in range(3):
+            rotate(mine, "--wait")
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {None}, seen
+    check_modes(mine, count)
+    assert not os.listdir(mine.cipher / "lifted")
+    mine.umount()
+    assert azure_volume.record_versions(mine) == {4}
+    verify_readable(mine, count)
+
+
+@pytest.mark.slow
+def test_killed_while_modes_are_lifted_they_are_put_back(mine):
+    mine.expect_log("the key record's copy")
+    count = 300
+    nobody(make_modes, mine.mnt, count)
+    os.sync()
+    generator = random.Random(3)
+    left = 0
+    for _ in range(scaled(10, 100)):
+        rotate(mine)
+        time.sleep(generator.uniform(0, 0.06))
+        mine.kill()
+        mine.daemon.wait(10)
+        mine.forget_daemon()
+        run("umount", "-l", mine.mnt, check=False)
+        lifted = mine.cipher / "lifted"
+        left += lifted.exists() and bool(os.listdir(lifted))
+        mine.mount()
+        rotate_or_wait(mine)
+        check_modes(mine, count)
+    print(f"{left} times a mode was lifted")
+    mine.umount()
+    assert azure_volume.record_versions(mine) == {max(azure_volume.kek_states(mine))}
+    verify_readable(mine, count)
+
+
+def rotate_or_wait(mine):
+    """The mount goes on with the unfinished rotation by itself."""
+    def states():
+        return list(azure_volume.kek_states(mine).values())
+
+    wait_for(lambda: states().count("active") == 1, 30, "the end of the rotation")
