@@ -46,7 +46,8 @@ static int make_volume(const char *cipherdir, const struct tk_conf *conf,
                        struct tk_provider *ret_provider, struct tk_fault *fault)
 {
         struct tk_volume_options options = {
-                .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK};
+                .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK,
+                .journal_len = (uint64_t)conf->volume.journal_size << 20};
         size_t len;
         int r;
 

@@ -267,13 +267,19 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
 static int serve_volume(struct job *job, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
-        struct tk_fs_options options = {.read_only = job->conf->mount.read_only};
+        struct tk_fs_options options = {.read_only = job->conf->mount.read_only,
+                                        .relaxed = job->conf->mount.relaxed,
+                                        .journal_len = (uint64_t)job->conf->volume.journal_size
+                                                       << 20};
         int r;
+        int r_end;
 
         r = tk_fs_new(job->volume, &options, &fs, fault);
         if (r < 0)
                 return r;
-        return run_mount(job, fs, fault);
+        r = run_mount(job, fs, fault);
+        r_end = tk_fs_finish(fs, fault);
+        return r < 0 ? r : r_end;
 }
 
 /* Serve under a mount number. A mount that failed after serving may have lost writes: it stays

@@ -60,6 +60,7 @@ static int run_here(struct tk_volume *volume, const struct tk_provider *provider
         struct tk_rotate_options options = {
                 .stop = &interrupted, .progress = draw, .context = &bar};
         struct sigaction action = {.sa_handler = interrupt};
+        int r_end;
         int r;
 
         r = tk_fs_new(volume, &(struct tk_fs_options){.read_only = false}, &fs, fault);
@@ -70,7 +71,8 @@ static int run_here(struct tk_volume *volume, const struct tk_provider *provider
         tk_progress_init(&bar, "rotate", 0);
         r = tk_rotation_run(fs, provider, new_version, &options, ret_progress, fault);
         tk_progress_clear(&bar);
-        return r;
+        r_end = tk_fs_finish(fs, fault);
+        return r < 0 ? r : r_end;
 }
 
 static int say_result(const struct tk_volume *volume, const struct tk_provider *provider,

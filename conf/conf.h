@@ -47,8 +47,9 @@ struct tk_conf {
         char *path; /* the file it came from; NULL: defaults only */
 
         struct {
-                char *fingerprint; /* [volume] fingerprint: 64 hex digits; NULL: not pinned */
-                bool dek_wrap_kms; /* [volume] dek_wrap = kms, for init; default kek */
+                char *fingerprint;     /* [volume] fingerprint: 64 hex digits; NULL: not pinned */
+                bool dek_wrap_kms;     /* [volume] dek_wrap = kms, for init; default kek */
+                unsigned journal_size; /* [volume] journal_size: MiB; 0: the default, 16 */
         } volume;
 
         struct {
@@ -90,6 +91,7 @@ struct tk_conf {
         struct {
                 bool allow_other; /* [mount] allow_other: default yes for root, no otherwise */
                 bool read_only;   /* [mount] read_only: default no */
+                bool relaxed;     /* [mount] durability = relaxed; default strict */
                 unsigned threads; /* [mount] threads: 1 to 64; 0, the default: by CPU count */
         } mount;
 

@@ -75,6 +75,17 @@ static int set_threads(const char *value, void *field)
         return parse_number(value, THREADS_MAX, field);
 }
 
+/* From 1 MiB to 1 GiB. */
+static int set_journal_size(const char *value, void *field)
+{
+        unsigned mib;
+
+        if (parse_number(value, 1024, &mib) < 0 || mib == 0)
+                return -EINVAL;
+        *(unsigned *)field = mib;
+        return 0;
+}
+
 static int set_path(const char *value, void *field)
 {
         if (value[0] != '/')
@@ -158,6 +169,11 @@ static int set_expiry(const char *value, void *field)
                 return -EINVAL;
         *(bool *)field = revoke;
         return 0;
+}
+
+static int set_durability(const char *value, void *field)
+{
+        return set_either(value, "strict", "relaxed", field);
 }
 
 static int set_lock(const char *value, void *field)
@@ -281,6 +297,9 @@ static const struct tk_conf_option options[] = {
         {"volume", "dek_wrap", "kek or kms", "kek",
          "For `init`: who wraps each file's key, a key in memory or the root key itself.",
          FIELD(volume.dek_wrap_kms), set_dek_wrap},
+        {"volume", "journal_size", "1 to 1024", "16",
+         "For `init`: MiB of the journal, through which overwrites go.", FIELD(volume.journal_size),
+         set_journal_size},
         {"kms", "provider", "local or azure", "local",
          "Who holds the root key: a keystore file, or Azure Key Vault or Managed HSM.",
          FIELD(kms.provider), set_provider},
@@ -364,6 +383,9 @@ static const struct tk_conf_option options[] = {
          FIELD(mount.allow_other), set_bool},
         {"mount", "read_only", "yes or no", "no", "Mount without the right to change anything.",
          FIELD(mount.read_only), set_bool},
+        {"mount", "durability", "strict or relaxed", "strict",
+         "relaxed: overwrites are not journaled, and a crash may make a block unreadable.",
+         FIELD(mount.relaxed), set_durability},
         {"mount", "threads", "0 to 64", "0: by number of CPUs",
          "How many threads serve requests at most.", FIELD(mount.threads), set_threads},
         {"memory", "lock", "warn or require", "warn",

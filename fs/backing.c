@@ -75,6 +75,11 @@ int tk_backing_sync(int fd, bool data_only)
         return outcome(rc);
 }
 
+int tk_backing_sync_all(int fd)
+{
+        return outcome(syncfs(fd));
+}
+
 int tk_backing_create(int dirfd, const char *name, mode_t mode)
 {
         int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);

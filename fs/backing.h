@@ -22,6 +22,9 @@ TK_MUST_USE int tk_backing_truncate(int fd, uint64_t size);
 TK_MUST_USE int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len);
 TK_MUST_USE int tk_backing_sync(int fd, bool data_only);
 
+/* Everything in the filesystem of @fd. */
+TK_MUST_USE int tk_backing_sync_all(int fd);
+
 /* Names. A new file comes open for reading and writing: its descriptor is returned. */
 TK_MUST_USE int tk_backing_create(int dirfd, const char *name, mode_t mode);
 TK_MUST_USE int tk_backing_mkdir(int dirfd, const char *name, mode_t mode);

@@ -22,6 +22,7 @@
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
 #include "fs/iobatch.h"
+#include "fs/journal.h"
 #include "fs/keyattr.h"
 #include <assert.h>
 #include <errno.h>
@@ -106,22 +107,60 @@ static int open_piece(struct tk_fs *fs, struct tk_openfile *file, struct tk_scra
         return first_error;
 }
 
+/*
+ * Lay what is not in place yet over blocks that were read. -EAGAIN if some came in place
+ * meanwhile.
+ */
+static int overlay(struct tk_fs *fs, struct tk_openfile *file, const struct piece *pieces,
+                   int count, uint64_t gen, uint8_t *data)
+{
+        uint64_t first = pieces[0].first;
+        int r = 0;
+
+        if (file->journal.overlay == 0)
+                return file->journal.overlay_gen == gen ? 0 : -EAGAIN;
+        for (int i = 0; r == 0 && i < count; i++)
+                r = tk_journal_overlay(fs->journal, file, pieces[i].first, pieces[i].last, gen,
+                                       cell_in(&pieces[i], pieces[i].first),
+                                       data + (pieces[i].first - first) * TK_BLOCK_LEN);
+        return r;
+}
+
+/* Blocks @first to @last, still encrypted, into @data, and their cells; returns the pieces. */
+static int fetch_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                        uint64_t first, uint64_t last, uint8_t *data,
+                        struct piece pieces[TK_REQUEST_GROUPS])
+{
+        int count;
+        int r;
+
+        do {
+                uint64_t gen = file->journal.overlay_gen;
+                struct tk_iobatch batch = {.count = 0};
+
+                count = 0;
+                for (uint64_t block = first; block <= last; block = pieces[count++].last + 1) {
+                        pieces[count] = piece_at(scratch, block, last, count);
+                        plan_read(&batch, &pieces[count], data + (block - first) * TK_BLOCK_LEN);
+                }
+                r = tk_iobatch_read(&batch, file->fd, file->base);
+                if (r == 0)
+                        r = overlay(fs, file, pieces, count, gen, data);
+        } while (r == -EAGAIN);
+        return r < 0 ? r : count;
+}
+
 /* Blocks @first to @last, decrypted, into @data. */
 static int read_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
                        uint64_t first, uint64_t last, uint64_t size, uint8_t *data)
 {
-        struct piece pieces[TK_REQUEST_GROUPS];
-        struct tk_iobatch batch = {.count = 0};
-        int count = 0;
+        struct piece pieces[TK_REQUEST_GROUPS] = {0};
+        int count;
         int r;
 
-        for (uint64_t block = first; block <= last; block = pieces[count++].last + 1) {
-                pieces[count] = piece_at(scratch, block, last, count);
-                plan_read(&batch, &pieces[count], data + (block - first) * TK_BLOCK_LEN);
-        }
-        r = tk_iobatch_read(&batch, file->fd, file->base);
-        if (r < 0)
-                return r;
+        count = fetch_blocks(fs, file, scratch, first, last, data, pieces);
+        if (count < 0)
+                return count;
         for (int i = 0; i < count; i++) {
                 r = open_piece(fs, file, scratch, &pieces[i], size,
                                data + (pieces[i].first - first) * TK_BLOCK_LEN);
@@ -196,6 +235,7 @@ struct write {
         size_t len;
         uint64_t first; /* blocks, both ends included */
         uint64_t last;
+        uint64_t fresh; /* blocks below this go through the journal */
         uint64_t old_size;
         uint64_t new_size;
         bool head; /* the first block lies in scratch->head */
@@ -272,11 +312,12 @@ static int seal_piece(const struct write *write, const struct piece *piece, cons
 
 /*
  * Whether the piece may write its group's whole tag page, together with the data: it
- * starts a group that holds nothing yet. That makes sequential writes one call.
+ * starts a group that holds nothing yet. That makes sequential writes one call. Nothing
+ * durable is below such a page, which a lost cut could bring back.
  */
 static bool owns_tag_page(const struct write *write, const struct piece *piece)
 {
-        return tk_slot_of_block(piece->first) == 0 &&
+        return tk_slot_of_block(piece->first) == 0 && piece->first >= write->fresh &&
                write->old_size <= piece->first * TK_BLOCK_LEN;
 }
 
@@ -359,13 +400,24 @@ static void settle(const struct write *write)
                 for (; block <= piece.last; block++) {
                         if (block * TK_BLOCK_LEN >= write->old_size)
                                 return;
-                        settle_block(write, &piece, block);
+                        if (block >= write->fresh)
+                                settle_block(write, &piece, block);
                 }
         }
 }
 
-/* Encrypt and write all blocks of the write. */
-static int write_blocks(const struct write *write)
+/* The part of @piece that goes in place at once; false: nothing of it. */
+static bool clip_fresh(const struct write *write, struct piece *piece)
+{
+        if (piece->last < write->fresh)
+                return false;
+        if (piece->first < write->fresh)
+                piece->first = write->fresh;
+        return true;
+}
+
+/* Encrypt all blocks, and write the fresh ones. */
+static int write_fresh(const struct write *write)
 {
         struct tk_scratch *scratch = write->scratch;
         struct tk_iobatch batch = {.count = 0};
@@ -379,13 +431,18 @@ static int write_blocks(const struct write *write)
         for (uint64_t block = write->first; block <= write->last; index++) {
                 struct piece piece = piece_at(scratch, block, write->last, index);
 
+                block = piece.last + 1;
                 r = seal_piece(write, &piece, scratch->ivs);
                 if (r < 0)
                         return r;
+                if (!clip_fresh(write, &piece))
+                        continue;
                 plan_tags(owns_tag_page(write, &piece) ? &batch : &cells, write, &piece);
                 plan_data(&batch, write, &piece);
-                block = piece.last + 1;
         }
+        if (write->fresh > write->last)
+                return 0;
+        write->file->unsynced = true;
         /* Data first: if we are killed in between, a fresh block is a hole and not a ruin. */
         r = tk_iobatch_write(&batch, write->file->fd, write->file->base);
         if (r == 0)
@@ -393,6 +450,40 @@ static int write_blocks(const struct write *write)
         if (r < 0)
                 settle(write);
         return r;
+}
+
+/* Hand the durable blocks, which write_fresh has encrypted, to the journal. */
+static int write_journaled(const struct write *write)
+{
+        uint64_t end = write->fresh <= write->last ? write->fresh : write->last + 1;
+        uint64_t block = write->first;
+        int index = 0;
+
+        /* What the journal may replay is not written in place behind its back. */
+        if (block < end)
+                tk_content_raise(&write->file->durable, end);
+        while (block < end) {
+                struct piece piece = piece_at(write->scratch, block, write->last, index++);
+                uint64_t last = piece.last < end ? piece.last : end - 1;
+                int r;
+
+                r = tk_content_want_space(write->file, block, last);
+                for (; r == 0 && block <= last; block++)
+                        r = tk_content_journal_block(write->fs, write->file, block,
+                                                     cell_in(&piece, block),
+                                                     write_block_data(write, block));
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int write_blocks(const struct write *write)
+{
+        int r;
+
+        r = write_fresh(write);
+        return r < 0 ? r : write_journaled(write);
 }
 
 int tk_content_ensure_header(struct tk_openfile *file)
@@ -405,15 +496,32 @@ int tk_content_ensure_header(struct tk_openfile *file)
         if (r < 0)
                 return r;
         file->has_header = true;
+        file->unsynced = true;
         return 0;
 }
 
-static void raise_size(struct tk_openfile *file, uint64_t size)
+int tk_content_read_cells(struct tk_fs *fs, struct tk_openfile *file, uint64_t first,
+                          uint64_t count, uint8_t *cells)
 {
-        uint64_t old = file->size;
+        size_t len = count * TK_CELL_LEN;
+        int r;
 
-        while (old < size && !atomic_compare_exchange_weak(&file->size, &old, size))
-                ;
+        assert(count <= TK_GROUP_BLOCKS - tk_slot_of_block(first));
+        do {
+                uint64_t gen = file->journal.overlay_gen;
+                ssize_t n = tk_fdio_pread(file->fd, cells, len,
+                                          (off_t)(file->base + tk_cell_off(first)));
+
+                if (n < 0)
+                        return (int)n;
+                memset(cells + n, 0, len - (size_t)n);
+                if (file->journal.overlay == 0)
+                        r = file->journal.overlay_gen == gen ? 0 : -EAGAIN;
+                else
+                        r = tk_journal_overlay(fs->journal, file, first, first + count - 1, gen,
+                                               cells, NULL);
+        } while (r == -EAGAIN);
+        return r;
 }
 
 int tk_content_cells_absent(const struct tk_openfile *file, uint64_t first, uint64_t count)
@@ -459,12 +567,27 @@ int tk_content_cut(struct tk_openfile *file, uint64_t size)
 }
 
 /* After a failed write: give back what was taken beyond the end of the file. */
-static void undo_growth(struct tk_openfile *file)
+static void undo_growth(struct tk_fs *fs, struct tk_openfile *file)
 {
         TK_RANGE_SCOPE(range);
 
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        /* The end of the file may lie in the journal yet. */
+        if (file->journal.overlay > 0 && tk_journal_settle(fs->journal, file) < 0)
+                return;
         (void)!tk_content_cut(file, file->size);
+}
+
+/* A few new blocks behind durable ones go with them: one flush then makes all durable. */
+enum { RIDERS_MAX = 8 };
+
+static uint64_t first_fresh(const struct write *write)
+{
+        uint64_t durable = write->file->durable;
+
+        if (write->first < durable && write->last >= durable && write->last - durable < RIDERS_MAX)
+                return write->last + 1;
+        return durable;
 }
 
 static int write_held(struct write *write)
@@ -479,11 +602,13 @@ static int write_held(struct write *write)
         write->old_size = file->size;
         write->new_size = write->off + write->len > write->old_size ? write->off + write->len
                                                                     : write->old_size;
+        write->fresh = first_fresh(write);
         r = merge_ends(write);
         if (r < 0)
                 return r;
         /* A write of group 0's tag page brings the header, unless that lies before the page. */
-        if (!first_group || tk_slot_of_block(write->first) != 0 || file->base > 0) {
+        if (!first_group || tk_slot_of_block(write->first) != 0 || file->base > 0 ||
+            write->fresh > 0) {
                 r = tk_content_ensure_header(file);
                 if (r < 0)
                         return r;
@@ -493,7 +618,7 @@ static int write_held(struct write *write)
                 return r;
         if (first_group)
                 file->has_header = true;
-        raise_size(file, write->off + write->len);
+        tk_content_raise(&file->size, write->off + write->len);
         return TK_PLANT(TK_PLANT_LATE_RECORD) ? tk_keyattr_store(file->fd, &file->record) : 0;
 }
 
@@ -522,6 +647,9 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
         write.last = tk_block_of(off + len - 1);
 
         tk_creds_charge(file->owner);
+        r = tk_content_relieve(fs, file);
+        if (r < 0)
+                return r;
         {
                 TK_RANGE_SCOPE(range);
 
@@ -534,7 +662,7 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
                 r = write_held(&write);
         }
         if (r < 0) {
-                undo_growth(file);
+                undo_growth(fs, file);
                 return r;
         }
         fs->stats.written_bytes += len;
@@ -556,6 +684,10 @@ int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *file, struct tk
         r = tk_block_seal(scratch, block, fs->mount_number, scratch->ivs, data, len, cell);
         if (r < 0)
                 return r;
+        if (block < file->durable)
+                return len > 0 ? tk_content_journal_block(fs, file, block, cell, data)
+                               : tk_content_journal_hole(fs, file, block, cell, true);
+        file->unsynced = true;
         if (len > 0) {
                 r = tk_backing_pwrite(file->fd, data, len, file->base + tk_data_off(block));
                 if (r < 0)

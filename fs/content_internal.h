@@ -16,7 +16,10 @@ TK_MUST_USE int tk_content_load_block(struct tk_fs *fs, struct tk_openfile *file
                                       struct tk_scratch *scratch, uint64_t block, uint64_t size,
                                       uint8_t *dst);
 
-/* Encrypt the first @len bytes of @data in place and write it as @block. */
+/*
+ * Encrypt the first @len bytes of @data in place and write it as @block, through the
+ * journal if it is durable.
+ */
 TK_MUST_USE int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *file,
                                        struct tk_scratch *scratch, uint64_t block, uint8_t *data,
                                        uint32_t len);
@@ -24,7 +27,11 @@ TK_MUST_USE int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *fil
 /* Make group 0 present, with the copy of the key record. Wants group 0 held exclusively. */
 TK_MUST_USE int tk_content_ensure_header(struct tk_openfile *file);
 
-/* Whether @count blocks from @first on, in one group, have no cells: 1, 0 or a negative errno. */
+/* The cells of @count blocks from @first on, in one group, as they are or will be in place. */
+TK_MUST_USE int tk_content_read_cells(struct tk_fs *fs, struct tk_openfile *file, uint64_t first,
+                                      uint64_t count, uint8_t *cells);
+
+/* The same blocks in place: whether none has a cell. 1, 0 or a negative errno. */
 TK_MUST_USE int tk_content_cells_absent(const struct tk_openfile *file, uint64_t first,
                                         uint64_t count);
 
@@ -33,6 +40,30 @@ TK_MUST_USE int tk_content_cells_absent(const struct tk_openfile *file, uint64_t
  * all groups from @size on held exclusively.
  */
 TK_MUST_USE int tk_content_cut(struct tk_openfile *file, uint64_t size);
+
+/* Hand an encrypted block, or a hole, whose space is kept or not, to the journal. */
+TK_MUST_USE int tk_content_journal_block(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
+                                         const uint8_t cell[TK_CELL_LEN], const uint8_t *data);
+TK_MUST_USE int tk_content_journal_hole(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
+                                        const uint8_t cell[TK_CELL_LEN], bool keep);
+
+/*
+ * Blocks @first to @last of one group are going to the journal: see that they can be put
+ * in place later, by taking the space for holes now.
+ */
+TK_MUST_USE int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t last);
+
+/* Before a write, without a range: after a cut, let fewer blocks count as durable if that pays. */
+TK_MUST_USE int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file);
+
+/* Raise @value to @to, if it is less. */
+static inline void tk_content_raise(_Atomic uint64_t *value, uint64_t to)
+{
+        uint64_t old = atomic_load(value);
+
+        while (old < to && !atomic_compare_exchange_weak(value, &old, to))
+                ;
+}
 
 /* The last group, for a range that reaches over @len bytes from @off. */
 static inline uint64_t tk_content_last_group(uint64_t off, uint64_t len)

@@ -16,6 +16,7 @@
 #include "fs/content_internal.h"
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
+#include "fs/journal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -24,17 +25,6 @@
 static const uint8_t zero_page[TK_BLOCK_LEN];
 
 /* Size ---------------------------------------------------------------------- */
-
-static int read_cell(const struct tk_openfile *file, uint64_t block, uint8_t cell[TK_CELL_LEN])
-{
-        ssize_t n = tk_fdio_pread(file->fd, cell, TK_CELL_LEN,
-                                  (off_t)(file->base + tk_cell_off(block)));
-
-        if (n < 0)
-                return (int)n;
-        memset(cell + n, 0, (size_t)(TK_CELL_LEN - n));
-        return 0;
-}
 
 /* The last block of a shrunk file covers only what is left of it. */
 static int shorten_last_block(struct tk_fs *fs, struct tk_openfile *file,
@@ -45,7 +35,7 @@ static int shorten_last_block(struct tk_fs *fs, struct tk_openfile *file,
         uint8_t cell[TK_CELL_LEN];
         int r;
 
-        r = read_cell(file, block, cell);
+        r = tk_content_read_cells(fs, file, block, 1, cell);
         if (r < 0 || tk_block_cell_len(cell) <= valid)
                 return r;
         r = tk_content_load_block(fs, file, scratch, block, file->size, scratch->head);
@@ -54,22 +44,33 @@ static int shorten_last_block(struct tk_fs *fs, struct tk_openfile *file,
         return tk_content_store_block(fs, file, scratch, block, scratch->head, valid);
 }
 
-static int grow_held(struct tk_openfile *file, uint64_t size)
+/* While every block is durable, the size is, too: it goes through the journal. */
+static int journal_size(struct tk_fs *fs, struct tk_openfile *file, uint64_t size, uint8_t flags)
+{
+        struct tk_journal_item item = {.type = TK_JOURNAL_SIZE, .flags = flags, .at = size};
+
+        return tk_journal_append(fs->journal, file, &item);
+}
+
+static int grow_held(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
 {
         int r;
 
         r = tk_content_ensure_header(file);
+        if (r == 0 && file->durable == TK_ALL_DURABLE)
+                r = journal_size(fs, file, size, TK_JOURNAL_GROW);
+        if (r == 0)
+                r = tk_backing_truncate(file->fd, tk_backing_size_at(file->base, size));
         if (r < 0)
                 return r;
-        r = tk_backing_truncate(file->fd, tk_backing_size_at(file->base, size));
-        if (r < 0)
-                return r;
+        file->unsynced = true;
         file->size = size;
         return 0;
 }
 
-static int shrink_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
-                       uint64_t size)
+/* What goes is fresh, or the whole of a file of which the journal holds nothing. */
+static int shrink_at_once(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                          uint64_t size)
 {
         int r;
 
@@ -81,8 +82,51 @@ static int shrink_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scr
         r = tk_content_cut(file, size);
         if (r < 0)
                 return r;
+        file->unsynced = true;
         file->size = size;
+        if (size == 0) {
+                file->journaled_end = 0;
+                file->synced_end = 0;
+                file->cuts++;
+                file->cut = true;
+        }
         return 0;
+}
+
+/*
+ * The new end and the new size are durable in the journal before the file is cut, which
+ * the journal's thread does. Replay cuts again: so until the entry is gone, everything
+ * that is written to the file goes through the journal.
+ */
+static int shrink_journaled(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                            uint64_t size)
+{
+        int r = 0;
+
+        if (size > 0)
+                r = shorten_last_block(fs, file, scratch, size);
+        if (r == 0)
+                r = journal_size(fs, file, size, 0);
+        if (r < 0)
+                return r;
+        /* From here on the cut comes, sooner or later. */
+        file->durable = TK_ALL_DURABLE;
+        r = tk_journal_settle(fs->journal, file);
+        file->size = size;
+        if (size == 0)
+                file->has_header = false;
+        return r;
+}
+
+static int shrink_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                       uint64_t size)
+{
+        uint64_t durable = file->durable;
+        bool fresh = durable != TK_ALL_DURABLE && size >= durable * TK_BLOCK_LEN;
+
+        if (!fs->journal || fresh || (size == 0 && !tk_journal_is_live(fs->journal, file)))
+                return shrink_at_once(fs, file, scratch, size);
+        return shrink_journaled(fs, file, scratch, size);
 }
 
 int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
@@ -102,7 +146,7 @@ int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
         if (r < 0)
                 return r;
         if (size > file->size)
-                return grow_held(file, size);
+                return grow_held(fs, file, size);
         if (size < file->size)
                 return shrink_held(fs, file, scratch, size);
         return 0;
@@ -118,7 +162,7 @@ static int zero_in_block(struct tk_fs *fs, struct tk_openfile *file, struct tk_s
         uint8_t cell[TK_CELL_LEN];
         int r;
 
-        r = read_cell(file, block, cell);
+        r = tk_content_read_cells(fs, file, block, 1, cell);
         if (r < 0 || tk_block_cell_is_hole(cell))
                 return r;
         r = tk_content_load_block(fs, file, scratch, block, file->size, scratch->head);
@@ -192,6 +236,83 @@ static int remove_groups(const struct tk_openfile *file, bool keep, uint64_t fir
         return release_space(file, keep, from, to);
 }
 
+/* The first group from @group on that the backing file has bytes for; -ENXIO if none. */
+static int next_present_group(const struct tk_openfile *file, uint64_t group, uint64_t *ret_group)
+{
+        off_t at = lseek(file->fd, (off_t)(file->base + tk_tag_page_off(group)), SEEK_DATA);
+
+        if (at < 0)
+                return -errno;
+        *ret_group = ((uint64_t)at - file->base) / TK_GROUP_STRIDE;
+        return 0;
+}
+
+/* Blocks @first to @last of one group, which are durable: those that are no holes become some. */
+static int punch_durable_group(struct tk_fs *fs, struct tk_openfile *file,
+                               struct tk_scratch *scratch, bool keep, uint64_t first, uint64_t last)
+{
+        uint8_t *cells = scratch->tag_pages;
+        int r;
+
+        r = tk_content_read_cells(fs, file, first, last - first + 1, cells);
+        for (uint64_t block = first; r == 0 && block <= last; block++) {
+                uint8_t *cell = cells + (block - first) * TK_CELL_LEN;
+
+                if (tk_block_cell_is_hole(cell))
+                        continue;
+                r = tk_random_bytes(scratch->ivs, TK_AEAD_IV_LEN);
+                if (r == 0)
+                        r = tk_block_seal(scratch, block, fs->mount_number, scratch->ivs,
+                                          scratch->head, 0, cell);
+                if (r == 0)
+                        r = tk_content_journal_hole(fs, file, block, cell, keep);
+        }
+        return r;
+}
+
+/* The space of holes, unless they are not in place yet: then it goes when they are. */
+static int release_durable(const struct tk_openfile *file, bool keep, uint64_t first, uint64_t last)
+{
+        uint64_t end = tk_backing_size(file->size);
+        uint64_t to = tk_data_off(last) + TK_BLOCK_LEN;
+
+        if (!keep && file->journal.overlay > 0)
+                return 0;
+        return release_space(file, keep, tk_data_off(first), to < end ? to : end);
+}
+
+/* Whole durable blocks @first to @last. Groups that are absent are holes already. */
+static int punch_durable(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
+                         bool keep, uint64_t first, uint64_t last)
+{
+        int r = 0;
+
+        while (r == 0 && first <= last) {
+                uint64_t group = tk_group_of_block(first);
+                uint64_t group_last = group * TK_GROUP_BLOCKS + TK_GROUP_BLOCKS - 1;
+                uint64_t to = last < group_last ? last : group_last;
+                uint64_t present = group;
+
+                if (!keep && file->journal.overlay == 0) {
+                        r = next_present_group(file, group, &present);
+                        if (r == -ENXIO)
+                                return 0;
+                }
+                if (r == 0 && present > group) {
+                        first = present * TK_GROUP_BLOCKS;
+                        continue;
+                }
+                if (r == 0)
+                        r = tk_block_use_group(scratch, file->dek, group);
+                if (r == 0)
+                        r = punch_durable_group(fs, file, scratch, keep, first, to);
+                if (r == 0)
+                        r = release_durable(file, keep, first, to);
+                first = to + 1;
+        }
+        return r;
+}
+
 /* Blocks @first to @last of one group; the group stays present. */
 static int punch_in_group(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
                           bool keep, uint64_t first, uint64_t last)
@@ -214,8 +335,19 @@ static int punch_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_sc
                         bool keep, uint64_t first, uint64_t last)
 {
         uint64_t file_last = tk_block_of(file->size - 1);
+        uint64_t durable = file->durable;
         int r;
 
+        if (first < durable) {
+                uint64_t to = last < durable ? last : durable - 1;
+
+                r = punch_durable(fs, file, scratch, keep, first, to);
+                if (r < 0)
+                        return r;
+                first = to + 1;
+        }
+        if (first <= last)
+                file->unsynced = true;
         while (first <= last) {
                 uint64_t group = tk_group_of_block(first);
                 uint64_t group_last = group * TK_GROUP_BLOCKS + TK_GROUP_BLOCKS - 1;
@@ -284,23 +416,35 @@ static int allocate_pages(const struct tk_openfile *file, bool keep_size, uint64
 }
 
 /* Plaintext @off to @end gets space; the size grows unless @keep_size. */
-static int allocate_held(struct tk_openfile *file, bool keep_size, uint64_t off, uint64_t end)
+static int allocate_held(struct tk_fs *fs, struct tk_openfile *file, bool keep_size, uint64_t off,
+                         uint64_t end)
 {
-        int r;
+        bool grows = !keep_size && end > file->size;
+        int r = 0;
 
-        if (!keep_size && end > file->size) {
+        if (grows)
                 r = tk_content_ensure_header(file);
-                if (r < 0)
-                        return r;
-        }
+        if (grows && r == 0 && file->durable == TK_ALL_DURABLE)
+                r = journal_size(fs, file, end, TK_JOURNAL_GROW);
+        if (r < 0)
+                return r;
+        file->unsynced = true;
         r = allocate_pages(file, keep_size, off, end);
         if (r < 0) {
                 (void)!tk_content_cut(file, file->size);
                 return r;
         }
-        if (!keep_size && end > file->size)
+        if (grows)
                 file->size = end;
         return 0;
+}
+
+/* Space that is given back in quantity is free when the call returns. */
+static int settle_punch(struct tk_fs *fs, struct tk_openfile *file, uint64_t len)
+{
+        return file->journal.overlay > 0 && len >= TK_GROUP_LEN
+                       ? tk_journal_settle(fs->journal, file)
+                       : 0;
 }
 
 static int fallocate_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
@@ -313,10 +457,12 @@ static int fallocate_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_
 
         if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && off < below) {
                 r = zero_range(fs, file, scratch, !punch, off, below);
+                if (r == 0 && punch)
+                        r = settle_punch(fs, file, below - off);
                 if (r < 0)
                         return r;
         }
-        return punch ? 0 : allocate_held(file, mode & FALLOC_FL_KEEP_SIZE, off, end);
+        return punch ? 0 : allocate_held(fs, file, mode & FALLOC_FL_KEEP_SIZE, off, end);
 }
 
 int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, uint64_t off,
@@ -346,17 +492,6 @@ int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, u
 }
 
 /* Data and holes ---------------------------------------------------------------- */
-
-/* The first group from @group on that the backing file has bytes for; -ENXIO if none. */
-static int next_present_group(const struct tk_openfile *file, uint64_t group, uint64_t *ret_group)
-{
-        off_t at = lseek(file->fd, (off_t)(file->base + tk_tag_page_off(group)), SEEK_DATA);
-
-        if (at < 0)
-                return -errno;
-        *ret_group = ((uint64_t)at - file->base) / TK_GROUP_STRIDE;
-        return 0;
-}
 
 /* The first block from @block on, up to @end, that is a hole (or is not); @end if there is none. */
 static int find_block(struct tk_openfile *file, struct tk_scratch *scratch, bool hole,
@@ -408,7 +543,6 @@ int tk_content_seek(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, in
         uint64_t found;
         int r;
 
-        (void)fs;
         if (whence != SEEK_DATA && whence != SEEK_HOLE)
                 return -EINVAL;
         r = tk_scratch_get(&scratch);
@@ -418,6 +552,12 @@ int tk_content_seek(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, in
         size = file->size;
         if (off >= size)
                 return -ENXIO;
+        /* Below, holes and data are found as the backing file has them. */
+        if (file->journal.overlay > 0) {
+                r = tk_journal_settle(fs->journal, file);
+                if (r < 0)
+                        return r;
+        }
         r = find_block(file, scratch, whence == SEEK_HOLE, tk_block_of(off),
                        tk_block_of(size - 1) + 1, &block);
         if (r < 0)

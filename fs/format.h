@@ -66,6 +66,16 @@ static inline uint64_t tk_data_off(uint64_t block)
                (uint64_t)tk_slot_of_block(block) * TK_BLOCK_LEN;
 }
 
+enum { TK_SEAL_LEN = 32, TK_SEAL_SLOTS = 2, TK_SEAL_HEADER_OFF = 64 };
+_Static_assert(TK_SEAL_HEADER_OFF + TK_SEAL_SLOTS * TK_SEAL_LEN == TK_HEADER_LEN,
+               "the header is a key record and two seal slots");
+
+/* Where a seal slot lies, from the beginning of group 0. */
+static inline uint64_t tk_seal_off(unsigned slot)
+{
+        return TK_SEAL_HEADER_OFF + (uint64_t)slot * TK_SEAL_LEN;
+}
+
 /* Backing size of a file of @size plaintext bytes. */
 static inline uint64_t tk_backing_size(uint64_t size)
 {

@@ -4,8 +4,12 @@
 
 #include "fs/fs.h"
 
+#include "base/log.h"
+#include "fs/backing.h"
 #include "fs/dirkey.h"
 #include "fs/fs_internal.h"
+#include "fs/journal.h"
+#include "fs/journal_replay.h"
 #include "fs/keeper.h"
 #include "fs/lift.h"
 #include "fs/op.h"
@@ -16,6 +20,29 @@
 #include <string.h>
 
 enum { DIRKEYS_MAX = 4096 };
+
+/* Replay first, then a journal for this mount. */
+static int start_journal(struct tk_fs *fs, const struct tk_fs_options *options,
+                         struct tk_fault *fault)
+{
+        struct tk_replay_totals totals;
+        int r;
+
+        r = tk_journal_replay(fs, &totals, fault);
+        if (r < 0)
+                return r;
+        if (totals.batches > 0)
+                tk_log(TK_LOG_INFO,
+                       "%s was not unmounted cleanly: %llu overwrites of %llu files put in place "
+                       "from its journal",
+                       tk_volume_path(fs->volume), (unsigned long long)totals.entries,
+                       (unsigned long long)totals.files);
+        if (options->read_only || options->relaxed)
+                return 0;
+        return tk_journal_new(
+                fs, options->journal_len > 0 ? options->journal_len : TK_JOURNAL_LEN_DEFAULT,
+                &fs->journal, fault);
+}
 
 int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, struct tk_fs **ret_fs,
               struct tk_fault *fault)
@@ -52,7 +79,28 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
                                     tk_volume_path(volume), strerror(-r));
         if (!fs->read_only)
                 tk_lift_undo_all(fs);
+        r = start_journal(fs, options, fault);
+        if (r < 0)
+                return r;
         *ret_fs = TK_TAKE(fs);
+        return 0;
+}
+
+int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
+{
+        int r = 0;
+
+        if (fs->read_only)
+                return 0;
+        if (fs->journal)
+                r = tk_journal_finish(fs->journal);
+        if (r == 0)
+                r = tk_backing_sync_all(fs->rootfd);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "cannot write everything to %s: %s; it counts as not unmounted "
+                                    "cleanly",
+                                    tk_volume_path(fs->volume), strerror(-r));
         return 0;
 }
 
@@ -61,6 +109,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
         if (!fs)
                 return NULL;
         tk_op_releasedir_all(fs);
+        fs->journal = tk_journal_free(fs->journal);
         tk_openfile_put_all(fs);
         tk_inode_table_free(fs->inodes);
         tk_dirkeys_free(fs->dirkeys);

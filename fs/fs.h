@@ -15,11 +15,22 @@ struct tk_fs; /* fs.c; fields in fs_internal.h for fs/ itself */
 
 struct tk_fs_options {
         bool read_only;
+        bool relaxed;         /* durability = relaxed: overwrites are not journaled */
+        uint64_t journal_len; /* bytes of a journal that has to be made; 0: the default */
 };
 
-/* @volume is borrowed and must be unlocked (tk_volume_unlock). */
+/*
+ * @volume is borrowed and must be unlocked (tk_volume_unlock). What an earlier mount left
+ * in its journal is put in place, also if @options say read_only.
+ */
 TK_MUST_USE int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options,
                           struct tk_fs **ret_fs, struct tk_fault *fault);
+
+/*
+ * The end of a mount: make everything durable where it belongs. After an error the mount has
+ * not ended cleanly; the next one makes up for it.
+ */
+TK_MUST_USE int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault);
 struct tk_fs *tk_fs_free(struct tk_fs *fs);
 TK_DEFINE_CLEANUP(struct tk_fs *, tk_fs_free)
 

@@ -18,6 +18,7 @@ struct tk_fs {
         struct tk_inode_table *inodes;
         bool names_encrypted; /* the volume's */
         struct tk_dirkeys *dirkeys;
+        struct tk_journal *journal; /* NULL: overwrites are not journaled */
 
         pthread_mutex_t lift_lock; /* lift.h */
 

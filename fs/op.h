@@ -119,7 +119,11 @@ TK_MUST_USE int tk_op_getattr(struct tk_fs *fs, struct tk_inode *inode, struct s
 TK_MUST_USE int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode,
                               const struct tk_setattr *set, struct stat *ret_st);
 
-/* Clear the set-id bits of the backing file @fd as a write by such a caller does. */
+/*
+ * Clear the set-id bits of the backing file @fd as a write by such a caller does. Returns 0, or
+ * TK_SETID_KILLED if there were some.
+ */
+enum { TK_SETID_KILLED = 1 };
 TK_MUST_USE int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller);
 TK_MUST_USE int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st);
 
@@ -158,4 +162,4 @@ void tk_op_release(struct tk_fs *fs, struct tk_openfile *file, int flags);
 
 /* Whether a handle that may write is open: then the kernel may hold bytes that we have not seen. */
 bool tk_op_has_writers(struct tk_fs *fs, struct tk_openfile *file);
-TK_MUST_USE int tk_op_fsync(struct tk_openfile *file, bool data_only);
+TK_MUST_USE int tk_op_fsync(struct tk_fs *fs, struct tk_openfile *file, bool data_only);

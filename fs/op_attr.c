@@ -43,7 +43,7 @@ static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct t
         if (file) {
                 r = tk_lift_stat(fs, file->fd, "", ret_st);
                 if (r == 0)
-                        ret_st->st_size = (off_t)file->size;
+                        tk_openfile_present(file, ret_st);
                 return r;
         }
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
@@ -64,7 +64,7 @@ int tk_op_entry_present(struct tk_fs *fs, struct tk_entry *entry)
                 return 0;
         file = tk_openfile_peek(fs, entry->inode);
         if (file) {
-                entry->st.st_size = (off_t)file->size;
+                tk_openfile_present(file, &entry->st);
                 tk_openfile_put(fs, file);
         }
         return 0;
@@ -129,8 +129,15 @@ static int set_times(struct tk_fs *fs, struct tk_inode *inode, int fd, const str
                 times[0] = set->atime;
         if (set->what & TK_SETATTR_MTIME)
                 times[1] = set->mtime;
-        if (file)
+        if (file) {
                 pthread_mutex_lock(&file->times_lock);
+                if (set->what & TK_SETATTR_MTIME) {
+                        file->journal.touched_ns = 0;
+                        file->mtime_unsynced = true;
+                }
+                if (set->what & TK_SETATTR_ATIME)
+                        file->attributes_unsynced = true;
+        }
         r = tk_backing_utimens(fd, times);
         if (file) {
                 pthread_mutex_unlock(&file->times_lock);
@@ -144,13 +151,17 @@ int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller)
 {
         struct stat st;
         mode_t mode;
+        int r;
 
         if (fstat(fd, &st) < 0)
                 return -errno;
         mode = st.st_mode & 07777 & ~S_ISUID;
         if (mode & S_ISGID && (mode & S_IXGRP || !caller->in_group(caller->context, st.st_gid)))
                 mode &= ~S_ISGID;
-        return mode == (st.st_mode & 07777) ? 0 : tk_backing_chmod(fd, mode);
+        if (mode == (st.st_mode & 07777))
+                return 0;
+        r = tk_backing_chmod(fd, mode);
+        return r < 0 ? r : TK_SETID_KILLED;
 }
 
 int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
@@ -166,6 +177,9 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                 r = set_size(fs, inode, set->size);
         if (r == 0 && set->kill_setid)
                 r = tk_op_kill_setid(fd, set->kill_setid);
+        if (r == TK_SETID_KILLED || set->what & (TK_SETATTR_UID | TK_SETATTR_GID | TK_SETATTR_MODE))
+                tk_openfile_note_attributes(fs, inode);
+        r = r == TK_SETID_KILLED ? 0 : r;
         if (r == 0 && set->what & (TK_SETATTR_UID | TK_SETATTR_GID))
                 r = set_owner(fs, inode, fd, set);
         /* The mode after the owner: a change of owner clears set-id bits. */

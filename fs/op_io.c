@@ -7,7 +7,7 @@
  * the appending and the syncing, and one mount needs no locks of ours.
  */
 
-#include "fs/backing.h"
+#include "fs/content_sync.h"
 #include "fs/fs_internal.h"
 #include "fs/op.h"
 #include <errno.h>
@@ -50,7 +50,7 @@ bool tk_op_has_writers(struct tk_fs *fs, struct tk_openfile *file)
         return file->writers > 0;
 }
 
-int tk_op_fsync(struct tk_openfile *file, bool data_only)
+int tk_op_fsync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
-        return tk_backing_sync(file->fd, data_only);
+        return tk_content_sync(fs, file, data_only);
 }

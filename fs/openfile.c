@@ -30,6 +30,8 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
                 return NULL;
         file->fd = -1;
         file->base = fs->base;
+        file->unsynced = true; /* unknown */
+        file->attributes_unsynced = true;
         tk_rangelock_init(&file->ranges);
         pthread_mutex_init(&file->times_lock, NULL);
         pthread_mutex_init(&file->dek_lock, NULL);
@@ -110,6 +112,8 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         file->owner = st.st_uid;
         file->size = tk_plain_size_at(fs->base, (uint64_t)st.st_size);
         file->has_header = st.st_size > 0;
+        if (fs->journal)
+                file->durable = (file->size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN;
         return 0;
 }
 
@@ -221,6 +225,41 @@ void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
                 return;
         file_free(last);
         tk_inode_unref(fs->inodes, inode);
+}
+
+struct tk_openfile *tk_openfile_ref(struct tk_fs *fs, struct tk_openfile *file)
+{
+        TK_LOCK_SCOPE(&fs->openfiles_lock);
+        file->refs++;
+        return file;
+}
+
+void tk_openfile_present(const struct tk_openfile *file, struct stat *st)
+{
+        int64_t ns = file->journal.touched_ns;
+
+        st->st_size = (off_t)file->size;
+        if (ns <= (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec)
+                return;
+        st->st_mtim = (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+        if (ns > (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec)
+                st->st_ctim = st->st_mtim;
+}
+
+bool tk_openfile_is_last(struct tk_fs *fs, struct tk_openfile *file, unsigned count)
+{
+        TK_LOCK_SCOPE(&fs->openfiles_lock);
+        return file->refs == count;
+}
+
+void tk_openfile_note_attributes(struct tk_fs *fs, struct tk_inode *inode)
+{
+        struct tk_openfile *file;
+
+        TK_LOCK_SCOPE(&fs->openfiles_lock);
+        file = *tk_inode_openfile(inode);
+        if (file)
+                file->attributes_unsynced = true;
 }
 
 /* Publish a new entry that says `loading`. Called with the open-file lock held. */

@@ -10,8 +10,25 @@
 
 #include "crypto/record.h"
 #include "fs/inode.h"
+#include "fs/journal_batch.h"
 #include "fs/rangelock.h"
 #include <stdatomic.h>
+
+/* What the journal knows of an open file; under its lock, unless it says otherwise. */
+struct tk_openfile_journal {
+        _Atomic uint32_t overlay;       /* blocks whose newest content is not in place yet */
+        _Atomic uint64_t overlay_gen;   /* counts blocks that came in place */
+        _Atomic uint64_t sequence;      /* of the batch with the newest entry; 0: none */
+        _Atomic uint64_t size_sequence; /* of the batch with the newest size entry */
+        _Atomic int64_t touched_ns;     /* when the newest journaled write was, since the epoch */
+        uint64_t batch;                 /* the batch that `index` is for */
+        uint16_t index;
+        uint8_t areas; /* bits: which areas hold a reference */
+        bool proved;
+        bool identified; /* the leader's, as identity */
+        struct tk_identity identity;
+        uint8_t proof[TK_JOURNAL_PROOF_LEN];
+};
 
 struct tk_openfile {
         struct tk_openfile *prev; /* under the open-file lock of fs: all open files */
@@ -35,7 +52,24 @@ struct tk_openfile {
         _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */
         atomic_bool has_header; /* group 0 exists; changed under an exclusive range with group 0 */
         unsigned writers;       /* under the open-file lock of fs: handles that may write */
+
+        /*
+         * Blocks below this go through the journal when they are written; it is raised when an
+         * fsync begins, under a range of everything. TK_ALL_DURABLE: every block, since a
+         * change of size is in the journal.
+         */
+        _Atomic uint64_t durable;
+        _Atomic uint64_t journaled_end;  /* behind the last block journaled since the last cut */
+        _Atomic uint64_t synced_end;     /* behind the last block that a sync since then covers */
+        atomic_bool cut;                 /* cut to nothing since the backing file was last synced */
+        atomic_uint cuts;                /* how often */
+        atomic_bool unsynced;            /* changed in place since the backing file was synced */
+        atomic_bool attributes_unsynced; /* the same of what an fsync covers beside content */
+        atomic_bool mtime_unsynced;
+        struct tk_openfile_journal journal;
 };
+
+#define TK_ALL_DURABLE UINT64_MAX
 
 /*
  * The open file of @inode, for writing if @writable; one more reference. The
@@ -54,6 +88,18 @@ TK_MUST_USE int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int 
                                   struct tk_openfile **ret_file);
 
 void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file);
+
+/* One more reference to a file that is held open already. */
+struct tk_openfile *tk_openfile_ref(struct tk_fs *fs, struct tk_openfile *file);
+
+/* What applications see of @file that its backing file does not show: size, and mtime. */
+void tk_openfile_present(const struct tk_openfile *file, struct stat *st);
+
+/* Whether there are only @count references. */
+bool tk_openfile_is_last(struct tk_fs *fs, struct tk_openfile *file, unsigned count);
+
+/* Attributes of @inode have changed: an fsync of it, if it is open, must sync them. */
+void tk_openfile_note_attributes(struct tk_fs *fs, struct tk_inode *inode);
 
 /* The open file if there is one, with one more reference; NULL otherwise. */
 struct tk_openfile *tk_openfile_peek(struct tk_fs *fs, struct tk_inode *inode);

@@ -9,6 +9,7 @@
 
 #include "fs/content.h"
 #include "fs/fs_internal.h"
+#include "fs/journal.h"
 #include "fs/killpriv.h"
 #include "fs/op.h"
 #include "fs/revoke.h"
@@ -193,6 +194,7 @@ static void shim_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const c
 
         if (refused(req, false))
                 return;
+        tk_openfile_note_attributes(fs_of(req), inode_of(req, ino));
         r = tk_op_link(fs_of(req), inode_of(req, ino), inode_of(req, parent), name, &entry);
         reply_entry(req, r, &entry);
 }
@@ -213,9 +215,14 @@ static void shim_readlink(fuse_req_t req, fuse_ino_t ino)
 
 static void shim_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+        int r;
+
         if (refused(req, false))
                 return;
-        tk_reply_error(req, tk_op_unlink(fs_of(req), inode_of(req, parent), name, false));
+        r = tk_op_unlink(fs_of(req), inode_of(req, parent), name, false);
+        if (r == 0 && fs_of(req)->journal)
+                tk_journal_drop_removed(fs_of(req)->journal);
+        tk_reply_error(req, r);
 }
 
 static void shim_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -480,6 +487,7 @@ static void shim_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, cons
 {
         if (refused(req, false))
                 return;
+        tk_openfile_note_attributes(fs_of(req), inode_of(req, ino));
         tk_reply_error(req,
                        tk_op_setxattr(fs_of(req), inode_of(req, ino), name, value, len, flags));
 }
@@ -488,6 +496,7 @@ static void shim_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
         if (refused(req, false))
                 return;
+        tk_openfile_note_attributes(fs_of(req), inode_of(req, ino));
         tk_reply_error(req, tk_op_removexattr(fs_of(req), inode_of(req, ino), name));
 }
 
@@ -567,6 +576,16 @@ static void shim_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
                 fuse_reply_buf(req, (const char *)data, (size_t)n);
 }
 
+static int kill_setid(struct tk_openfile *file, const struct tk_kill_setid *kill)
+{
+        int r = tk_op_kill_setid(file->fd, kill);
+
+        if (r != TK_SETID_KILLED)
+                return r;
+        file->attributes_unsynced = true;
+        return 0;
+}
+
 static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
                            struct fuse_file_info *fi)
 {
@@ -584,7 +603,10 @@ static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
         }
         r = tk_content_write(fs_of(req), file_of(fi), (uint64_t)off, bufv->buf[0].mem, len);
         if (r == 0 && tk_killpriv_wanted())
-                r = tk_op_kill_setid(file_of(fi)->fd, &kill);
+                r = kill_setid(file_of(fi), &kill);
+        /* Past the kernel's cache, O_SYNC is ours; writeback is followed by an fsync. */
+        if (r == 0 && fi->flags & O_DSYNC && !fi->writepage)
+                r = tk_op_fsync(fs_of(req), file_of(fi), (fi->flags & O_SYNC) != O_SYNC);
         if (r < 0)
                 tk_reply_error(req, r);
         else
@@ -594,18 +616,18 @@ static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
 static void shim_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
         (void)ino;
-        tk_reply_error(req, tk_op_fsync(file_of(fi), data_only));
+        tk_reply_error(req, tk_op_fsync(fs_of(req), file_of(fi), data_only));
 }
 
 /*
  * Changes of content for which the kernel does not say whether set-id bits are to go:
  * for everybody but root they are.
  */
-static int kill_setid_unasked(fuse_req_t req, const struct tk_openfile *file)
+static int kill_setid_unasked(fuse_req_t req, struct tk_openfile *file)
 {
         const struct tk_kill_setid kill = {.in_group = caller_in_group, .context = req};
 
-        return fuse_req_ctx(req)->uid == 0 ? 0 : tk_op_kill_setid(file->fd, &kill);
+        return fuse_req_ctx(req)->uid == 0 ? 0 : kill_setid(file, &kill);
 }
 
 static void shim_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,

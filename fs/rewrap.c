@@ -89,6 +89,7 @@ static int replace_record(struct tk_fs *fs, struct tk_openfile *file,
         if (r < 0)
                 return r;
         file->record = *record;
+        file->attributes_unsynced = true;
         r = file->has_header ? write_copy(fs, file, record) : 0;
         file->twin_old = r < 0;
         return r;

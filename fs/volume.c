@@ -206,6 +206,12 @@ int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault)
         return tk_volume_store_text(volume, fault);
 }
 
+bool tk_volume_is_unclean(struct tk_volume *volume, uint16_t number)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return is_unclean(&volume->text, number);
+}
+
 uint16_t tk_volume_mount_number(const struct tk_volume *volume)
 {
         return volume->mount_number;

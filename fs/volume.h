@@ -57,6 +57,7 @@ struct tk_volume_options {
         uint8_t id[TK_VOLUME_ID_LEN]; /* random */
         enum tk_dek_wrap dek_wrap;
         enum tk_names names;
+        uint64_t journal_len; /* bytes; 0: the default */
 };
 
 /*
@@ -144,6 +145,9 @@ TK_MUST_USE int tk_volume_retire_below(struct tk_volume *volume, uint16_t versio
 /* Take a mount number, durably, before the first write; it counts as unclean until mount_end. */
 TK_MUST_USE int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault);
 TK_MUST_USE int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *fault);
+
+/* Whether mount @number has not ended cleanly (yet). */
+bool tk_volume_is_unclean(struct tk_volume *volume, uint16_t number);
 
 /* The number that mount_begin took; 0 before. */
 uint16_t tk_volume_mount_number(const struct tk_volume *volume);

@@ -9,6 +9,7 @@
 #include "fs/volume_internal.h"
 
 #include "crypto/random.h"
+#include "fs/journal.h"
 #include "fs/volume_key.h"
 #include "fs/volume_lock.h"
 #include <dirent.h>
@@ -68,7 +69,7 @@ static int make_directory(const char *path, int *ret_dirfd, struct tk_fault *fau
                 return r;
 
         if (fchmod(dirfd, 0700) < 0 || mkdirat(dirfd, "root", 0755) < 0 ||
-            mkdirat(dirfd, "journal", 0700) < 0)
+            mkdirat(dirfd, TK_JOURNAL_DIR, 0700) < 0)
                 return tk_fault_set(fault, TK_FAULT_PERMISSION, -errno, "cannot write into %s: %s",
                                     path, strerror(errno));
         lockfd =
@@ -121,11 +122,15 @@ int tk_volume_create(const char *path, const struct tk_volume_options *options, 
         if (r < 0)
                 return r;
         memcpy(text.id, options->id, TK_VOLUME_ID_LEN);
-        r = fill_new(dirfd, &text, kms, ret_fingerprint, fault);
+        r = tk_journal_create(dirfd, options->journal_len > 0 ? options->journal_len
+                                                              : TK_JOURNAL_LEN_DEFAULT);
+        if (r == 0)
+                r = fill_new(dirfd, &text, kms, ret_fingerprint, fault);
         tk_volume_text_done(&text);
         if (r < 0) {
                 unlinkat(dirfd, TK_VOLUME_LOCK_FILE, 0);
-                unlinkat(dirfd, "journal", AT_REMOVEDIR);
+                unlinkat(dirfd, TK_JOURNAL_DIR "/" TK_JOURNAL_NAME, 0);
+                unlinkat(dirfd, TK_JOURNAL_DIR, AT_REMOVEDIR);
                 unlinkat(dirfd, "root", AT_REMOVEDIR);
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
                                     "cannot make the volume file in %s: %s", path, strerror(-r));

@@ -462,7 +462,7 @@ static int write_on(struct tk_stand *stand, const struct tk_disk *plain, const c
                 if (r == 0)
                         r = tk_content_write(stand->fs, file, node->size, block, 100);
                 if (r == 0)
-                        r = tk_op_fsync(file, false);
+                        r = tk_op_fsync(stand->fs, file, false);
                 tk_op_release(stand->fs, file, O_RDWR);
         }
         tk_work_forget(stand, inode);

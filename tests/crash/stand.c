@@ -7,6 +7,7 @@
 #include "calls.h"
 #include "crypto/random.h"
 #include "fs/fs_internal.h"
+#include "fs/journal.h"
 #include "fs/scratch.h"
 #include "kms/local.h"
 #include <errno.h>
@@ -91,7 +92,8 @@ static int because(char why[TK_STAND_WHY], const char *what, int r, const struct
 int tk_stand_create(char why[TK_STAND_WHY])
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        struct tk_volume_options options = {.dek_wrap = tk_stand_options.dek_wrap};
+        struct tk_volume_options options = {.dek_wrap = tk_stand_options.dek_wrap,
+                                            .journal_len = TK_JOURNAL_LEN_MIN};
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         struct tk_fault fault = {0};
         int r;
@@ -152,8 +154,10 @@ int tk_stand_down(struct tk_stand *stand, char why[TK_STAND_WHY])
         struct tk_fault fault = {0};
         int r;
 
+        r = tk_fs_finish(stand->fs, &fault);
         stand->fs = tk_fs_free(stand->fs);
-        r = tk_volume_mount_end(stand->volume, &fault);
+        if (r == 0)
+                r = tk_volume_mount_end(stand->volume, &fault);
         tk_stand_drop(stand);
         return r < 0 ? because(why, "unmounting", r, &fault) : 0;
 }

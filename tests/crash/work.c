@@ -310,7 +310,7 @@ static int sync_handle(struct tk_work *work, int handle, bool data_only)
         uint32_t node = work->open[handle].node;
         int r;
 
-        r = CALL(tk_op_fsync(work->open[handle].file, data_only));
+        r = CALL(tk_op_fsync(work->stand.fs, work->open[handle].file, data_only));
         if (r == 0)
                 acknowledge(work, node, versions - 1, names_version(work, node, versions));
         return judge(work, "fsync", r);

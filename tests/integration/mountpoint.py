@@ -152,6 +152,7 @@ class Volume:
         """The configuration: the own keystore, and @sections ({section: {key: value}})."""
         sections = {section: dict(values) for section, values in sections.items()}
         sections.setdefault("local", {}).setdefault("keystore", self.keystore)
+        sections.setdefault("volume", {}).setdefault("journal_size", 1)
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
             for section, values in sections.items()

@@ -236,6 +236,117 @@ class Keystore:
             raise WrongKeystore(f"version {version} does not unwrap the KEK") from e
 
 
+# --- journal -------------------------------------------------------------------------------------
+
+JOURNAL_MAGIC = b"TKJRNL01"
+JOURNAL_HEAD = 128
+JOURNAL_FILE = 64
+JOURNAL_ENTRY = 48
+JOURNAL_BLOCK, JOURNAL_HOLE, JOURNAL_SIZE, JOURNAL_MTIME, JOURNAL_SEAL = range(1, 6)
+JOURNAL_GROW = 2
+
+
+@dataclass
+class Entry:
+    """One entry of the journal, with its page if it is a block."""
+
+    type: int
+    flags: int
+    file: int
+    at: int
+    cell: bytes
+    page: bytes
+
+
+@dataclass
+class Batch:
+    """One batch that holds."""
+
+    chain: bytes
+    sequence: int
+    mount: int
+    pages: int
+    proofs: list
+    entries: list
+
+
+def parse_batch(area, at, mac_key):
+    """The batch at byte @at of an area; None if there is none that holds."""
+    head = area[at : at + JOURNAL_HEAD]
+    if len(head) < JOURNAL_HEAD or head[:8] != JOURNAL_MAGIC:
+        return None
+    pages, length = int.from_bytes(head[24:28], "big"), int.from_bytes(head[28:32], "big")
+    descriptor = area[at : at + length]
+    if length % BLOCK or length < BLOCK or at + pages * BLOCK > len(area):
+        return None
+    signed = descriptor[:96] + bytes(32) + descriptor[128:]
+    if not hmac.compare_digest(hmac.new(mac_key, signed, hashlib.sha256).digest(), head[96:128]):
+        return None
+    proofs, entries, offset, page = [], [], JOURNAL_HEAD, at + length
+    for _ in range(int.from_bytes(head[34:36], "big")):
+        proofs.append(descriptor[offset : offset + 16])
+        offset += JOURNAL_FILE + int.from_bytes(descriptor[offset + 30 : offset + 32], "big")
+    for _ in range(int.from_bytes(head[36:38], "big")):
+        raw = descriptor[offset : offset + JOURNAL_ENTRY]
+        offset += JOURNAL_ENTRY
+        entry = Entry(
+            raw[0],
+            raw[1],
+            int.from_bytes(raw[2:4], "big"),
+            int.from_bytes(raw[8:16], "big"),
+            raw[16:48],
+            b"",
+        )
+        if entry.type == JOURNAL_BLOCK:
+            covered = int.from_bytes(entry.cell[28:30], "big")
+            entry.page = area[page : page + covered]
+            page += BLOCK
+            if binascii.crc32(entry.page) != int.from_bytes(raw[4:8], "big"):
+                return None
+        entries.append(entry)
+    return Batch(
+        head[8:16],
+        int.from_bytes(head[16:24], "big"),
+        int.from_bytes(head[32:34], "big"),
+        pages,
+        proofs,
+        entries,
+    )
+
+
+def read_area(area, mac_key, unclean):
+    """The batches of an area that count, in order."""
+    batches, at = [], 0
+    while (batch := parse_batch(area, at, mac_key)) is not None:
+        if batch.mount not in unclean:
+            break
+        if batches and (batch.chain, batch.sequence) != (
+            batches[-1].chain,
+            batches[-1].sequence + 1,
+        ):
+            break
+        batches.append(batch)
+        at += batch.pages * BLOCK
+    return batches
+
+
+def read_journal(path, mac_key, unclean):
+    """{proof of a file: [its entries]} of everything that a mount would replay."""
+    try:
+        with open(path, "rb") as f:
+            raw = f.read()
+    except FileNotFoundError:
+        return {}
+    half = len(raw) // 2 // BLOCK * BLOCK
+    areas = [read_area(raw[start : start + half], mac_key, unclean) for start in (0, half)]
+    areas.sort(key=lambda batches: batches[0].sequence if batches else 0)
+    found = {}
+    for batch in areas[0] + areas[1]:
+        for entry in batch.entries:
+            found.setdefault(batch.proofs[entry.file], []).append(entry)
+    return found
+
+
 # --- volume --------------------------------------------------------------------------------------
 
 
@@ -307,6 +418,11 @@ class Volume:
         mac = hmac.new(self.mac_key, split_at(raw, b"[mac]"), hashlib.sha256).digest()
         if not hmac.compare_digest(mac, self._mac):
             raise ValueError("the MAC is wrong")
+        self.journal = read_journal(
+            os.path.join(self.path, "journal", "journal"),
+            expand(self.key, b"turnkeyfs journal"),
+            self.mounts_unclean,
+        )
 
     def _unwrap(self, number, keystore, blob=None):
         """What a wrap of KEK version @number holds; @blob: another blob under the same root key."""
@@ -462,8 +578,11 @@ class File:
         try:
             self.backing_size = os.fstat(self.fd).st_size
             self.size = plain_size(self.backing_size, volume.shift)
+            self._patches = {}  # {block: (cell, page)} of the journal
+            self._cut = None  # the first block that a cut in the journal took away below
             self.records = self._read_records()
             self.dek = self._choose_dek()
+            self._replay()
         except BaseException:
             self.close()
             raise
@@ -518,6 +637,22 @@ class File:
             return None
         raise RecordDamaged(f"{self.path}: neither the attribute nor the copy can be used")
 
+    def _replay(self):
+        """Lay the journal's entries over the file, in memory."""
+        proof = self.dek and expand(self.dek, b"turnkeyfs journal file", length=16)
+        for entry in self.volume.journal.get(proof, []):
+            if entry.type in (JOURNAL_BLOCK, JOURNAL_HOLE):
+                self._patches[entry.at] = (entry.cell, entry.page)
+            if entry.type == JOURNAL_BLOCK:
+                self.size = max(self.size, entry.at * BLOCK + len(entry.page))
+            elif entry.type == JOURNAL_SIZE and entry.flags & JOURNAL_GROW:
+                self.size = max(self.size, entry.at)
+            elif entry.type == JOURNAL_SIZE:
+                self.size = entry.at
+                end = -(-self.size // BLOCK)
+                self._cut = end if self._cut is None else min(self._cut, end)
+                self._patches = {b: patch for b, patch in self._patches.items() if b < end}
+
     def _opens_a_block(self, dek):
         """Whether @dek authenticates the first block that has a cell."""
         for index in range(-(-self.size // BLOCK)):
@@ -535,11 +670,18 @@ class File:
         return self._tag_page[1]
 
     def _cell(self, index):
+        if index in self._patches:
+            return self._patches[index][0]
+        if self._cut is not None and index >= self._cut:
+            return b""
         group, k = divmod(index, GROUP_BLOCKS)
         at = HEADER + k * CELL
         return self._group_tags(group)[at : at + CELL]
 
     def is_absent(self, group):
+        blocks = range(group * GROUP_BLOCKS, (group + 1) * GROUP_BLOCKS)
+        if any(index in self._patches for index in blocks):
+            return False
         return not self._group_tags(group).strip(b"\0")
 
     def _decrypt(self, dek, index, group_keys):
@@ -552,7 +694,10 @@ class File:
             raise BlockDamaged(self.path, index, f"length {cell.length}")
         if group not in group_keys:
             group_keys[group] = AESGCM(expand(dek, b"turnkeyfs content", group.to_bytes(8, "big")))
-        page = os.pread(self.fd, cell.length, self._group_at(group) + BLOCK + k * BLOCK)
+        if index in self._patches:
+            page = self._patches[index][1]
+        else:
+            page = os.pread(self.fd, cell.length, self._group_at(group) + BLOCK + k * BLOCK)
         aad = index.to_bytes(8, "big") + raw[28:32]
         try:
             return group_keys[group].decrypt(cell.iv, page + cell.tag, aad)

@@ -10,6 +10,7 @@
 #include "crypto/random.h"
 #include "fs/fs.h"
 #include "fs/fs_internal.h"
+#include "fs/journal.h"
 #include "fs/op.h"
 #include "fs/scratch.h"
 #include "fs/volume.h"
@@ -165,7 +166,9 @@ static const struct tk_caller tk_test_caller = {.umask = 022};
 
 static inline void tk_test_fs_start(struct tk_test_fs *test)
 {
-        struct tk_volume_options options = {.dek_wrap = test->dek_wrap, .names = test->names};
+        struct tk_volume_options options = {.dek_wrap = test->dek_wrap,
+                                            .names = test->names,
+                                            .journal_len = TK_JOURNAL_LEN_MIN};
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         struct tk_fault fault = {0};
 
@@ -190,6 +193,7 @@ static inline void tk_test_fs_stop(struct tk_test_fs *test)
 {
         struct tk_fault fault = {0};
 
+        assert_int_equal(tk_fs_finish(test->fs, &fault), 0);
         test->fs = tk_fs_free(test->fs);
         assert_int_equal(tk_volume_mount_end(test->volume, &fault), 0);
         test->volume = tk_volume_free(test->volume);

@@ -12,7 +12,7 @@ static const struct tk_volume_unlock not_pinned = {.lease_ms = 1000};
 
 static struct tk_volume_options options_of(enum tk_dek_wrap dek_wrap)
 {
-        struct tk_volume_options options = {.dek_wrap = dek_wrap};
+        struct tk_volume_options options = {.dek_wrap = dek_wrap, .journal_len = 1 << 20};
 
         memcpy(options.id, "sixteen bytes id", TK_VOLUME_ID_LEN);
         return options;

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Content: the border between fresh and durable blocks, and fsync.
+ *
+ * A block below `durable` may be relied upon after a crash: it changes by way of the
+ * journal only. The border rises when an fsync begins. It falls only after a cut, when
+ * the cut is durable itself, and never below a block that the journal holds.
+ */
+
+#include "fs/content_sync.h"
+
+#include "base/bytes.h"
+#include "base/fdio.h"
+#include "fs/backing.h"
+#include "fs/block.h"
+#include "fs/content_internal.h"
+#include "fs/fs_internal.h"
+#include "fs/journal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Blocks of a file rewritten after a cut that go through the journal before a sync ends that. */
+enum { RELIEF_BLOCKS = 256 };
+
+static uint64_t blocks_of(const struct tk_openfile *file)
+{
+        return (file->size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN;
+}
+
+/* The journal ---------------------------------------------------------------------- */
+
+static void touch(struct tk_openfile *file)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_REALTIME_COARSE, &now);
+        file->journal.touched_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int append(struct tk_fs *fs, struct tk_openfile *file, const struct tk_journal_item *item)
+{
+        tk_content_raise(&file->journaled_end, item->at + 1);
+        touch(file);
+        return tk_journal_append(fs->journal, file, item);
+}
+
+int tk_content_journal_block(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
+                             const uint8_t cell[TK_CELL_LEN], const uint8_t *data)
+{
+        struct tk_journal_item item = {.type = TK_JOURNAL_BLOCK, .at = block, .page = data};
+
+        memcpy(item.cell, cell, TK_CELL_LEN);
+        return append(fs, file, &item);
+}
+
+int tk_content_journal_hole(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
+                            const uint8_t cell[TK_CELL_LEN], bool keep)
+{
+        struct tk_journal_item item = {
+                .type = TK_JOURNAL_HOLE, .flags = keep ? TK_JOURNAL_KEEP : 0, .at = block};
+
+        memcpy(item.cell, cell, TK_CELL_LEN);
+        return append(fs, file, &item);
+}
+
+/* Whether one of @count blocks has no data page of its own in place: 1, 0 or a negative errno. */
+static int lacks_space(const struct tk_openfile *file, uint64_t first, uint64_t count)
+{
+        uint8_t cells[TK_GROUP_BLOCKS * TK_CELL_LEN];
+        ssize_t n = tk_fdio_pread(file->fd, cells, count * TK_CELL_LEN,
+                                  (off_t)(file->base + tk_cell_off(first)));
+
+        if (n < 0)
+                return (int)n;
+        if ((size_t)n < count * TK_CELL_LEN)
+                return 1;
+        for (uint64_t i = 0; i < count; i++)
+                if (tk_block_cell_is_hole(cells + i * TK_CELL_LEN))
+                        return 1;
+        return 0;
+}
+
+int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t last)
+{
+        uint64_t tags = file->base + tk_tag_page_off(tk_group_of_block(first));
+        int r;
+
+        r = lacks_space(file, first, last - first + 1);
+        if (r <= 0)
+                return r;
+        r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE, tags, TK_BLOCK_LEN);
+        if (r == 0)
+                r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE,
+                                         file->base + tk_data_off(first),
+                                         (last - first + 1) * TK_BLOCK_LEN);
+        return r == -EOPNOTSUPP ? 0 : r;
+}
+
+/* The backing file ----------------------------------------------------------------- */
+
+/* What a sync of the backing file that begins now makes durable. */
+struct sync {
+        unsigned cuts;
+        bool attributes;
+};
+
+static struct sync begin_sync(struct tk_openfile *file, bool data_only)
+{
+        struct sync sync = {.cuts = 0};
+        TK_RANGE_SCOPE(range);
+
+        /* Of everything: a write that took its blocks for fresh has come to its end. */
+        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        tk_content_raise(&file->durable, blocks_of(file));
+        tk_content_raise(&file->synced_end, blocks_of(file));
+        file->unsynced = false;
+        sync.cuts = file->cuts;
+        sync.attributes = !data_only && atomic_exchange(&file->attributes_unsynced, false);
+        return sync;
+}
+
+/* A cut is durable: what was below it will not be seen again. */
+static void lower_border(struct tk_openfile *file, const struct sync *sync)
+{
+        uint64_t border;
+        TK_RANGE_SCOPE(range);
+
+        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        if (file->cuts != sync->cuts)
+                return;
+        file->cut = false;
+        if (file->durable == TK_ALL_DURABLE)
+                return;
+        border = file->synced_end > file->journaled_end ? file->synced_end : file->journaled_end;
+        file->durable = border;
+}
+
+static int sync_backing(struct tk_openfile *file, bool data_only)
+{
+        struct sync sync = begin_sync(file, data_only);
+        int r;
+
+        r = tk_backing_sync(file->fd, data_only);
+        if (r < 0) {
+                file->unsynced = true;
+                if (sync.attributes)
+                        file->attributes_unsynced = true;
+                return r;
+        }
+        if (file->cut)
+                lower_border(file, &sync);
+        return 0;
+}
+
+/* The size entry is gone from the journal: new blocks need not be in it any more. */
+static void leave_all_durable(struct tk_fs *fs, struct tk_openfile *file)
+{
+        TK_RANGE_SCOPE(range);
+
+        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        if (file->durable == TK_ALL_DURABLE &&
+            !tk_journal_holds(fs->journal, file->journal.size_sequence))
+                file->durable = blocks_of(file);
+}
+
+int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
+{
+        if (!fs->journal)
+                return 0;
+        if (file->durable == TK_ALL_DURABLE) {
+                if (!tk_journal_holds(fs->journal, file->journal.size_sequence))
+                        leave_all_durable(fs, file);
+                return 0;
+        }
+        if (file->cut && file->journaled_end >= RELIEF_BLOCKS)
+                return sync_backing(file, true);
+        return 0;
+}
+
+/* fsync ---------------------------------------------------------------------------- */
+
+/* The mtime that the application set goes with the entries that the journal may replay. */
+static int append_mtime(struct tk_fs *fs, struct tk_openfile *file)
+{
+        struct tk_journal_item item = {.type = TK_JOURNAL_MTIME};
+        struct stat st;
+
+        if (fstat(file->fd, &st) < 0)
+                return -errno;
+        item.at = (uint64_t)st.st_mtim.tv_sec;
+        tk_put_be32(item.cell, (uint32_t)st.st_mtim.tv_nsec);
+        return tk_journal_append(fs->journal, file, &item);
+}
+
+static int sync_mtime(struct tk_fs *fs, struct tk_openfile *file, bool *ret_backing)
+{
+        int r = 0;
+
+        if (!atomic_exchange(&file->mtime_unsynced, false))
+                return 0;
+        if (tk_journal_is_live(fs->journal, file))
+                r = append_mtime(fs, file);
+        else
+                *ret_backing = true;
+        if (r < 0)
+                file->mtime_unsynced = true;
+        return r;
+}
+
+int tk_content_sync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
+{
+        bool backing;
+        int r = 0;
+
+        if (!fs->journal)
+                return tk_backing_sync(file->fd, data_only);
+        backing = file->unsynced || file->durable < blocks_of(file) ||
+                  (!data_only && file->attributes_unsynced);
+        if (!data_only)
+                r = sync_mtime(fs, file, &backing);
+        if (r == 0)
+                r = tk_journal_commit(fs->journal, file);
+        if (r == 0 && backing)
+                r = sync_backing(file, data_only);
+        return r;
+}

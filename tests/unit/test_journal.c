@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Journal and replay on a real filesystem. A crash: what lies in place is put back to what
+ * it was before, which is what a power cut may leave of unsynced writes; the journal stays.
+ */
+
+#include "support_backing.h"
+
+#include "support_fs.h"
+
+#include "base/fdio.h"
+#include "crypto/random.h"
+#include "fs/content.h"
+#include "fs/content_sync.h"
+#include "fs/journal_replay.h"
+
+enum { FILE_LEN = 10 * TK_BLOCK_LEN + 100, IMAGE_MAX = 4 * 1024 * 1024 };
+
+static struct tk_test_fs test;
+
+/* The bytes of a file below, to be put back into the same inode. */
+struct image {
+        const char *path;
+        uint8_t *bytes;
+        size_t len;
+};
+
+static void image_take(struct image *image, const char *path)
+{
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n;
+
+        image->path = path;
+        image->bytes = malloc(IMAGE_MAX);
+        assert_non_null(image->bytes);
+        assert_true(fd >= 0);
+        n = tk_fdio_pread(fd, image->bytes, IMAGE_MAX, 0);
+        assert_true(n >= 0 && n < IMAGE_MAX);
+        image->len = (size_t)n;
+        close(fd);
+}
+
+static void image_put(const struct image *image, size_t len)
+{
+        int fd = open(image->path, O_RDWR | O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(tk_fdio_pwrite(fd, image->bytes, len, 0), 0);
+        assert_int_equal(ftruncate(fd, (off_t)image->len), 0);
+        close(fd);
+}
+
+static void image_drop(struct image *image)
+{
+        free(image->bytes);
+        image->bytes = NULL;
+}
+
+static int enter(void **state)
+{
+        faulty_reset();
+        memset(&test, 0, sizeof(test));
+        return tk_test_dir_enter(state);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, enter, tk_test_dir_leave)
+
+/* A mount that goes on without its end: nothing is flushed, the mount stays unclean. */
+static void crash(void)
+{
+        test.fs = tk_fs_free(test.fs);
+        test.volume = tk_volume_free(test.volume);
+        test.kms = tk_kms_free(test.kms);
+        tk_scratch_drop();
+}
+
+static void fill(uint8_t *bytes, size_t len, uint8_t with)
+{
+        memset(bytes, with, len);
+}
+
+static struct tk_openfile *open_file(const char *name, struct tk_inode **ret_inode)
+{
+        struct tk_openfile *file = NULL;
+        struct tk_entry entry;
+
+        assert_int_equal(tk_op_lookup(test.fs, test.root, name, &entry), 0);
+        assert_int_equal(tk_op_open(test.fs, entry.inode, O_RDWR, &file), 0);
+        *ret_inode = entry.inode;
+        return file;
+}
+
+static void write_at(struct tk_openfile *file, uint64_t off, size_t len, uint8_t with)
+{
+        uint8_t bytes[FILE_LEN];
+
+        assert_true(len <= sizeof(bytes));
+        fill(bytes, len, with);
+        assert_int_equal(tk_content_write(test.fs, file, off, bytes, len), 0);
+}
+
+static bool holds(struct tk_openfile *file, uint64_t off, size_t len, uint8_t with)
+{
+        const uint8_t *data = NULL;
+        ssize_t n = tk_content_read(test.fs, file, off, len, &data);
+
+        if (n != (ssize_t)len)
+                return false;
+        for (size_t i = 0; i < len; i++)
+                if (data[i] != with)
+                        return false;
+        return true;
+}
+
+/* A volume with the file "f" full of 'a', durable, unmounted cleanly. */
+static void make_volume(void)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        tk_test_fs_start(&test);
+        file = tk_test_create(&test, "f", &inode);
+        write_at(file, 0, FILE_LEN, 'a');
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
+static void check_file(uint64_t off, size_t len, uint8_t with, uint64_t size)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = open_file("f", &inode);
+
+        assert_int_equal(file->size, size);
+        assert_true(holds(file, off, len, with));
+        tk_test_close(&test, file, inode);
+}
+
+/* Overwrite in a mount that crashes; what was in place before goes to @ret_place. */
+static void overwrite_and_crash(struct image *ret_place, struct image *ret_journal)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        tk_test_fs_start(&test);
+        image_take(ret_place, "c/root/f");
+        file = open_file("f", &inode);
+        write_at(file, 2 * TK_BLOCK_LEN, 3 * TK_BLOCK_LEN, 'b');
+        write_at(file, FILE_LEN - 50, 500, 'b');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        write_at(file, 0, 10, 'c'); /* nobody waited for this one */
+        tk_test_close(&test, file, inode);
+        image_take(ret_journal, "c/journal/journal");
+        crash();
+        image_put(ret_place, ret_place->len);
+}
+
+static void check_overwritten(void)
+{
+        check_file(2 * TK_BLOCK_LEN, 3 * TK_BLOCK_LEN, 'b', FILE_LEN + 450);
+        check_file(FILE_LEN - 50, 500, 'b', FILE_LEN + 450);
+        check_file(0, 2 * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
+        check_file(5 * TK_BLOCK_LEN, 5 * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
+}
+
+static void test_replay__brings_what_was_acknowledged(void **state)
+{
+        struct image place;
+        struct image journal;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal);
+        tk_test_fs_start(&test);
+        check_overwritten();
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+}
+
+/* A crash during replay, after it, and once more: always the same. */
+static void test_replay__again_and_again(void **state)
+{
+        struct image place;
+        struct image journal;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal);
+        for (int i = 0; i < 3; i++) {
+                tk_test_fs_start(&test);
+                check_overwritten();
+                crash();
+                image_put(&journal, journal.len);
+                if (i == 1)
+                        image_put(&place, place.len);
+        }
+        tk_test_fs_start(&test);
+        check_overwritten();
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+}
+
+/* The journal's only batch torn at every sector: all of it, or nothing. */
+static void test_replay__torn_batch(void **state)
+{
+        struct image place;
+        struct image journal;
+        unsigned complete = 0;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal);
+        for (size_t cut = 0; cut <= 6 * TK_BLOCK_LEN; cut += 512) {
+                bool old;
+
+                image_put(&place, place.len);
+                image_put(&journal, cut);
+                tk_test_fs_start(&test);
+                {
+                        struct tk_inode *inode = NULL;
+                        struct tk_openfile *file = open_file("f", &inode);
+
+                        old = file->size == FILE_LEN;
+                        tk_test_close(&test, file, inode);
+                }
+                if (old)
+                        check_file(0, FILE_LEN, 'a', FILE_LEN);
+                else
+                        check_overwritten();
+                complete += !old;
+                crash();
+        }
+        assert_true(complete > 0 && complete < 20);
+        image_drop(&place);
+        image_drop(&journal);
+}
+
+/* What a mount left that ended cleanly later is not believed again. */
+static void test_replay__not_of_a_clean_mount(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct image journal;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, 0, TK_BLOCK_LEN, 'b');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        image_take(&journal, "c/journal/journal");
+        write_at(file, 0, TK_BLOCK_LEN, 'c');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+        image_put(&journal, journal.len);
+        tk_test_fs_start(&test);
+        check_file(0, TK_BLOCK_LEN, 'c', FILE_LEN);
+        tk_test_fs_stop(&test);
+        image_drop(&journal);
+}
+
+static void test_replay__file_is_gone(void **state)
+{
+        struct image place;
+        struct image journal;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal);
+        assert_int_equal(unlink("c/root/f"), 0);
+        tk_test_fs_start(&test);
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+}
+
+static void test_replay__file_was_renamed(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct image place;
+        struct image journal;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal);
+        assert_int_equal(mkdir("c/root/d", 0755), 0);
+        assert_int_equal(rename("c/root/f", "c/root/d/g"), 0);
+        tk_test_fs_start(&test);
+        assert_int_equal(tk_op_rename(test.fs, test.root, "d", test.root, "e", 0), 0);
+        tk_test_fs_stop(&test);
+        assert_int_equal(rename("c/root/e/g", "c/root/f"), 0);
+        tk_test_fs_start(&test);
+        check_overwritten();
+        file = open_file("f", &inode);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+}
+
+static void test_replay__garbage_and_missing(void **state)
+{
+        static uint8_t noise[TK_JOURNAL_LEN_MIN];
+        int fd;
+
+        make_volume();
+        assert_int_equal(tk_random_bytes(noise, sizeof(noise)), 0);
+        fd = open("c/journal/journal", O_RDWR | O_CLOEXEC);
+        assert_int_equal(tk_fdio_pwrite(fd, noise, sizeof(noise), 0), 0);
+        tk_test_fs_start(&test);
+        check_file(0, FILE_LEN, 'a', FILE_LEN);
+        tk_test_fs_stop(&test);
+        assert_int_equal(ftruncate(fd, 5000), 0);
+        close(fd);
+        tk_test_fs_start(&test);
+        check_file(0, FILE_LEN, 'a', FILE_LEN);
+        tk_test_fs_stop(&test);
+        assert_int_equal(unlink("c/journal/journal"), 0);
+        tk_test_fs_start(&test);
+        check_file(0, FILE_LEN, 'a', FILE_LEN);
+        tk_test_fs_stop(&test);
+}
+
+/* An old entry must not come back over what was written after a cut. */
+static void test_replay__cut_and_written_again(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        for (uint64_t size = 0; size < FILE_LEN; size += 3000) {
+                tk_test_fs_start(&test);
+                file = open_file("f", &inode);
+                write_at(file, 0, FILE_LEN, 'b');
+                assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+                assert_int_equal(tk_content_truncate(test.fs, file, size), 0);
+                assert_int_equal(tk_content_truncate(test.fs, file, FILE_LEN), 0);
+                if (size > 0)
+                        assert_true(holds(file, 0, size, 'b'));
+                assert_true(holds(file, size, FILE_LEN - size, 0));
+                write_at(file, FILE_LEN - 5000, 5000, 'd');
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+                tk_test_close(&test, file, inode);
+                crash();
+                tk_test_fs_start(&test);
+                check_file(FILE_LEN - 5000, 5000, 'd', FILE_LEN);
+                if (size > 0 && size < FILE_LEN - 5000)
+                        check_file(0, size, 'b', FILE_LEN);
+                if (size < FILE_LEN - 5000)
+                        check_file(size, FILE_LEN - 5000 - size, 0, FILE_LEN);
+                tk_test_fs_stop(&test);
+        }
+}
+
+static void test_replay__punched_and_written_again(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, 0, FILE_LEN, 'b');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        assert_int_equal(tk_content_fallocate(test.fs, file,
+                                              FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000,
+                                              20000),
+                         0);
+        assert_true(holds(file, 5000, 20000, 0));
+        write_at(file, 9000, 100, 'e');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        crash();
+        tk_test_fs_start(&test);
+        check_file(0, 5000, 'b', FILE_LEN);
+        check_file(5000, 4000, 0, FILE_LEN);
+        check_file(9000, 100, 'e', FILE_LEN);
+        check_file(9100, 15900, 0, FILE_LEN);
+        check_file(25000, FILE_LEN - 25000, 'b', FILE_LEN);
+        tk_test_fs_stop(&test);
+}
+
+/* Much more than the journal holds: areas are used again and again. */
+static void test_append__more_than_the_journal(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        for (unsigned i = 0; i < 1000; i++) {
+                write_at(file, i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26));
+                if (i % 7 == 0)
+                        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+                assert_true(
+                        holds(file, i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26)));
+        }
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        crash();
+        tk_test_fs_start(&test);
+        for (unsigned i = 990; i < 1000; i++)
+                check_file(i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26), FILE_LEN);
+        tk_test_fs_stop(&test);
+}
+
+/* A flush that fails: who waits hears of it, and later flushes go elsewhere. */
+static void test_commit__write_fails_once(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, 0, TK_BLOCK_LEN, 'b');
+        faulty.fail_with = -EIO;
+        faulty.fail_at = faulty.calls + 1;
+        assert_int_equal(tk_content_sync(test.fs, file, true), -EIO);
+        assert_true(holds(file, 0, TK_BLOCK_LEN, 'b'));
+        write_at(file, TK_BLOCK_LEN, TK_BLOCK_LEN, 'c');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        crash();
+        tk_test_fs_start(&test);
+        check_file(0, TK_BLOCK_LEN, 'b', FILE_LEN);
+        check_file(TK_BLOCK_LEN, TK_BLOCK_LEN, 'c', FILE_LEN);
+        tk_test_fs_stop(&test);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(test_replay__brings_what_was_acknowledged),
+                TEST(test_replay__again_and_again),
+                TEST(test_replay__torn_batch),
+                TEST(test_replay__not_of_a_clean_mount),
+                TEST(test_replay__file_is_gone),
+                TEST(test_replay__file_was_renamed),
+                TEST(test_replay__garbage_and_missing),
+                TEST(test_replay__cut_and_written_again),
+                TEST(test_replay__punched_and_written_again),
+                TEST(test_append__more_than_the_journal),
+                TEST(test_commit__write_fails_once),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
