@@ -296,7 +296,9 @@ def test_two_signals_end_it_while_somebody_seeks(volume):
         ]
         time.sleep(0.05 + 0.03 * i % 0.2)
         os.kill(volume.pid, signal.SIGTERM)
-        time.sleep(0.02 + 0.02 * (i % 3))  # two that are pending at once are one
+        # Two that are pending at once are one.
+        wait_for(lambda i=i: volume.log().count("unmounting on signal") == i + 1, 20, "the first")
+        time.sleep(0.02 * (i % 3))
         os.kill(volume.pid, signal.SIGTERM)
         volume.expect_log("ended by a second signal|fuse: failed to unmount")
         assert volume.daemon.wait(20) == 0
