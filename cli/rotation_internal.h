@@ -28,28 +28,28 @@ struct tk_rotation {
         struct tk_volume *volume; /* borrowed */
         struct tk_fs *fs;         /* borrowed, from begin to stop */
         struct tk_rotation_options options;
-        atomic_bool stop;
-        pthread_mutex_t lock; /* guards what follows */
-        bool serving;         /* jobs may run */
+        pthread_mutex_t lock; /* guards what follows, but for stop */
         pthread_t thread;
-        bool has_thread; /* it has not been joined */
+        atomic_bool stop;
+        bool serving;     /* jobs may run */
+        bool has_thread;  /* it has not been joined */
+        bool new_version; /* of the job */
+        bool missed;      /* it has been said that the window was missed */
+        int last_kept;    /* whether the last one that was finished was in time; -1: none yet */
+        enum tk_rotation_state state;
+        unsigned pass; /* that pass_began_ms belongs to */
+        int64_t pass_began_ms;
+        int64_t noticed_ms; /* since when the mount knows of a new root key version; or NEVER */
+        int64_t begun_ms;   /* since when the newest KEK version is in use; or NEVER */
+        int64_t started;    /* Unix seconds; 0: no job yet */
+        int64_t ended;      /* 0: not yet */
+        uint64_t total;     /* files in the last whole pass; 0: there was none */
+        uint64_t estimate;  /* of that, from the backing filesystem; 0: it does not say */
         const struct tk_provider *current;
         const struct tk_provider *target; /* of the job */
         struct kept *kept;
-        bool new_version; /* of the job */
-        enum tk_rotation_state state;
-        int64_t started; /* Unix seconds; 0: no job yet */
-        int64_t ended;   /* 0: not yet */
         struct tk_rotate_progress progress;
         struct tk_fault fault;
-        int64_t noticed_ms; /* since when the mount knows of a new root key version; or NEVER */
-        int64_t begun_ms;   /* since when the newest KEK version is in use; or NEVER */
-        bool missed;        /* it has been said that the window was missed */
-        int last_kept;      /* whether the last one that was finished was in time; -1: none yet */
-        uint64_t total;     /* files in the last whole pass; 0: there was none */
-        uint64_t estimate;  /* of that, from the backing filesystem; 0: it does not say */
-        int64_t pass_began_ms;
-        unsigned pass; /* that pass_began_ms belongs to */
 };
 
 /* Whether older versions have been in use for too long. The lock is held. */

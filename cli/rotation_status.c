@@ -93,14 +93,15 @@ static json_t *files_json(const struct tk_rotation *rotation)
         bool repeated = progress->passes > 1 && rotation->state == TK_ROTATION_RUNNING;
         uint64_t seen = progress->files - progress->failed;
         uint64_t current = single ? total : repeated ? seen + unseen : seen;
-        uint64_t older = single || repeated ? 0 : unseen;
+        uint64_t left = single || repeated ? 0 : unseen; /* for the first pass to come to */
+        uint64_t older = left + progress->failed;
 
-        return json_pack("{sI sI sI sb sI so}",                           //
-                         "current", (json_int_t)current,                  //
-                         "older", (json_int_t)(older + progress->failed), //
-                         "unseen", (json_int_t)older,                     //
-                         "estimated", rotation->total == 0 && total > 0,  //
-                         "total", (json_int_t)total,                      //
+        return json_pack("{sI sI sI sb sI so}",                          //
+                         "current", (json_int_t)current,                 //
+                         "older", (json_int_t)older,                     //
+                         "unseen", (json_int_t)left,                     //
+                         "estimated", rotation->total == 0 && total > 0, //
+                         "total", (json_int_t)total,                     //
                          "versions", versions_json(progress, newest, current));
 }
 

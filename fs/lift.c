@@ -56,7 +56,7 @@ static int path_below(struct tk_fs *fs, int fd, char path[PATH_MAX])
         if (len == 0 || strncmp(path, root, len) != 0)
                 return -EACCES;
         if (path[len] == '\0')
-                strcpy(path, ".");
+                memcpy(path, ".", 2);
         else if (path[len] == '/')
                 memmove(path, path + len + 1, strlen(path + len + 1) + 1);
         else

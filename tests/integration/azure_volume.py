@@ -89,10 +89,15 @@ def rotation(volume):
 
 
 def record_versions(volume):
-    """The KEK versions that the records of all backing files name."""
+    """The KEK versions that records name: of all backing files, and of directories that have one."""
     found = set()
     for path, _, names in os.walk(volume.cipher / "root"):
-        for name in names:
-            record = os.getxattr(os.path.join(path, name), mountpoint.KEY_RECORD)
-            found.add(int.from_bytes(record[2:4], "big"))
+        records = [
+            os.getxattr(os.path.join(path, name), mountpoint.KEY_RECORD)
+            for name in names
+            if not os.path.islink(os.path.join(path, name))
+        ]
+        if mountpoint.KEY_RECORD in os.listxattr(path):
+            records.append(os.getxattr(path, mountpoint.KEY_RECORD))
+        found |= {int.from_bytes(record[2:4], "big") for record in records}
     return found

@@ -35,7 +35,7 @@ static void *work(void *context)
                 TK_EPOCH_SCOPE(&epoch);
 
                 held[number] = newest;
-                sleep_us(number * 50);
+                sleep_us(50L * number);
                 held[number] = 0;
                 started++;
         }

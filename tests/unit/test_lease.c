@@ -155,7 +155,7 @@ static void test_lease__retries_are_spread_and_bounded(void **state)
 static void test_lease__a_sleep_ends_it(void **state)
 {
         static const int64_t sleeps[] = {
-                0, 500, WINDOW_MS / 2, WINDOW_MS, 10 * WINDOW_MS, 10 * (int64_t)GRACE_MS};
+                0, 500, WINDOW_MS / 2, WINDOW_MS, (int64_t)WINDOW_MS * 10, (int64_t)GRACE_MS * 10};
 
         (void)state;
         for (size_t before = 0; before < 6; before++) {

@@ -5,92 +5,18 @@
  * no crash leaves a mode that nobody set.
  */
 
-// clang-format off
-#define tk_backing_chmod real_chmod
-#define tk_backing_mkdir real_mkdir
-#define tk_backing_pwrite real_pwrite
-#define tk_backing_setxattr real_setxattr
-#define tk_backing_symlink real_symlink
-#define tk_backing_unlink real_unlink
-#define tk_backing_utimens real_utimens
-#include "fs/backing.c"
-#undef tk_backing_chmod
-#undef tk_backing_mkdir
-#undef tk_backing_pwrite
-#undef tk_backing_setxattr
-#undef tk_backing_symlink
-#undef tk_backing_unlink
-#undef tk_backing_utimens
-// clang-format on
-
 #include "support_fs.h"
+
+#include "support_steps.h"
 
 #include "fs/content.h"
 #include "fs/keyattr.h"
 #include "fs/lift.h"
 #include "fs/rotate.h"
 
-int tk_backing_chmod(int fd, mode_t mode);
-int tk_backing_mkdir(int dirfd, const char *name, mode_t mode);
-int tk_backing_pwrite(int fd, const void *buf, size_t len, uint64_t off);
-int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags);
-int tk_backing_symlink(const char *target, int dirfd, const char *name);
-int tk_backing_unlink(int dirfd, const char *name, bool directory);
-int tk_backing_utimens(int fd, const struct timespec times[2]);
-
-enum { DIED = 77, STEPS_MAX = 300 };
+enum { STEPS_MAX = 300 };
 
 static struct tk_test_fs test;
-static unsigned die_at; /* before this change of the backing directory; 0: never */
-static unsigned changes;
-
-static void step(void)
-{
-        if (++changes == die_at)
-                _exit(DIED);
-}
-
-int tk_backing_chmod(int fd, mode_t mode)
-{
-        step();
-        return real_chmod(fd, mode);
-}
-
-int tk_backing_mkdir(int dirfd, const char *name, mode_t mode)
-{
-        step();
-        return real_mkdir(dirfd, name, mode);
-}
-
-int tk_backing_pwrite(int fd, const void *buf, size_t len, uint64_t off)
-{
-        step();
-        return real_pwrite(fd, buf, len, off);
-}
-
-int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags)
-{
-        step();
-        return real_setxattr(fd, name, value, len, flags);
-}
-
-int tk_backing_symlink(const char *target, int dirfd, const char *name)
-{
-        step();
-        return real_symlink(target, dirfd, name);
-}
-
-int tk_backing_unlink(int dirfd, const char *name, bool directory)
-{
-        step();
-        return real_unlink(dirfd, name, directory);
-}
-
-int tk_backing_utimens(int fd, const struct timespec times[2])
-{
-        step();
-        return real_utimens(fd, times);
-}
 
 /* An ordinary user's children ------------------------------------------------- */
 
