@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 struct tk_calls tk_calls;
@@ -481,6 +483,30 @@ WRAP(int, fstatat, int dirfd, const char *path, struct stat *st, int flags)
         return 0;
 }
 
+WRAP(int, stat, const char *path, struct stat *st)
+{
+        return is_our_path(AT_FDCWD, path) ? __wrap_fstatat(AT_FDCWD, path, st, 0)
+                                           : __real_stat(path, st);
+}
+
+WRAP(int, lstat, const char *path, struct stat *st)
+{
+        return is_our_path(AT_FDCWD, path) ? __wrap_fstatat(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW)
+                                           : __real_lstat(path, st);
+}
+
+WRAP(int, fstatfs, int fd, struct statfs *st)
+{
+        if (!is_ours(fd))
+                return __real_fstatfs(fd, st);
+        memset(st, 0, sizeof(*st));
+        st->f_type = EXT4_SUPER_MAGIC;
+        st->f_bsize = TK_DISK_PAGE;
+        st->f_namelen = 255;
+        memset(&st->f_fsid, DEVICE, sizeof(st->f_fsid));
+        return 0;
+}
+
 WRAP(int, faccessat, int dirfd, const char *path, int mode, int flags)
 {
         struct place place;
@@ -524,14 +550,50 @@ WRAP(ssize_t, readlinkat, int dirfd, const char *path, char *buf, size_t max)
         return (ssize_t)len;
 }
 
-/* Where a descriptor leads, for log lines. */
+/* The directory that holds @id, and its name there; 0: it has none. */
+static uint32_t find_name(uint32_t id, const char **ret_name)
+{
+        for (uint32_t dir = 1; dir < tk_calls.disk.count; dir++) {
+                const struct tk_node *node = tk_disk_node(&tk_calls.disk, dir);
+
+                for (size_t i = 0; node && i < node->entry_count; i++) {
+                        if (node->entries[i].node != id)
+                                continue;
+                        *ret_name = node->entries[i].name;
+                        return dir;
+                }
+        }
+        return 0;
+}
+
+/* Where a descriptor leads. */
 WRAP(ssize_t, readlink, const char *path, char *buf, size_t max)
 {
+        char text[PATH_MAX];
+        char *start = text + sizeof(text) - 1;
         int fd = proc_fd(path);
+        const char *name;
+        uint32_t id;
+        size_t len;
 
         if (fd < 0)
                 return __real_readlink(path, buf, max);
-        return snprintf(buf, max, "node %u", open_of(fd)->node);
+        LOCKED;
+        for (id = open_of(fd)->node; id && id != TK_DISK_ROOT; id = find_name(id, &name)) {
+                uint32_t dir = find_name(id, &name);
+
+                len = dir ? strlen(name) : strlen("removed");
+                start -= len;
+                memcpy(start, dir ? name : "removed", len);
+                *--start = '/';
+        }
+        len = strlen(TK_CALLS_ROOT);
+        start -= len;
+        memcpy(start, TK_CALLS_ROOT, len);
+        len = (size_t)(text + sizeof(text) - 1 - start);
+        len = len < max ? len : max;
+        memcpy(buf, start, len);
+        return (ssize_t)len;
 }
 
 WRAP(char *, realpath, const char *path, char *resolved)
