@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUBSET_PAGES = 4, SEEN_MAX = 1 << 20, PRINT_MAX = 20 };
+enum { SUBSET_PAGES = 4, SEEN_MAX = 1 << 20, PRINT_MAX = 20, AGAIN_POINTS = 6, AGAIN_CHOICES = 5 };
 
 static unsigned printed; /* violations of this process; more are only counted */
 
@@ -100,9 +100,34 @@ static void seed_state(const struct tk_choice *choice, size_t at)
         tk_calls_seed(tk_mix(choice->seed, at, choice->how));
 }
 
-/* Crash once more, at each point of the mount of @disk. */
+/* Choice @n at a point of a mount that is crashed. */
+static void crash_again_at(struct tk_explore *explore, const struct tk_check *check,
+                           const struct tk_states *states, unsigned n, const char *state)
+{
+        struct tk_choice choice =
+                choice_at(tk_mix(explore->seed, states->at, 13), n < 3 ? n : n + 40, 99);
+        char why[TK_CHECK_WHY] = "";
+        struct tk_disk disk;
+        char name[160];
+        char tail[80];
+
+        tk_states_make(states, &choice, &disk);
+        if (!is_new(tk_mix(tk_disk_hash(&disk), check->at, 14))) {
+                tk_disk_done(&disk);
+                return;
+        }
+        explore->states++;
+        explore->again++;
+        name_choice(&choice, states->at, tail, sizeof(tail));
+        snprintf(name, sizeof(name), "%s/%s", state, tail);
+        seed_state(&choice, states->at);
+        if (tk_check_disk(check, &disk, why) < 0)
+                violation(explore, name, why);
+}
+
+/* Crash once more, while @disk is mounted. */
 static void crash_again(struct tk_explore *explore, const struct tk_check *check,
-                        const struct tk_disk *disk, const char *state)
+                        const struct tk_disk *disk, uint64_t hash, const char *state)
 {
         struct tk_recording recording;
         char why[TK_CHECK_WHY] = "";
@@ -114,27 +139,12 @@ static void crash_again(struct tk_explore *explore, const struct tk_check *check
                 return;
         }
         tk_states_init(&states, &recording, disk);
+        /* A long replay is tried at some of its points only. */
         while (tk_states_advance(&states) && !enough(explore)) {
-                for (unsigned n = 0; n < 12; n++) {
-                        struct tk_choice choice = choice_at(tk_mix(explore->seed, states.at, 13),
-                                                            n < 4 ? n : n + 40, 99);
-                        struct tk_disk again;
-                        char name[160];
-                        char tail[80];
-
-                        tk_states_make(&states, &choice, &again);
-                        if (!is_new(tk_mix(tk_disk_hash(&again), check->at, 14))) {
-                                tk_disk_done(&again);
-                                continue;
-                        }
-                        explore->states++;
-                        explore->again++;
-                        name_choice(&choice, states.at, tail, sizeof(tail));
-                        snprintf(name, sizeof(name), "%s/%s", state, tail);
-                        seed_state(&choice, states.at);
-                        if (tk_check_disk(check, &again, why) < 0)
-                                violation(explore, name, why);
-                }
+                if (tk_mix(explore->seed ^ hash, states.at, 17) % recording.count >= AGAIN_POINTS)
+                        continue;
+                for (unsigned n = 0; n < AGAIN_CHOICES; n++)
+                        crash_again_at(explore, check, &states, n, state);
         }
         tk_states_done(&states);
         tk_recording_done(&recording);
@@ -169,7 +179,7 @@ static void explore_state(struct tk_explore *explore, struct tk_check *check,
         } else if (again) {
                 check->go_on = false;
                 seed_state(choice, states->at);
-                crash_again(explore, check, &second, name);
+                crash_again(explore, check, &second, hash, name);
         }
         if (again)
                 tk_disk_done(&second);

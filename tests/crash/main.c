@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -373,6 +374,10 @@ int main(int argc, char **argv)
         char *const *names;
         size_t shares;
 
+        /* Large buffers that a mount hardly touches come from the system, all others stay with us.
+         */
+        mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+        mallopt(M_TRIM_THRESHOLD, 256 * 1024 * 1024);
         parse(argc, argv, &options);
         names = argv + optind;
         tk_log_set_level(options.state ? TK_LOG_DEBUG : TK_LOG_NONE);
