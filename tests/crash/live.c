@@ -24,7 +24,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-_Thread_local int tk_alloc_paused; /* wrap.h wants it */
+/* What wrap.h wants of the simulator. */
+_Thread_local int tk_alloc_paused;
+
+void tk_sched_turn(void)
+{
+}
 
 /* Which node an inode is. The newest entry counts: numbers are used again. */
 struct known {

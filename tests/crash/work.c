@@ -9,6 +9,8 @@
 #include "fs/fs_internal.h"
 #include "fs/op.h"
 #include "fs/rotate.h"
+#include "sched.h"
+#include "states.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -29,9 +31,14 @@
 
 static const struct tk_caller nobody_special = {.umask = 022};
 
-/* A workload is a fixed script: what fails in it is a bug. */
+/*
+ * The end of an operation. A workload is a fixed script: what fails in it is a bug. Half of
+ * the time the library's threads do what they have to do before the next one.
+ */
 static int judge(const struct tk_work *work, const char *what, int r)
 {
+        if (tk_mix(work->recording.count, work->version_count, 30) % 2 == 0)
+                tk_sched_settle();
         if (r >= 0 || work->forgive)
                 return r;
         fprintf(stderr, "tk_crash: %s: %s failed: %s\n", work->name, what, strerror(-r));
@@ -544,6 +551,7 @@ static void begin(struct tk_work *work)
 {
         struct tk_event nothing = {.type = TK_EVENT_MARK};
 
+        tk_sched_start();
         tk_disk_clone(&tk_calls.disk, &work->start);
         tk_calls.recording = &work->recording;
         did(work, 0, &nothing);
@@ -608,6 +616,7 @@ void tk_work_remount(struct tk_work *work)
 void tk_work_settle(struct tk_work *work, struct tk_disk *ret_disk)
 {
         unmount(work);
+        tk_sched_stop();
         if (tk_calls_stop(ret_disk) > 0)
                 fprintf(stderr, "tk_crash: %s: descriptors were left open\n", work->name);
 }
@@ -617,6 +626,7 @@ void tk_work_end(struct tk_work *work)
         struct tk_disk disk;
 
         tk_calls.recording = NULL;
+        tk_sched_stop();
         close_files(work);
         tk_stand_drop(&work->stand);
         if (tk_calls_stop(&disk) > 0)

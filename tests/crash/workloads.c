@@ -5,12 +5,12 @@
 #include "workloads.h"
 
 #include "calls.h"
+#include "sched.h"
 #include "states.h"
 #include <linux/falloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define BLOCK UINT64_C(4096)
 #define GROUP (124 * BLOCK)
@@ -439,15 +439,12 @@ static void join_beside(void)
 /* The other thread may wait for what the flush holds: then it goes on afterwards. */
 static void during_sync(void)
 {
-        const struct timespec pause = {.tv_nsec = 100L * 1000};
-
         if (beside.running || beside.left == 0)
                 return;
         beside.left--;
         beside.finished = false;
         beside.running = pthread_create(&beside.thread, NULL, write_beside, NULL) == 0;
-        for (int i = 0; i < 100 && !beside.finished; i++)
-                nanosleep(&pause, NULL);
+        tk_sched_settle();
         if (beside.finished)
                 join_beside();
 }

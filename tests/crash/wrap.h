@@ -23,7 +23,9 @@ static inline void tk_wrap_unlock(pthread_mutex_t *const *mutex)
 }
 
 /* `lock` is held to the end of the scope. */
+void tk_sched_turn(void);
 #define LOCKED                                                                                     \
+        tk_sched_turn();                                                                           \
         __attribute__((cleanup(tk_wrap_unlock), unused)) pthread_mutex_t *const locked_ = &lock;   \
         pthread_mutex_lock(&lock);                                                                 \
         tk_alloc_paused++
