@@ -325,6 +325,8 @@ static int restore(const struct tk_args *args, struct job *job, struct tk_volume
         TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
         struct report report = {.findings = args->json ? json_array() : NULL};
         struct tk_escrow_restore_totals totals = {0};
+        /* A replay can only find files that have their records. */
+        struct tk_fs_options fs_options = {.keep_journal = true};
         struct tk_escrow_restore_options options = {
                 .force = args->force,
                 .progress = {.update = draw_restore, .context = &report},
@@ -332,7 +334,7 @@ static int restore(const struct tk_args *args, struct job *job, struct tk_volume
                 .context = &report};
         int r;
 
-        r = tk_fs_new(volume, &(struct tk_fs_options){.read_only = false}, &fs, fault);
+        r = tk_fs_new(volume, &fs_options, &fs, fault);
         if (r == 0) {
                 tk_progress_init(&report.progress, "escrow restore", 0);
                 r = tk_escrow_restore(fs, job->escrow, &options, &totals, fault);

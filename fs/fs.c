@@ -28,6 +28,8 @@ static int start_journal(struct tk_fs *fs, const struct tk_fs_options *options,
         struct tk_replay_totals totals;
         int r;
 
+        if (options->keep_journal)
+                return 0;
         r = tk_journal_replay(fs, &totals, fault);
         if (r < 0)
                 return r;

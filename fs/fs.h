@@ -16,12 +16,13 @@ struct tk_fs; /* fs.c; fields in fs_internal.h for fs/ itself */
 struct tk_fs_options {
         bool read_only;
         bool relaxed;         /* durability = relaxed: overwrites are not journaled */
+        bool keep_journal;    /* nothing is replayed: for who writes no content */
         uint64_t journal_len; /* bytes of a journal that has to be made; 0: the default */
 };
 
 /*
  * @volume is borrowed and must be unlocked (tk_volume_unlock). What an earlier mount left
- * in its journal is put in place, also if @options say read_only.
+ * in its journal is put in place, also if @options say read_only; but for keep_journal.
  */
 TK_MUST_USE int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options,
                           struct tk_fs **ret_fs, struct tk_fault *fault);

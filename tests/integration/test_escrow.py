@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from damage import clear_copy, flip, peek, poke, record_attribute
-from helpers import noise, write_file
+from damage import cell_at, clear_copy, flip, page_at, peek, poke, record_attribute
+from helpers import BLOCK, noise, read_file, write_file
 from mountpoint import KEY_RECORD, reader, run, turnkeyfs
 
 DAMAGED, WRONG_KEY, IN_USE, PERMISSION, USAGE, ESCROW, VOLUME_DAMAGED = 14, 10, 6, 16, 2, 20, 5
@@ -401,6 +401,29 @@ def test_force_replaces_a_good_record(filled, work):
     code, totals, _, _ = restore(filled, work / "later", "--force")
     assert (code, totals["restored"]) == (0, len(entries(work / "later")))
     filled.assert_verifies_clean()
+
+
+def test_what_is_in_the_journal_finds_its_file_afterwards(volume, work):
+    old, new = noise(10 * BLOCK, 1), noise(BLOCK, 2)
+    write_file(volume.mnt / "f", old)
+    volume.remount()
+    export(volume, work / "escrow")
+    below = volume.below("f")
+    cell, page = peek(below, cell_at(3), 32), peek(below, page_at(3), BLOCK)
+    with open(volume.mnt / "f", "r+b", buffering=0) as f:
+        f.seek(3 * BLOCK)
+        f.write(new)
+        os.fsync(f.fileno())
+    volume.kill()
+    volume.close()
+    # As if only the journal had reached the disk, and the records were lost as well.
+    poke(below, cell_at(3), cell)
+    poke(below, page_at(3), page)
+    strip(below)
+    code, totals, _, said = restore(volume, work / "escrow")
+    assert (code, totals["restored"]) == (0, 1), said
+    volume.mount()
+    assert read_file(volume.mnt / "f") == old[: 3 * BLOCK] + new + old[4 * BLOCK :]
 
 
 # --- the volume file -----------------------------------------------------------------------------
