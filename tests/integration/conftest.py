@@ -16,6 +16,7 @@ import threading
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "emulator"))
 
 import helpers  # noqa: E402  (found by the line above)
 import mountpoint  # noqa: E402
