@@ -2,8 +2,10 @@
 
 /* The command table, and the one place that prints a failure and exits by its kind. */
 
+#include "base/log.h"
 #include "cli/args.h"
 #include "cli/exitcode.h"
+#include "crypto/openssl_memory.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,8 +206,12 @@ static int run(int argc, char **argv, struct tk_fault *fault)
 int main(int argc, char **argv)
 {
         struct tk_fault fault = {0};
-        int r = run(argc, argv, &fault);
+        int r;
 
+        if (tk_openssl_wipe_memory() < 0)
+                tk_log(TK_LOG_WARNING, "OpenSSL was in use before its memory could be made to be "
+                                       "wiped; a core could hold keys");
+        r = run(argc, argv, &fault);
         if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
                 r = tk_fault_set(&fault, TK_FAULT_INTERNAL, -errno, "cannot write the output: %s",
                                  strerror(errno));

@@ -4,7 +4,7 @@
 
 #include "kms/azure_json.h"
 
-#include "kms/wiping.h"
+#include "base/wiping.h"
 #include <ctype.h>
 #include <errno.h>
 #include <pthread.h>

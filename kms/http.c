@@ -10,7 +10,8 @@
 
 #include "kms/http.h"
 
-#include "kms/wiping.h"
+#include "base/wiping.h"
+#include "crypto/openssl_memory.h"
 #include <assert.h>
 #include <curl/curl.h>
 #include <errno.h>
@@ -179,6 +180,15 @@ static size_t take_header(char *line, size_t size, size_t count, void *context)
 
 /* Sending */
 
+/* The library's TLS may be another one than OpenSSL: then nobody calls this. */
+static CURLcode keep_nothing(CURL *curl, void *ssl_context, void *context)
+{
+        (void)curl;
+        (void)context;
+        tk_openssl_keep_no_records(ssl_context);
+        return CURLE_OK;
+}
+
 static curl_socket_t open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
 {
         (void)context;
@@ -246,6 +256,7 @@ static void set_options(const struct tk_http *http, CURL *curl,
         curl_easy_setopt(curl, CURLOPT_USERAGENT, "turnkeyfs/" TK_VERSION);
         curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, transfer->answer->why);
         curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+        curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, keep_nothing);
         curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
         curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
         curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, take_header);

@@ -3,6 +3,8 @@
 /* Dispatch to the provider. */
 
 #include "kms/kms.h"
+
+#include "base/registers.h"
 #include "kms/kms_admin.h"
 
 #include <errno.h>
@@ -49,18 +51,27 @@ int tk_kms_current(struct tk_kms *kms, char ret_version[TK_KMS_VERSION_MAX], str
 int tk_kms_wrap(struct tk_kms *kms, const char *version, const struct tk_secret *key,
                 struct tk_kms_wrap *ret_wrap, struct tk_fault *fault)
 {
-        return kms->provider->wrap(kms->impl, version, key, ret_wrap, fault);
+        int r = kms->provider->wrap(kms->impl, version, key, ret_wrap, fault);
+
+        tk_registers_wipe();
+        return r;
 }
 
 int tk_kms_unwrap(struct tk_kms *kms, const struct tk_kms_wrap *wrap, struct tk_secret **ret_key,
                   struct tk_fault *fault)
 {
-        return kms->provider->unwrap(kms->impl, wrap, ret_key, fault);
+        int r = kms->provider->unwrap(kms->impl, wrap, ret_key, fault);
+
+        tk_registers_wipe();
+        return r;
 }
 
 int tk_kms_probe(struct tk_kms *kms, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
 {
-        return kms->provider->probe(kms->impl, wrap, fault);
+        int r = kms->provider->probe(kms->impl, wrap, fault);
+
+        tk_registers_wipe();
+        return r;
 }
 
 /* Administration ------------------------------------------------------------ */

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes whose root key is in the emulator."""
 
+import base64
 import json
 import os
 import pathlib
 
 import mountpoint
+import turnkeyfs_reader as reader
 
 # Nothing of the test machine's own may decide where tokens come from.
 SCRUBBED = ("AZURE_", "IDENTITY_", "IMDS_", "MSI_")
@@ -76,6 +78,23 @@ def fails(code, *words, **more):
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert done.stderr.startswith("turnkeyfs: ") and len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
+
+
+class VaultKeys:
+    """A vault as the independent reader's keystore."""
+
+    provider = "azure"
+    versions = {}  # root keys stay in the vault
+
+    def __init__(self, vault):
+        self.vault = vault
+
+    def unwrap(self, wrap, blob=None):
+        blob = blob or reader.unbase64url(wrap["blob"])
+        path = f"/keys/{wrap['key'].rsplit('/', 1)[1]}/{wrap['version']}/unwrapkey"
+        value = base64.urlsafe_b64encode(blob).rstrip(b"=").decode()
+        answer = self.vault.ok("POST", path, {"alg": wrap["algorithm"], "value": value})
+        return base64.urlsafe_b64decode(answer["value"] + "==")
 
 
 def kek_states(volume):

@@ -157,6 +157,8 @@ def split_at(raw, marker):
 class Keystore:
     """The root key versions of the `local` provider."""
 
+    provider = "local"
+
     def __init__(self, key_id, versions):
         self.id = key_id
         self.versions = versions  # {number: 32 bytes}
@@ -430,7 +432,7 @@ class Volume:
         for name, wrap in self._wraps.items():
             if name.split(".")[0] != number:
                 continue
-            if wrap["provider"] != "local":
+            if wrap["provider"] != keystore.provider:
                 failure = NotSupported(f"provider {wrap['provider']}")
                 continue
             try:

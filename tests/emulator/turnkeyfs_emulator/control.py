@@ -162,8 +162,9 @@ class Control:
         return {"requests": self.app.counters.last_requests(count)}
 
     def tokens_seen(self):
-        """{host:port: the last Authorization header seen there}"""
-        return {"tokens": dict(self.app.counters.tokens)}
+        """{host:port: the last Authorization header seen there}; the last client assertions."""
+        counters = self.app.counters
+        return {"tokens": dict(counters.tokens), "assertions": list(counters.assertions)}
 
     def reset(self):
         """All hooks, rules, shifts, settings and counters; keys stay."""

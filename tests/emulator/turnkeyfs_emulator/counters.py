@@ -3,6 +3,7 @@
 
 import collections
 import threading
+import urllib.parse
 
 LAST = 2000
 
@@ -19,6 +20,7 @@ class Counters:
             self.calls = collections.Counter()  # (target, vault, operation, key, version, status)
             self.requests = collections.deque(maxlen=LAST)
             self.tokens = {}  # host:port -> the last Authorization header seen there
+            self.assertions = collections.deque(maxlen=LAST)  # that clients showed the authority
             self.connections = set()
             self.opened = collections.Counter()  # connections by target
             self.handshakes_failed = 0
@@ -55,6 +57,9 @@ class Counters:
             authorization = request.headers.get("Authorization")
             if authorization:
                 self.tokens[request.host] = authorization
+            if target == "authority" and b"client_assertion=" in request.body:
+                form = urllib.parse.parse_qs(request.body.decode("ascii", "replace"))
+                self.assertions += form["client_assertion"]
             self.calls[
                 target,
                 record.get("vault", ""),

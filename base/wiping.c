@@ -2,7 +2,7 @@
 
 /* An allocator that wipes what it frees. */
 
-#include "kms/wiping.h"
+#include "base/wiping.h"
 
 #include "base/secret.h"
 #include <malloc.h>

@@ -4,7 +4,7 @@
 /*
  * An allocator that wipes what it frees.
  *
- * For libraries that copy tokens and keys into their own heap: libcurl and
+ * For libraries that copy tokens and keys into their own heap: OpenSSL, libcurl and
  * jansson are told to use it. Its blocks are malloc's, so free may be mixed with it.
  */
 
