@@ -15,7 +15,7 @@ WINDOW = 2  # seconds, for revocation
 EXPECTED = (
     r"locked, the key is|the KMS (can't be reached|does not (accept|confirm))|still locked|cannot ask for the root key"
     r"|rotation window of [0-9]+ s is missed|can't be rewrapped: Key has been revoked"
-    r"|rotation of .* stopped|is locked: its root key"
+    r"|rotation of .* stopped|is locked: its root key|root key in the keystore .* is disabled"
 )
 
 
