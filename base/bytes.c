@@ -68,9 +68,13 @@ void tk_base64url_encode(const uint8_t *bytes, size_t len, char *out)
 
 static int base64url_digit(char c)
 {
-        const char *at = c ? strchr(base64url_alphabet, c) : NULL;
-
-        return at ? (int)(at - base64url_alphabet) : -1;
+        if (c >= 'A' && c <= 'Z')
+                return c - 'A';
+        if (c >= 'a' && c <= 'z')
+                return c - 'a' + 26;
+        if (c >= '0' && c <= '9')
+                return c - '0' + 52;
+        return c == '-' ? 62 : c == '_' ? 63 : -1;
 }
 
 int tk_base64url_decode(const char *text, uint8_t *bytes, size_t max, size_t *ret_len)

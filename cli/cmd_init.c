@@ -47,6 +47,7 @@ static int make_volume(const char *cipherdir, const struct tk_conf *conf,
 {
         struct tk_volume_options options = {
                 .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK,
+                .names = conf->volume.names_plain ? TK_NAMES_PLAIN : TK_NAMES_ENCRYPTED,
                 .journal_len = (uint64_t)conf->volume.journal_size << 20};
         size_t len;
         int r;

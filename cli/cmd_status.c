@@ -125,20 +125,21 @@ static json_t *gather_mountpoint(struct tk_volume *volume)
         return tk_text_json(info.mountpoint);
 }
 
-/* Format, names and wrap are the only ones that tk_volume_open accepts in this release. */
+/* The format is the only one that tk_volume_open accepts in this release. */
 static json_t *gather(struct tk_volume *volume, const char **ret_why)
 {
         char id[2 * TK_VOLUME_ID_LEN + 1];
         json_t *daemon = tk_serve_ask(volume, ret_why);
 
         tk_hex_encode(tk_volume_id(volume), TK_VOLUME_ID_LEN, id);
-        return json_pack("{si so ss sI si ss ss so so si so so so}",       //
-                         "schema", SCHEMA,                                 //
-                         "path", tk_text_json(tk_volume_path(volume)),     //
-                         "volume_id", id,                                  //
-                         "created", (json_int_t)tk_volume_created(volume), //
-                         "format", FORMAT,                                 //
-                         "names", "plain",                                 //
+        return json_pack("{si so ss sI si ss ss so so si so so so}",                            //
+                         "schema", SCHEMA,                                                      //
+                         "path", tk_text_json(tk_volume_path(volume)),                          //
+                         "volume_id", id,                                                       //
+                         "created", (json_int_t)tk_volume_created(volume),                      //
+                         "format", FORMAT,                                                      //
+                         "names",                                                               //
+                         tk_volume_names(volume) == TK_NAMES_ENCRYPTED ? "encrypted" : "plain", //
                          "dek_wrap",
                          tk_volume_dek_wrap(volume) == TK_DEK_WRAP_KMS ? "kms" : "kek", //
                          "mountpoint", gather_mountpoint(volume),                       //
@@ -295,6 +296,7 @@ static void print_counters(const json_t *counters)
                 {"record_failures", "files whose key records could not be used", true},
                 {"target_failures", "symlink targets that did not authenticate", true},
                 {"attribute_failures", "attributes that did not authenticate", true},
+                {"name_failures", "entries whose names could not be read", true},
                 {"records_restored", "key records restored from their twin", false},
                 {"open_files", "files open", false},
                 {"known_inodes", "inodes known to the kernel", false},

@@ -14,11 +14,12 @@
 
 static json_t *counters(const struct tk_stats *stats)
 {
-        return json_pack("{sI sI sI sI sI sI sI sI sI}",                              //
+        return json_pack("{sI sI sI sI sI sI sI sI sI sI}",                           //
                          "read_bytes", (json_int_t)stats->read_bytes,                 //
                          "written_bytes", (json_int_t)stats->written_bytes,           //
                          "block_failures", (json_int_t)stats->block_failures,         //
                          "record_failures", (json_int_t)stats->record_failures,       //
+                         "name_failures", (json_int_t)stats->name_failures,           //
                          "records_restored", (json_int_t)stats->records_restored,     //
                          "target_failures", (json_int_t)stats->target_failures,       //
                          "attribute_failures", (json_int_t)stats->attribute_failures, //

@@ -50,6 +50,7 @@ struct tk_conf {
                 char *fingerprint;     /* [volume] fingerprint: 64 hex digits; NULL: not pinned */
                 bool dek_wrap_kms;     /* [volume] dek_wrap = kms, for init; default kek */
                 unsigned journal_size; /* [volume] journal_size: MiB; 0: the default, 16 */
+                bool names_plain;      /* [volume] names = plain, for init; default encrypted */
         } volume;
 
         struct {

@@ -122,6 +122,11 @@ static int set_dek_wrap(const char *value, void *field)
         return set_either(value, "kek", "kms", field);
 }
 
+static int set_names(const char *value, void *field)
+{
+        return set_either(value, "encrypted", "plain", field);
+}
+
 /* A number of seconds from 1 to @max. */
 static int set_seconds(const char *value, unsigned max, void *field)
 {
@@ -300,6 +305,9 @@ static const struct tk_conf_option options[] = {
         {"volume", "journal_size", "1 to 1024", "16",
          "For `init`: MiB of the journal, through which overwrites go.", FIELD(volume.journal_size),
          set_journal_size},
+        {"volume", "names", "encrypted or plain", "encrypted",
+         "For `init`: whether names, `user.*` attributes and symlink targets are encrypted.",
+         FIELD(volume.names_plain), set_names},
         {"kms", "provider", "local or azure", "local",
          "Who holds the root key: a keystore file, or Azure Key Vault or Managed HSM.",
          FIELD(kms.provider), set_provider},

@@ -17,7 +17,9 @@
 #include "fs/scratch.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/statfs.h>
 
 enum { DIRKEYS_MAX = 4096 };
 
@@ -46,6 +48,13 @@ static int start_journal(struct tk_fs *fs, const struct tk_fs_options *options,
                 &fs->journal, fault);
 }
 
+static bool is_btrfs(int fd)
+{
+        struct statfs st;
+
+        return fstatfs(fd, &st) == 0 && st.f_type == BTRFS_SUPER_MAGIC;
+}
+
 int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, struct tk_fs **ret_fs,
               struct tk_fault *fault)
 {
@@ -60,6 +69,8 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         pthread_mutex_init(&fs->keeper_lock, NULL);
         pthread_mutex_init(&fs->lift_lock, NULL);
         fs->lease_until_ms = INT64_MAX; /* until there is a keeper */
+        for (int i = 0; i < TK_SIBLING_STRIPES; i++)
+                pthread_mutex_init(&fs->sibling_locks[i], NULL);
         fs->volume = volume;
         fs->keyring = tk_volume_keyring(volume);
         fs->read_only = options->read_only;
@@ -72,6 +83,7 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
                 return tk_fault_set(fault, TK_FAULT_VOLUME_DAMAGED, -errno,
                                     "cannot open %s/root: %s; restore it from a backup",
                                     tk_volume_path(volume), strerror(errno));
+        fs->sync_siblings = is_btrfs(fs->rootfd);
         r = tk_dirkeys_new(DIRKEYS_MAX, &fs->dirkeys);
         if (r < 0)
                 return r;
@@ -118,6 +130,8 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
         if (fs->rootfd >= 0)
                 close(fs->rootfd);
         pthread_cond_destroy(&fs->openfiles_loaded);
+        for (int i = 0; i < TK_SIBLING_STRIPES; i++)
+                pthread_mutex_destroy(&fs->sibling_locks[i]);
         pthread_mutex_destroy(&fs->openfiles_lock);
         pthread_mutex_destroy(&fs->keeper_lock);
         pthread_mutex_destroy(&fs->lift_lock);

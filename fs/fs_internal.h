@@ -7,6 +7,8 @@
 #include "fs/fs.h"
 #include "fs/inode.h"
 
+enum { TK_SIBLING_STRIPES = 64 };
+
 struct tk_fs {
         struct tk_volume *volume;   /* borrowed */
         struct tk_keyring *keyring; /* the volume's */
@@ -17,8 +19,10 @@ struct tk_fs {
         struct tk_stats stats;
         struct tk_inode_table *inodes;
         bool names_encrypted; /* the volume's */
+        bool sync_siblings;   /* the backing filesystem does not order them by itself */
         struct tk_dirkeys *dirkeys;
         struct tk_journal *journal; /* NULL: overwrites are not journaled */
+        pthread_mutex_t sibling_locks[TK_SIBLING_STRIPES];
 
         pthread_mutex_t lift_lock; /* lift.h */
 

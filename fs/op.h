@@ -69,8 +69,10 @@ struct tk_dir *tk_op_releasedir(struct tk_dir *dir);
 void tk_op_releasedir_all(struct tk_fs *fs);
 TK_MUST_USE int tk_op_fsyncdir(struct tk_dir *dir, bool data_only);
 
+/* Texts are borrowed until @take returns. */
 struct tk_dir_entry {
-        const char *name; /* borrowed until the next call */
+        const char *name;    /* as applications see it */
+        const char *backing; /* as the backing directory has it */
         uint64_t ino;
         unsigned char type; /* DT_... */
         off_t next_off;     /* where to go on behind this entry */
@@ -78,13 +80,21 @@ struct tk_dir_entry {
 
 /*
  * Hand the entries from @off on to @take until it returns other than 0 (positive:
- * full, the entry was not taken) or they end. Returns 0 or @take's negative.
+ * full, the entry was not taken) or they end. Returns 0 or @take's negative; -EIO if the
+ * directory's names can't be had. Entries whose names don't authenticate are left out,
+ * logged and counted. @take looks no names up, but for tk_op_lookup_in.
  */
 typedef int (*tk_dir_take)(void *context, const struct tk_dir_entry *entry);
 TK_MUST_USE int tk_op_readdir(struct tk_dir *dir, off_t off, tk_dir_take take, void *context);
 
-/* The entry @name of @dir, looked up as by tk_op_lookup. */
-TK_MUST_USE int tk_op_lookup_in(struct tk_fs *fs, struct tk_dir *dir, const char *name,
+/*
+ * All of them, without names (NULL but for "." and ".."): for who wants every file, also
+ * one whose name can't be read, and needs no key.
+ */
+TK_MUST_USE int tk_op_readdir_backing(struct tk_dir *dir, tk_dir_take take, void *context);
+
+/* The entry of @dir whose backing name is @backing, looked up as by tk_op_lookup. */
+TK_MUST_USE int tk_op_lookup_in(struct tk_fs *fs, struct tk_dir *dir, const char *backing,
                                 struct tk_entry *ret_entry);
 
 /* op_attr.c: attributes -------------------------------------------------------- */

@@ -10,31 +10,91 @@
 
 #include "base/plant.h"
 #include "fs/backing.h"
-#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/lift.h"
+#include "fs/names.h"
 #include "fs/op.h"
 #include "fs/op_symlink.h"
 #include "fs/rewrap.h"
+#include "fs/sibling.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 
-static int open_dir_path(struct tk_fs *fs, struct tk_inode *parent)
+/* One name in one directory, for the length of an operation. */
+struct place {
+        struct tk_inode *parent;
+        int fd; /* O_PATH of the directory */
+        struct tk_name name;
+};
+
+static void place_done(struct place *place)
 {
-        return tk_inode_open(fs->inodes, parent, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+        if (place->fd >= 0)
+                close(place->fd);
 }
 
-static int lookup_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name,
-                     struct tk_entry *ret_entry)
+#define PLACE_SCOPE(var) TK_CLEANUP(place_done) struct place var = {.fd = -1}
+
+static int place_open(struct tk_fs *fs, struct tk_inode *parent, struct place *place)
+{
+        place->parent = parent;
+        place->fd = tk_inode_open(fs->inodes, parent, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+        return place->fd < 0 ? place->fd : 0;
+}
+
+/* The place of an entry that is there. */
+static int place_find(struct tk_fs *fs, struct tk_inode *parent, const char *name,
+                      struct place *place)
+{
+        int r = place_open(fs, parent, place);
+
+        return r < 0 ? r : tk_names_find(fs, parent, place->fd, name, &place->name);
+}
+
+/* The place of an entry that is to be made. */
+static int place_need(struct tk_fs *fs, struct tk_inode *parent, const char *name,
+                      struct place *place)
+{
+        int r = place_open(fs, parent, place);
+
+        return r < 0 ? r : tk_names_need(fs, parent, place->fd, name, &place->name);
+}
+
+/*
+ * Around the making of an entry, and around its failure, for the sibling of a long
+ * name. Nothing that may wait for a KMS goes in between.
+ */
+static int add_begin(struct tk_fs *fs, const struct place *place)
 {
         int r;
 
-        r = tk_lift_stat(fs, parentfd, name, &ret_entry->st);
+        tk_sibling_lock(fs, &place->name, NULL);
+        r = tk_sibling_add(fs, place->fd, &place->name);
+        if (r < 0)
+                tk_sibling_unlock(fs, &place->name, NULL);
+        return r;
+}
+
+/* Returns @r, how it went. */
+static int add_end(struct tk_fs *fs, const struct place *place, int r)
+{
+        if (r < 0)
+                tk_sibling_tidy(place->fd, &place->name);
+        tk_sibling_unlock(fs, &place->name, NULL);
+        return r;
+}
+
+static int lookup_at(struct tk_fs *fs, const struct place *place, struct tk_entry *ret_entry)
+{
+        int r;
+
+        r = tk_lift_stat(fs, place->fd, place->name.backing, &ret_entry->st);
         if (r < 0)
                 return r;
-        r = tk_inode_lookup(fs->inodes, parent, parentfd, name, &ret_entry->st, &ret_entry->inode);
+        r = tk_inode_lookup(fs->inodes, place->parent, place->fd, place->name.backing,
+                            &ret_entry->st, &ret_entry->inode);
         if (r < 0)
                 return r;
         return tk_op_entry_present(fs, ret_entry);
@@ -43,12 +103,11 @@ static int lookup_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, co
 int tk_op_lookup(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                  struct tk_entry *ret_entry)
 {
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
+        int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        return lookup_at(fs, parent, parentfd, name, ret_entry);
+        r = place_find(fs, parent, name, &place);
+        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
 }
 
 /*
@@ -73,35 +132,53 @@ static int lower_mode(int fd, mode_t mode, const struct tk_caller *caller, mode_
         return tk_backing_chmod(fd, (st.st_mode & 07777 & ~lift) | wanted);
 }
 
+/* The record of what was just made, and then its mode; without them it goes again. */
+static int complete(int fd, const struct place *place, mode_t mode, const struct tk_caller *caller,
+                    const struct tk_record *record)
+{
+        int r;
+
+        r = TK_PLANT(TK_PLANT_LATE_RECORD) ? 0 : tk_keyattr_store(fd, record);
+        if (r == 0)
+                r = lower_mode(fd, mode, caller, lift_of_owner());
+        if (r < 0)
+                (void)!tk_backing_unlink(place->fd, place->name.backing, S_ISDIR(mode));
+        return r;
+}
+
+/* Make things as @caller, but so that their owner can set the key record. */
+static void become_maker(const struct tk_caller *caller)
+{
+        struct tk_caller maker = *caller;
+
+        maker.umask &= ~lift_of_owner();
+        tk_creds_become(&maker);
+}
+
 /*
  * A new regular file with its key record, open; its DEK and record are returned
  * as well.
  */
-static int make_file(struct tk_fs *fs, int parentfd, const char *name, mode_t mode,
+static int make_file(struct tk_fs *fs, const struct place *place, mode_t mode,
                      const struct tk_caller *caller, struct tk_secret **ret_dek,
                      struct tk_record *ret_record)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int fd = -1;
-        mode_t lift = lift_of_owner();
-        struct tk_caller maker = *caller;
         int r;
 
         r = tk_keyattr_make(fs, &dek, ret_record);
         if (r < 0)
                 return r;
-        maker.umask &= ~lift;
-        tk_creds_become(&maker);
-        fd = tk_backing_create(parentfd, name, mode | lift);
-        if (fd < 0)
-                return fd;
-        r = TK_PLANT(TK_PLANT_LATE_RECORD) ? 0 : tk_keyattr_store(fd, ret_record);
-        if (r == 0)
-                r = lower_mode(fd, mode, caller, lift);
-        if (r < 0) {
-                (void)!tk_backing_unlink(parentfd, name, false);
+        become_maker(caller);
+        r = add_begin(fs, place);
+        if (r < 0)
                 return r;
-        }
+        fd = tk_backing_create(place->fd, place->name.backing, mode | lift_of_owner());
+        r = fd < 0 ? fd : complete(fd, place, mode, caller, ret_record);
+        r = add_end(fs, place, r);
+        if (r < 0)
+                return r;
         *ret_dek = TK_TAKE(dek);
         return TK_TAKE_FD(fd);
 }
@@ -112,20 +189,21 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
 {
         TK_EPOCH_SCOPE(&fs->changes);
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
         TK_AUTOCLOSE int fd = -1;
         struct tk_record record;
         int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        fd = make_file(fs, parentfd, name, mode, caller, &dek, &record);
+        r = place_need(fs, parent, name, &place);
+        if (r < 0)
+                return r;
+        fd = make_file(fs, &place, mode, caller, &dek, &record);
         if (fd < 0)
                 return fd;
         if (fstat(fd, &ret_entry->st) < 0)
                 return -errno;
-        r = tk_inode_lookup(fs->inodes, parent, parentfd, name, &ret_entry->st, &ret_entry->inode);
+        r = tk_inode_lookup(fs->inodes, parent, place.fd, place.name.backing, &ret_entry->st,
+                            &ret_entry->inode);
         if (r < 0)
                 return r;
         r = tk_openfile_adopt(fs, ret_entry->inode, TK_TAKE_FD(fd), TK_TAKE(dek), &record,
@@ -137,92 +215,108 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
         return r;
 }
 
+/* A fifo, socket or device: it has no key record. */
+static int make_special(struct tk_fs *fs, const struct place *place, mode_t mode, dev_t dev,
+                        const struct tk_caller *caller)
+{
+        int r;
+
+        tk_creds_become(caller);
+        r = add_begin(fs, place);
+        if (r < 0)
+                return r;
+        r = tk_backing_mknod(place->fd, place->name.backing, mode, dev);
+        return add_end(fs, place, r);
+}
+
 int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode, dev_t dev,
                 const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
         TK_EPOCH_SCOPE(&fs->changes);
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
         TK_AUTOCLOSE int fd = -1;
         struct tk_record record;
-        int r = 0;
+        int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        if (S_ISREG(mode)) {
-                fd = make_file(fs, parentfd, name, mode & 07777, caller, &dek, &record);
-                if (fd < 0)
-                        return fd;
-        } else {
-                tk_creds_become(caller);
-                r = tk_backing_mknod(parentfd, name, mode, dev);
-        }
+        r = place_need(fs, parent, name, &place);
         if (r < 0)
                 return r;
-        return lookup_at(fs, parent, parentfd, name, ret_entry);
+        if (S_ISREG(mode)) {
+                fd = make_file(fs, &place, mode & 07777, caller, &dek, &record);
+                r = fd;
+        } else {
+                r = make_special(fs, &place, mode, dev, caller);
+        }
+        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
 }
 
 /*
  * A new directory. With encrypted names it gets its key record at once; after a crash in
  * between it is empty, and gets one when it is first needed.
  */
-static int make_dir(struct tk_fs *fs, int parentfd, const char *name, mode_t mode,
+static int make_dir(struct tk_fs *fs, const struct place *place, mode_t mode,
                     const struct tk_caller *caller)
 {
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         TK_AUTOCLOSE int fd = -1;
-        mode_t lift = fs->names_encrypted ? lift_of_owner() : 0;
-        struct tk_caller maker = *caller;
+        struct tk_record record;
         int r;
 
-        maker.umask &= ~lift;
-        tk_creds_become(&maker);
-        r = tk_backing_mkdir(parentfd, name, mode | lift);
-        if (r < 0 || !fs->names_encrypted)
-                return r;
-        fd = openat(parentfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        r = fd < 0 ? -errno : tk_dirkey_make(fs, fd);
-        if (r == 0)
-                r = lower_mode(fd, mode, caller, lift);
+        r = tk_keyattr_make(fs, &dek, &record);
         if (r < 0)
-                (void)!tk_backing_unlink(parentfd, name, true);
-        return r;
+                return r;
+        become_maker(caller);
+        r = add_begin(fs, place);
+        if (r < 0)
+                return r;
+        r = tk_backing_mkdir(place->fd, place->name.backing, mode | lift_of_owner());
+        if (r == 0) {
+                fd = openat(place->fd, place->name.backing,
+                            O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                r = fd < 0 ? -errno : complete(fd, place, mode | S_IFDIR, caller, &record);
+        }
+        return add_end(fs, place, r);
 }
 
 int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mode_t mode,
                 const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
         TK_EPOCH_SCOPE(&fs->changes);
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
         int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        r = make_dir(fs, parentfd, name, mode, caller);
+        r = place_need(fs, parent, name, &place);
         if (r < 0)
                 return r;
-        return lookup_at(fs, parent, parentfd, name, ret_entry);
+        if (fs->names_encrypted) {
+                r = make_dir(fs, &place, mode, caller);
+        } else {
+                tk_creds_become(caller);
+                r = tk_backing_mkdir(place.fd, place.name.backing, mode);
+        }
+        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
 }
 
 int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent, const char *name,
                   const struct tk_caller *caller, struct tk_entry *ret_entry)
 {
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
         char stored[TK_TARGET_STORED_MAX + 1];
         int r;
 
         r = tk_op_seal_target(fs, target, stored);
+        if (r == 0)
+                r = place_need(fs, parent, name, &place);
         if (r < 0)
                 return r;
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
         tk_creds_become(caller);
-        r = tk_backing_symlink(stored, parentfd, name);
+        r = add_begin(fs, &place);
         if (r < 0)
                 return r;
-        return lookup_at(fs, parent, parentfd, name, ret_entry);
+        r = tk_backing_symlink(stored, place.fd, place.name.backing);
+        r = add_end(fs, &place, r);
+        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
 }
 
 /*
@@ -239,14 +333,15 @@ static void settle_inode(struct tk_fs *fs, struct tk_inode *inode, mode_t type)
                 fs->rotate_moves++;
 }
 
-static void settle_name(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name)
+static void settle_place(struct tk_fs *fs, const struct place *place)
 {
         struct tk_inode *inode;
         struct stat st;
 
-        if (!fs->rotating || fstatat(parentfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        if (!fs->rotating || fstatat(place->fd, place->name.backing, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return;
-        if (tk_inode_lookup(fs->inodes, parent, parentfd, name, &st, &inode) < 0) {
+        if (tk_inode_lookup(fs->inodes, place->parent, place->fd, place->name.backing, &st,
+                            &inode) < 0) {
                 fs->rotate_moves++;
                 return;
         }
@@ -254,62 +349,128 @@ static void settle_name(struct tk_fs *fs, struct tk_inode *parent, int parentfd,
         tk_inode_forget(fs->inodes, inode, 1);
 }
 
+/* A sibling that is made for a file that is there: its owner is charged. */
+static void charge_owner(int fd, const char *name, const struct place *place)
+{
+        struct stat st;
+
+        if (place->name.is_long && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) == 0)
+                tk_creds_charge(st.st_uid);
+}
+
 int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent, const char *name,
                struct tk_entry *ret_entry)
 {
         TK_EPOCH_SCOPE(&fs->changes);
-        TK_AUTOCLOSE int parentfd = -1;
+        PLACE_SCOPE(place);
         TK_AUTOCLOSE int fd = -1;
         int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
+        r = place_need(fs, parent, name, &place);
+        if (r < 0)
+                return r;
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
         settle_inode(fs, inode, tk_inode_type(inode));
-        r = tk_backing_link(fd, parentfd, name);
+        charge_owner(fd, "", &place);
+        r = add_begin(fs, &place);
+        if (r < 0)
+                return r;
+        r = add_end(fs, &place, tk_backing_link(fd, place.fd, place.name.backing));
         if (r < 0)
                 return r;
         /* The newest name is the one most likely to stay: known by it, the others may go. */
         tk_inode_rename_begin(fs->inodes);
-        tk_inode_moved(fs->inodes, parentfd, parent, name);
+        tk_inode_moved(fs->inodes, place.fd, parent, place.name.backing);
         tk_inode_rename_end(fs->inodes);
-        return lookup_at(fs, parent, parentfd, name, ret_entry);
+        return lookup_at(fs, &place, ret_entry);
+}
+
+static int remove_at(struct tk_fs *fs, const struct place *place, bool directory)
+{
+        const char *name = place->name.backing;
+        struct tk_removal removal;
+        int r;
+
+        tk_sibling_lock(fs, &place->name, NULL);
+        r = tk_inode_removal_begin(fs->inodes, place->fd, name, &removal);
+        if (r == 0) {
+                r = tk_backing_unlink(place->fd, name, directory);
+                tk_inode_removal_end(&removal, r == 0);
+        }
+        tk_sibling_tidy(place->fd, &place->name);
+        tk_sibling_unlock(fs, &place->name, NULL);
+        return r;
+}
+
+/* Whether a directory was in the way that turned out to hold orphans only, and now nothing. */
+static bool made_way(struct tk_fs *fs, const struct place *place, int r)
+{
+        return (r == -ENOTEMPTY || r == -EEXIST) && fs->names_encrypted &&
+               tk_sibling_purge(fs, place->fd, place->name.backing) == 0;
 }
 
 int tk_op_unlink(struct tk_fs *fs, struct tk_inode *parent, const char *name, bool directory)
 {
-        TK_AUTOCLOSE int parentfd = -1;
-        struct tk_removal removal;
+        PLACE_SCOPE(place);
         int r;
 
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        r = tk_inode_removal_begin(fs->inodes, parentfd, name, &removal);
+        r = place_find(fs, parent, name, &place);
         if (r < 0)
                 return r;
-        r = tk_backing_unlink(parentfd, name, directory);
-        tk_inode_removal_end(&removal, r == 0);
+        r = remove_at(fs, &place, directory);
+        if (directory && made_way(fs, &place, r))
+                r = remove_at(fs, &place, directory);
         return r;
 }
 
-static int rename_at(struct tk_fs *fs, struct tk_inode *parent, int parentfd, const char *name,
-                     struct tk_inode *new_parent, int new_parentfd, const char *new_name,
-                     unsigned flags)
+static int rename_inode(struct tk_fs *fs, const struct place *from, const struct place *to,
+                        unsigned flags)
 {
         int r;
 
         tk_inode_rename_begin(fs->inodes);
-        r = tk_backing_rename(parentfd, name, new_parentfd, new_name, flags);
+        r = tk_backing_rename(from->fd, from->name.backing, to->fd, to->name.backing, flags);
         if (r == 0) {
-                tk_inode_moved(fs->inodes, new_parentfd, new_parent, new_name);
+                tk_inode_moved(fs->inodes, to->fd, to->parent, to->name.backing);
                 if (flags & RENAME_EXCHANGE)
-                        tk_inode_moved(fs->inodes, parentfd, parent, name);
+                        tk_inode_moved(fs->inodes, from->fd, from->parent, from->name.backing);
         }
         tk_inode_rename_end(fs->inodes);
+        return r;
+}
+
+/* The same, and the end of what was there before. */
+static int replace_inode(struct tk_fs *fs, const struct place *from, const struct place *to,
+                         unsigned flags)
+{
+        struct tk_removal victim;
+        int r;
+
+        if (flags & RENAME_EXCHANGE)
+                return rename_inode(fs, from, to, flags);
+        r = tk_inode_removal_begin(fs->inodes, to->fd, to->name.backing, &victim);
+        if (r < 0 && r != -ENOENT)
+                return r;
+        r = rename_inode(fs, from, to, flags);
+        tk_inode_removal_end(&victim, r == 0);
+        return r;
+}
+
+static int rename_at(struct tk_fs *fs, const struct place *from, const struct place *to,
+                     unsigned flags)
+{
+        int r;
+
+        charge_owner(from->fd, from->name.backing, to);
+        tk_sibling_lock(fs, &from->name, &to->name);
+        r = tk_sibling_add(fs, to->fd, &to->name);
+        if (r == 0)
+                r = replace_inode(fs, from, to, flags);
+        tk_sibling_tidy(to->fd, &to->name);
+        tk_sibling_tidy(from->fd, &from->name);
+        tk_sibling_unlock(fs, &from->name, &to->name);
         return r;
 }
 
@@ -317,30 +478,22 @@ int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                  struct tk_inode *new_parent, const char *new_name, unsigned flags)
 {
         TK_EPOCH_SCOPE(&fs->changes);
-        TK_AUTOCLOSE int parentfd = -1;
-        TK_AUTOCLOSE int new_parentfd = -1;
-        struct tk_removal victim;
+        PLACE_SCOPE(from);
+        PLACE_SCOPE(to);
         int r;
 
         if (flags & RENAME_WHITEOUT)
                 return -EINVAL;
-        parentfd = open_dir_path(fs, parent);
-        if (parentfd < 0)
-                return parentfd;
-        new_parentfd = open_dir_path(fs, new_parent);
-        if (new_parentfd < 0)
-                return new_parentfd;
-        settle_name(fs, parent, parentfd, name);
-        if (flags & RENAME_EXCHANGE)
-                settle_name(fs, new_parent, new_parentfd, new_name);
-        if (flags & RENAME_EXCHANGE)
-                return rename_at(fs, parent, parentfd, name, new_parent, new_parentfd, new_name,
-                                 flags);
-
-        r = tk_inode_removal_begin(fs->inodes, new_parentfd, new_name, &victim);
-        if (r < 0 && r != -ENOENT)
+        r = place_find(fs, parent, name, &from);
+        if (r == 0)
+                r = place_need(fs, new_parent, new_name, &to);
+        if (r < 0)
                 return r;
-        r = rename_at(fs, parent, parentfd, name, new_parent, new_parentfd, new_name, flags);
-        tk_inode_removal_end(&victim, r == 0);
+        settle_place(fs, &from);
+        if (flags & RENAME_EXCHANGE)
+                settle_place(fs, &to);
+        r = rename_at(fs, &from, &to, flags);
+        if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) && made_way(fs, &to, r))
+                r = rename_at(fs, &from, &to, flags);
         return r;
 }

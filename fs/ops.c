@@ -310,7 +310,7 @@ static int take_plus(void *context, const struct tk_dir_entry *found)
         struct tk_entry entry = {0};
         size_t need;
 
-        if (!is_dot(found->name) && tk_op_lookup_in(fs, listing->dir, found->name, &entry) == 0)
+        if (!is_dot(found->name) && tk_op_lookup_in(fs, listing->dir, found->backing, &entry) == 0)
                 param = entry_param(listing->req, &entry);
         if (!entry.inode) {
                 /* "." and "..", or what vanished meanwhile: a name without attributes. */

@@ -141,15 +141,15 @@ static int visit_entry(void *context, const struct tk_dir_entry *found)
         struct tk_entry entry;
         int r;
 
-        if (strcmp(found->name, ".") == 0 || strcmp(found->name, "..") == 0)
-                return 0;
+        if (found->name)
+                return 0; /* "." and ".." */
         if (stopped(walk))
                 return -ECANCELED;
-        r = tk_op_lookup_in(walk->fs, place->dir, found->name, &entry);
+        r = tk_op_lookup_in(walk->fs, place->dir, found->backing, &entry);
         if (r < 0)
-                return skip(walk, found->name, r);
+                return skip(walk, found->backing, r);
         if (S_ISDIR(entry.st.st_mode))
-                r = visit_dir(walk, entry.inode, found->name);
+                r = visit_dir(walk, entry.inode, found->backing);
         else if (S_ISREG(entry.st.st_mode))
                 r = visit_inode(walk, entry.inode);
         tk_inode_forget(walk->fs->inodes, entry.inode, 1);
@@ -167,7 +167,7 @@ static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name
         r = tk_op_opendir(walk->fs, inode, &place.dir);
         if (r < 0)
                 return skip(walk, name, r);
-        r = tk_op_readdir(place.dir, 0, visit_entry, &place);
+        r = tk_op_readdir_backing(place.dir, visit_entry, &place);
         tk_op_releasedir(place.dir);
         return r == -ECANCELED || is_about_keys(r) ? r : r < 0 ? skip(walk, name, r) : 0;
 }

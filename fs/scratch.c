@@ -24,6 +24,7 @@ static struct tk_scratch *scratch_free(struct tk_scratch *scratch)
         if (!scratch)
                 return NULL;
         tk_aead_free(scratch->aead);
+        tk_siv_free(scratch->siv);
         tk_secret_free(scratch->subkey);
         if (scratch->data) {
                 tk_wipe(scratch->data, BUFFERS_LEN);
@@ -54,6 +55,8 @@ static int scratch_new(struct tk_scratch **ret_scratch)
         if (!scratch)
                 return -ENOMEM;
         r = tk_aead_new(&scratch->aead);
+        if (r == 0)
+                r = tk_siv_new(&scratch->siv);
         if (r < 0)
                 return r;
         r = tk_secret_new(TK_KEY_LEN, &scratch->subkey);

@@ -9,6 +9,7 @@
  */
 
 #include "crypto/aead.h"
+#include "crypto/siv.h"
 #include "fs/format.h"
 
 enum {
@@ -20,6 +21,7 @@ enum {
 
 struct tk_scratch {
         struct tk_aead *aead;
+        struct tk_siv *siv; /* for names: keyed and cleared within one look-up or listing */
         struct tk_secret *subkey;
         uint8_t *data;      /* TK_REQUEST_BLOCKS blocks */
         uint8_t *tag_pages; /* TK_REQUEST_GROUPS pages */

@@ -22,7 +22,7 @@ def play(volume, plain, seed, *options):
 
 def assert_same_beside_content(decrypted, path, relative):
     """The target of a symlink, and the attributes of anything else."""
-    below = os.path.join(decrypted.root, relative)
+    below = decrypted.backing_path(relative)
     if os.path.islink(path):
         assert decrypted.target(below) == os.readlink(os.fsencode(path)), path
     else:

@@ -28,6 +28,8 @@ ALARMING = re.compile(
 # Where memory can't be locked that is worth a line, and no test's business.
 HARMLESS = re.compile(r"warning: .*(lock|limit of open files)")
 
+# How the volumes of tests store names, unless a test says so.
+NAMES = os.environ.get("TURNKEYFS_TEST_NAMES", "encrypted")
 LIVE = []  # volumes that have a daemon: for the watchdog
 
 WINDOW_MISSED = 19  # exit code of status: an alarm, and an answer all the same
@@ -153,6 +155,7 @@ class Volume:
         sections = {section: dict(values) for section, values in sections.items()}
         sections.setdefault("local", {}).setdefault("keystore", self.keystore)
         sections.setdefault("volume", {}).setdefault("journal_size", 1)
+        sections.setdefault("volume", {}).setdefault("names", NAMES)
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
             for section, values in sections.items()
@@ -293,8 +296,13 @@ class Volume:
     # --- below ---
 
     def below(self, relative):
-        """The backing file of a path relative to the mount (names are plain)."""
+        """The backing file of a path relative to the mount; its last name need not exist."""
+        if self.names_encrypted():
+            return pathlib.Path(self.reader().backing_path(relative))
         return self.cipher / "root" / relative
+
+    def names_encrypted(self):
+        return "\nnames = encrypted\n" in (self.cipher / "turnkeyfs.volume").read_text()
 
     def reader(self):
         """The independent reader, on this volume."""

@@ -40,6 +40,8 @@ HEADER = 4 * CELL
 RECORD_LEN = 64
 RECORD_ATTR = "user.turnkey"
 ATTR_PREFIX = "user.turnkey."
+SHORT_NAME_MAX = 175  # bytes of a name whose ciphertext fits into a backing name
+HASHED_LEN = 44  # "@" and the hash of a longer one
 
 
 class ReaderError(Exception):
@@ -74,6 +76,10 @@ class EscrowDamaged(ReaderError):
     """The escrow does not parse, or its checksum is wrong."""
 
 
+class NameDamaged(ReaderError):
+    """A name does not authenticate, or its sibling is missing."""
+
+
 class BlockDamaged(ReaderError):
     """A block does not authenticate."""
 
@@ -97,6 +103,10 @@ class AttributeDamaged(ReaderError):
 
 
 # --- small tools ---------------------------------------------------------------------------------
+
+
+def base64url(raw):
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def unbase64url(text):
@@ -376,10 +386,9 @@ class Volume:
         if len(self.id) != 16:
             raise ValueError("the volume id is not 16 bytes")
         self.options = {name: "".join(lines) for name, lines in ini["options"].items()}
-        if self.options["dek_wrap"] not in ("kek", "kms") or self.options["names"] not in (
-            "plain",
-            "encrypted",
-        ):
+        if self.options["dek_wrap"] not in ("kek", "kms"):
+            raise NotSupported(f"options {self.options}")
+        if self.options["names"] not in ("encrypted", "plain"):
             raise NotSupported(f"options {self.options}")
         self.names_encrypted = self.options["names"] == "encrypted"
         self.by_kms = self.options["dek_wrap"] == "kms"
@@ -476,9 +485,34 @@ class Volume:
             raise RecordDamaged(f"KEK version {version} is not live")
         return self._unwrap(str(version), self.keystore, record[6:end])
 
+    # --- names ---
+
+    def directory(self, path):
+        """The directory at the backing path @path, for its names."""
+        return Directory(self, path)
+
+    def backing_path(self, relative):
+        """Where the plaintext path @relative lies; its last name need not exist."""
+        path = self.root
+        for name in filter(None, os.fsdecode(relative).split("/")):
+            path = os.path.join(path, self.directory(path).encode(name))
+        return path
+
     def open(self, relative):
-        """The file at @relative below CIPHERDIR/root."""
-        return File(self, os.path.join(self.root, relative))
+        """The file at the plaintext path @relative."""
+        return File(self, self.backing_path(relative))
+
+    def walk_backing(self):
+        """(plaintext path, backing path, lstat) of everything, directories before their content."""
+        pending = [("", self.root)]
+        while pending:
+            relative, path = pending.pop()
+            for name, backing in sorted(self.directory(path).entries()):
+                child = os.path.join(relative, name), os.path.join(path, backing)
+                st = os.lstat(child[1])
+                if stat.S_ISDIR(st.st_mode):
+                    pending.append(child)
+                yield *child, st
 
     def target(self, path):
         """Where the symlink at the backing path @path leads: bytes."""
@@ -525,16 +559,79 @@ class Volume:
             raise AttributeDamaged(path, shown) from None
 
     def walk(self):
-        """(path relative to root, lstat) of everything, directories before their content."""
-        pending = [""]
-        while pending:
-            directory = pending.pop()
-            for name in sorted(os.listdir(os.path.join(self.root, directory))):
-                relative = os.path.join(directory, name)
-                st = os.lstat(os.path.join(self.root, relative))
-                if stat.S_ISDIR(st.st_mode):
-                    pending.append(relative)
-                yield relative, st
+        """(plaintext path, lstat) of everything, directories before their content."""
+        for relative, _, st in self.walk_backing():
+            yield relative, st
+
+
+# --- directories ---------------------------------------------------------------------------------
+
+
+def is_sibling(backing):
+    """Whether this is not an entry, but keeps a long one's name."""
+    return backing.startswith("@") and backing.endswith(".name") and len(backing) == HASHED_LEN + 5
+
+
+def is_hashed(backing):
+    return backing.startswith("@") and len(backing) == HASHED_LEN
+
+
+class Directory:
+    """A directory below, and the key of its names."""
+
+    def __init__(self, volume, path):
+        self.volume = volume
+        self.path = path
+        self.dek = None
+
+    def name_key(self):
+        """The key of its names; RecordDamaged if it can't be had."""
+        if self.dek is None:
+            try:
+                record = os.getxattr(self.path, RECORD_ATTR, follow_symlinks=False)
+            except OSError as e:
+                if e.errno != errno.ENODATA:
+                    raise
+                record = None
+            try:
+                self.dek = self.volume.unwrap_record(record)
+            except RecordDamaged as e:
+                raise RecordDamaged(f"{self.path}: key record: {e}") from None
+        return expand(self.dek, b"turnkeyfs names", length=64)
+
+    def encode(self, name):
+        """The backing name of the plaintext name @name."""
+        if not self.volume.names_encrypted:
+            return name
+        raw = os.fsencode(name)
+        cipher = AESSIV(self.name_key()).encrypt(raw, None)
+        if len(raw) <= SHORT_NAME_MAX:
+            return base64url(cipher)
+        return "@" + base64url(hashlib.sha256(cipher).digest())
+
+    def decode(self, backing):
+        """The plaintext name of the entry @backing."""
+        if not self.volume.names_encrypted:
+            return backing
+        where = os.path.join(self.path, backing)
+        try:
+            text = os.readlink(where + ".name") if is_hashed(backing) else backing
+            raw = AESSIV(self.name_key()).decrypt(unbase64url(text), None)
+        except FileNotFoundError:
+            raise NameDamaged(f"{where}: its sibling is missing") from None
+        except (InvalidTag, ValueError) as e:
+            raise NameDamaged(f"{where}: the name does not authenticate ({e!r})") from None
+        name = os.fsdecode(raw)
+        # A name has one place only: anything else was put there by somebody.
+        if not raw or b"/" in raw or b"\0" in raw or self.encode(name) != backing:
+            raise NameDamaged(f"{where}: not the backing name of what it says")
+        return name
+
+    def entries(self):
+        """(plaintext name, backing name) of every entry, in no order."""
+        for backing in os.listdir(self.path):
+            if not self.volume.names_encrypted or not is_sibling(backing):
+                yield self.decode(backing), backing
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -820,42 +917,51 @@ class Escrow:
 def extract(volume, target):
     """Decrypt the tree into the new directory @target: files, directories and symlinks."""
     os.mkdir(target)
-    for relative, st in volume.walk():
+    for relative, backing, st in volume.walk_backing():
         out = os.path.join(target, relative)
         if stat.S_ISDIR(st.st_mode):
             os.mkdir(out)
         elif stat.S_ISLNK(st.st_mode):
-            os.symlink(volume.target(os.path.join(volume.root, relative)), os.fsencode(out))
+            os.symlink(volume.target(backing), os.fsencode(out))
         elif stat.S_ISREG(st.st_mode):
-            with volume.open(relative) as f:
+            with File(volume, backing) as f:
                 f.copy_to(out)
         if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
-            for name, value in volume.attributes(os.path.join(volume.root, relative)).items():
+            for name, value in volume.attributes(backing).items():
                 os.setxattr(out, name, value)
 
 
 def check(volume):
     """Read everything; a list of the failures."""
     failures = []
-    for relative, st in volume.walk():
+    for _, backing, st in volume.walk_backing():
         try:
-            check_one(volume, relative, st)
+            check_one(volume, backing, st)
         except ReaderError as e:
             failures.append(e)
     return failures
 
 
-def check_one(volume, relative, st):
+def check_one(volume, backing, st):
     """Read all of one file, directory or symlink; its first failure is raised."""
-    path = os.path.join(volume.root, relative)
     if stat.S_ISLNK(st.st_mode):
-        volume.target(path)
+        volume.target(backing)
     if stat.S_ISREG(st.st_mode):
-        with volume.open(relative) as f:
+        with File(volume, backing) as f:
             for _ in f.blocks():
                 pass
     if stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode):
-        volume.attributes(path)
+        volume.attributes(backing)
+
+
+def directory_keys(volume, relative, backing):
+    directory = volume.directory(backing)
+    try:
+        names = directory.name_key()
+    except RecordDamaged:
+        return  # none was needed yet
+    yield f"DEK of {relative}", directory.dek
+    yield f"key of the names in {relative}", names
 
 
 def keys(keystore, volume):
@@ -871,10 +977,13 @@ def keys(keystore, volume):
         yield "record MAC key", volume.record_mac_key
     if volume.names_encrypted:
         yield "symlink target key", volume.target_key
-    for relative, st in volume.walk():
+        yield from directory_keys(volume, "/", volume.root)
+    for relative, backing, st in volume.walk_backing():
+        if stat.S_ISDIR(st.st_mode) and volume.names_encrypted:
+            yield from directory_keys(volume, relative, backing)
         if not stat.S_ISREG(st.st_mode):
             continue
-        with volume.open(relative) as f:
+        with File(volume, backing) as f:
             for dek in f.deks():
                 yield f"DEK of {relative}", dek
             for group, key in enumerate(f.group_keys() if f.dek else []):
