@@ -26,6 +26,7 @@ static const struct option long_options[] = {
         {"expiry", required_argument, NULL, '2'},
         {"notify-before", required_argument, NULL, '3'},
         {"force", no_argument, NULL, 'F'},
+        {"repair", no_argument, NULL, 'R'},
         {NULL, 0, NULL, 0},
 };
 
@@ -75,6 +76,9 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 return 0;
         case 'F':
                 args->force = true;
+                return 0;
+        case 'R':
+                args->repair = true;
                 return 0;
         case 'T':
                 args->to = value;

@@ -21,6 +21,7 @@ enum { SCHEMA = 1 };
 struct report {
         struct tk_progress progress;
         json_t *findings; /* NULL: print lines instead */
+        bool repair;
         bool out_of_memory;
 };
 
@@ -31,6 +32,10 @@ static const struct {
         [TK_VERIFY_BLOCK] = {"block", "damaged"},
         [TK_VERIFY_RECORD] = {"record", "no usable key record"},
         [TK_VERIFY_RECORD_LOST] = {"record_lost", "one of two key records is lost"},
+        [TK_VERIFY_DIRECTORY] = {"directory",
+                                 "no usable key record, so no names, in the directory"},
+        [TK_VERIFY_NAME] = {"name", "a name that does not authenticate"},
+        [TK_VERIFY_SIBLING] = {"sibling", "a long name whose sibling is lost"},
         [TK_VERIFY_ATTRIBUTE] = {"attribute", "damaged attribute"},
         [TK_VERIFY_TARGET] = {"target", "damaged symlink target"},
         [TK_VERIFY_UNREADABLE] = {"unreadable", "cannot be read"},
@@ -86,6 +91,8 @@ static json_t *finding_json(const struct tk_verify_finding *finding)
                 json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
                 json_object_set_new(object, "length", json_integer((json_int_t)finding->length));
         }
+        if (object && finding->renamed_to)
+                json_object_set_new(object, "renamed_to", tk_text_json(finding->renamed_to));
         if (object && finding->attribute)
                 json_object_set_new(object, "attribute", tk_text_json(finding->attribute));
         return object;
@@ -98,6 +105,10 @@ static void print_finding(const struct tk_verify_finding *finding)
         if (finding->kind == TK_VERIFY_BLOCK)
                 printf(": bytes %" PRIu64 " to %" PRIu64, finding->offset,
                        finding->offset + finding->length - 1);
+        if (finding->renamed_to) {
+                fputs(": renamed to ", stdout);
+                tk_text_print(stdout, finding->renamed_to);
+        }
         if (finding->attribute) {
                 fputs(": ", stdout);
                 tk_text_print(stdout, finding->attribute);
@@ -131,7 +142,7 @@ static void on_progress(void *context, const struct tk_verify_totals *so_far)
 static int print_json(struct tk_volume *volume, json_t *findings,
                       const struct tk_verify_totals *totals)
 {
-        return tk_text_print_json(json_pack("{si so sb s{sI sI sI sI sI sI} sO}",           //
+        return tk_text_print_json(json_pack("{si so sb s{sI sI sI sI sI sI sI sI} sO}",     //
                                             "schema", SCHEMA,                               //
                                             "path", tk_text_json(tk_volume_path(volume)),   //
                                             "clean", totals->findings == 0,                 //
@@ -141,11 +152,13 @@ static int print_json(struct tk_volume *volume, json_t *findings,
                                             "others", (json_int_t)totals->others,           //
                                             "bytes", (json_int_t)totals->bytes,             //
                                             "bad_blocks", (json_int_t)totals->bad_blocks,   //
+                                            "orphans", (json_int_t)totals->orphans,         //
+                                            "repairs", (json_int_t)totals->repairs,         //
                                             "findings", (json_int_t)totals->findings,       //
                                             "findings", findings));
 }
 
-static void print_totals(const struct tk_verify_totals *totals)
+static void print_totals(const struct tk_verify_totals *totals, bool repair)
 {
         char size[16];
 
@@ -157,6 +170,9 @@ static void print_totals(const struct tk_verify_totals *totals)
         else
                 printf("%" PRIu64 " findings, %" PRIu64 " bad blocks\n", totals->findings,
                        totals->bad_blocks);
+        if (totals->orphans > 0)
+                printf("%" PRIu64 " siblings of long names without entries%s: no damage\n",
+                       totals->orphans, repair ? ", removed" : "");
 }
 
 static int walk(struct tk_volume *volume, struct report *report,
@@ -164,8 +180,10 @@ static int walk(struct tk_volume *volume, struct report *report,
 {
         TK_CLEANUP(tk_fs_freep) struct tk_fs *fs = NULL;
         struct tk_fs_options options = {.read_only = true};
-        struct tk_verify_callbacks callbacks = {
-                .finding = on_finding, .progress = on_progress, .context = report};
+        struct tk_verify_callbacks callbacks = {.finding = on_finding,
+                                                .progress = on_progress,
+                                                .context = report,
+                                                .repair = report->repair};
         uint64_t bytes = tk_progress_is_wanted() ? count_bytes(tk_volume_path(volume)) : 0;
         int r;
 
@@ -180,17 +198,17 @@ static int walk(struct tk_volume *volume, struct report *report,
         return r;
 }
 
-static int verify(struct tk_volume *volume, bool json, struct tk_verify_totals *ret_totals,
-                  struct tk_fault *fault)
+static int verify(struct tk_volume *volume, bool json, bool repair,
+                  struct tk_verify_totals *ret_totals, struct tk_fault *fault)
 {
-        struct report report = {.findings = json ? json_array() : NULL};
+        struct report report = {.findings = json ? json_array() : NULL, .repair = repair};
         int r;
 
         r = walk(volume, &report, ret_totals, fault);
         if (r == 0 && json)
                 r = print_json(volume, report.findings, ret_totals);
         else if (r == 0)
-                print_totals(ret_totals);
+                print_totals(ret_totals, report.repair);
         json_decref(report.findings);
         return r;
 }
@@ -216,7 +234,7 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         if (r < 0)
                 return r;
         tk_log_set_level(TK_LOG_NONE); /* each damage is said once, as a finding */
-        r = verify(volume, args->json, &totals, fault);
+        r = verify(volume, args->json, args->repair, &totals, fault);
         if (r < 0 || totals.findings == 0)
                 return r;
         fflush(stdout);

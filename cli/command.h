@@ -24,6 +24,7 @@ struct tk_args {
         bool wait;                      /* --wait */
         bool byok;                      /* --byok */
         bool force;                     /* --force */
+        bool repair;                    /* --repair */
         const char *to;                 /* --to; NULL: not given, as below */
         const char *type;               /* --type */
         const char *bits;               /* --bits */

@@ -60,15 +60,16 @@ static const struct tk_command commands[] = {
                  "\n"
                  "  -j, --json          the JSON that docs/cli.md describes\n"},
         {.name = "verify",
-         .synopsis = "[-c CONF] [--json] CIPHERDIR",
-         .summary = "authenticate every block of every file",
-         .options = "c:j",
+         .synopsis = "[-c CONF] [--json] [--repair] CIPHERDIR",
+         .summary = "authenticate every name and every block of every file",
+         .options = "c:jR",
          .min_paths = 1,
          .max_paths = 1,
          .run = tk_cmd_verify,
          .help = "The volume must not be mounted. One line for each damage found.\n"
                  "Exits with 0 if there is none, with 14 otherwise.\n"
                  "\n"
+                 "      --repair        give entries whose names are damaged new ones\n"
                  "  -j, --json          the JSON that docs/cli.md describes\n"},
         {.name = "rotate",
          .synopsis = "[-c CONF] [--wait] [--to CONF] PATH",

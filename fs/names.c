@@ -50,8 +50,8 @@ static int encode(struct tk_siv *siv, const char *name, size_t len, struct tk_na
         return hash_name(cipher, len, ret_name->backing);
 }
 
-static int encode_with(const struct tk_secret *names, const char *name, size_t len,
-                       struct tk_name *ret_name)
+int tk_names_encode(const struct tk_secret *names, const char *name, size_t len,
+                    struct tk_name *ret_name)
 {
         struct tk_scratch *scratch;
         int r;
@@ -86,7 +86,7 @@ static int to_backing(struct tk_fs *fs, struct tk_inode *parent, int parentfd, c
                 r = tk_dirkey_get(fs, parent, parentfd, &key);
         if (r < 0)
                 return r == -ENODATA ? -ENOENT : r;
-        r = encode_with(tk_dirkey_names(key), name, len, ret_name);
+        r = tk_names_encode(tk_dirkey_names(key), name, len, ret_name);
         tk_dirkey_put(fs, key);
         return r;
 }

@@ -61,6 +61,10 @@ TK_MUST_USE int tk_names_find(struct tk_fs *fs, struct tk_inode *parent, int par
 TK_MUST_USE int tk_names_need(struct tk_fs *fs, struct tk_inode *parent, int parentfd,
                               const char *name, struct tk_name *ret_name);
 
+/* The same with the directory's key at hand (tk_dirkey_names), for @len bytes of name. */
+TK_MUST_USE int tk_names_encode(const struct tk_secret *names, const char *name, size_t len,
+                                struct tk_name *ret_name);
+
 /*
  * Reading many names of one directory: begin, any number of reads, end, in one
  * thread, which does not look up other names meanwhile. With plain names the reader

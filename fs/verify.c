@@ -11,11 +11,11 @@
 
 #include "fs/backing.h"
 #include "fs/content_internal.h"
-#include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/op_symlink.h"
 #include "fs/userattr.h"
+#include "fs/verify_names.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +31,16 @@ struct walk {
         struct tk_scratch *scratch;
         char *path; /* of the file in hand, grown as needed */
         size_t path_max;
+};
+
+/* A directory in hand, and the entries whose names could not be read. */
+struct directory {
+        struct tk_verify_names names;
+        struct bad_name {
+                char backing[NAME_MAX + 1];
+                int error;
+        } * bad;
+        size_t bad_count;
 };
 
 static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, uint64_t len,
@@ -257,68 +267,144 @@ static int verify_subdir(struct walk *walk, int dirfd, const char *name)
         return verify_dir(walk, fd);
 }
 
-static int verify_entry(struct walk *walk, int dirfd, const char *name)
+/* By its backing name, whatever it is called: the path says that already. */
+static int verify_inode(struct walk *walk, int dirfd, const char *backing)
 {
         struct stat st;
-        ssize_t back;
-        int r = 0;
 
-        back = path_push(walk, name);
-        if (back < 0)
-                return (int)back;
-        if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        if (fstatat(dirfd, backing, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
         else if (S_ISDIR(st.st_mode))
-                r = verify_subdir(walk, dirfd, name);
+                return verify_subdir(walk, dirfd, backing);
         else if (S_ISREG(st.st_mode))
-                verify_file(walk, dirfd, name);
+                verify_file(walk, dirfd, backing);
         else if (S_ISLNK(st.st_mode))
-                verify_symlink(walk, dirfd, name);
+                verify_symlink(walk, dirfd, backing);
         else
                 walk->totals.others++;
+        return 0;
+}
+
+static int note_bad_name(struct directory *dir, const char *backing, int error)
+{
+        struct bad_name *bad = reallocarray(dir->bad, dir->bad_count + 1, sizeof(*bad));
+
+        if (!bad)
+                return -ENOMEM;
+        dir->bad = bad;
+        bad += dir->bad_count++;
+        snprintf(bad->backing, sizeof(bad->backing), "%s", backing);
+        bad->error = error;
+        return 0;
+}
+
+static int verify_entry(struct walk *walk, struct directory *dir, const char *backing)
+{
+        char name[TK_NAMES_MAX + 1];
+        ssize_t back;
+        int r;
+
+        r = tk_verify_names_read(&dir->names, backing, name);
+        back = path_push(walk, r == 0 ? name : backing);
+        if (back < 0)
+                return (int)back;
+        if (r < 0)
+                r = note_bad_name(dir, backing, r);
+        if (r == 0)
+                r = verify_inode(walk, dir->names.fd, backing);
         walk->path[back] = '\0';
         return r;
 }
 
-/* A directory that has no key can have none. */
-static void verify_directory_attributes(struct walk *walk, int fd)
+static void report_name(struct walk *walk, const struct bad_name *bad, const char *renamed_to)
 {
-        struct tk_dirkey *key;
-        int r;
+        struct tk_verify_finding finding = {.kind = bad->error == -ENOENT ? TK_VERIFY_SIBLING
+                                                                          : TK_VERIFY_NAME,
+                                            .path = walk->path,
+                                            .renamed_to = renamed_to,
+                                            .error = bad->error == -ENOENT ? -EBADMSG : bad->error};
 
-        if (!walk->fs->names_encrypted)
+        walk->totals.findings++;
+        walk->callbacks->finding(walk->callbacks->context, &finding);
+}
+
+/* After the walk through the directory, which must not meet an entry again by its new name. */
+static int settle_name(struct walk *walk, const struct directory *dir, const struct bad_name *bad)
+{
+        TK_CLEANUP(tk_freep) char *renamed_to = NULL;
+        char name[TK_NAMES_MAX + 1];
+        size_t dir_len = strlen(walk->path);
+        ssize_t back;
+        int r = -ENOENT;
+
+        back = path_push(walk, bad->backing);
+        if (back < 0)
+                return (int)back;
+        if (walk->callbacks->repair)
+                r = tk_verify_names_recover(&dir->names, bad->backing, name);
+        if (r == 0 && asprintf(&renamed_to, "%.*s%s%s", (int)dir_len, walk->path,
+                               dir_len > 0 ? "/" : "", name) < 0)
+                return -ENOMEM;
+        walk->totals.repairs += r == 0;
+        report_name(walk, bad, renamed_to);
+        walk->path[back] = '\0';
+        return 0;
+}
+
+static void verify_sibling(struct walk *walk, const struct directory *dir, const char *name)
+{
+        if (!tk_verify_names_is_orphan(&dir->names, name))
                 return;
-        r = tk_dirkey_load_alone(walk->fs, fd, &key);
-        if (r < 0)
-                return;
-        verify_attributes(walk, fd, tk_dirkey_dek(key));
-        tk_dirkey_put(walk->fs, key);
+        walk->totals.orphans++;
+        if (walk->callbacks->repair)
+                (void)!tk_backing_unlink(dir->names.fd, name, false);
+}
+
+static int verify_entries(struct walk *walk, struct directory *dir, DIR *stream)
+{
+        const struct dirent *entry;
+        int r = 0;
+
+        while (r == 0) {
+                errno = 0;
+                entry = readdir(stream);
+                if (!entry)
+                        break;
+                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                        continue;
+                if (walk->fs->names_encrypted && tk_names_is_sibling(entry->d_name))
+                        verify_sibling(walk, dir, entry->d_name);
+                else
+                        r = verify_entry(walk, dir, entry->d_name);
+        }
+        if (r == 0 && errno)
+                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+        for (size_t i = 0; r == 0 && i < dir->bad_count; i++)
+                r = settle_name(walk, dir, &dir->bad[i]);
+        return r;
 }
 
 /* Takes over @fd. Negative only if the walk can't go on. */
 static int verify_dir(struct walk *walk, int fd)
 {
-        DIR *dir = fdopendir(fd);
-        const struct dirent *entry;
-        int r = 0;
+        struct directory dir = {0};
+        DIR *stream = fdopendir(fd);
+        int r;
 
-        if (!dir) {
+        if (!stream) {
                 close(fd);
                 return -ENOMEM;
         }
         walk->totals.directories++;
-        verify_directory_attributes(walk, fd);
-        while (r == 0) {
-                errno = 0;
-                entry = readdir(dir);
-                if (!entry)
-                        break;
-                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                        r = verify_entry(walk, fd, entry->d_name);
-        }
-        if (r == 0 && errno)
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
-        closedir(dir);
+        r = tk_verify_names_begin(walk->fs, fd, &dir.names);
+        if (r < 0)
+                report(walk, TK_VERIFY_DIRECTORY, 0, 0, r == -ENODATA ? -EBADMSG : r);
+        if (dir.names.key)
+                verify_attributes(walk, fd, tk_dirkey_dek(dir.names.key));
+        r = verify_entries(walk, &dir, stream);
+        tk_verify_names_end(&dir.names);
+        free(dir.bad);
+        closedir(stream);
         return r;
 }
 

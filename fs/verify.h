@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * Verify: authenticate every block of every file of a volume that is not mounted.
+ * Verify: authenticate every block of every file of a volume that is not mounted, every
+ * name, attribute and symlink target.
  */
 
 #include "fs/fs.h"
@@ -11,6 +12,9 @@ enum tk_verify_kind {
         TK_VERIFY_BLOCK,       /* blocks that do not authenticate, or can't be read */
         TK_VERIFY_RECORD,      /* no usable key record: the file can't be opened */
         TK_VERIFY_RECORD_LOST, /* attribute or copy missing or damaged; the other one serves */
+        TK_VERIFY_DIRECTORY,   /* no usable key record: names in it can't be read */
+        TK_VERIFY_NAME,        /* a name that does not authenticate; the path ends as stored */
+        TK_VERIFY_SIBLING,     /* a long name whose sibling is lost; the path ends as stored */
         TK_VERIFY_ATTRIBUTE,   /* an encrypted attribute that does not authenticate */
         TK_VERIFY_TARGET,      /* a symlink's target that does not authenticate */
         TK_VERIFY_UNREADABLE,  /* the backing filesystem refuses the file or directory */
@@ -18,11 +22,13 @@ enum tk_verify_kind {
 
 struct tk_verify_finding {
         enum tk_verify_kind kind;
-        const char *path; /* below CIPHERDIR/root, without a leading slash */
+        const char *path; /* as applications see it, without a leading slash; names that
+                           * can't be read as they are stored */
         uint64_t offset;  /* plaintext range, for TK_VERIFY_BLOCK */
         uint64_t length;
-        const char *attribute; /* its name, or what it is stored as; for TK_VERIFY_ATTRIBUTE */
-        int error;             /* negative errno */
+        const char *attribute;  /* its name, or what it is stored as; for TK_VERIFY_ATTRIBUTE */
+        const char *renamed_to; /* the entry's new path, after a repair; or NULL */
+        int error;              /* negative errno */
 };
 
 struct tk_verify_totals {
@@ -31,6 +37,8 @@ struct tk_verify_totals {
         uint64_t others;
         uint64_t bytes; /* plaintext */
         uint64_t bad_blocks;
+        uint64_t orphans; /* siblings without entries, which a crash may leave: no findings */
+        uint64_t repairs; /* names repaired */
         uint64_t findings;
 };
 
@@ -39,6 +47,7 @@ struct tk_verify_callbacks {
         void (*progress)(void *context,
                          const struct tk_verify_totals *so_far); /* often; may be NULL */
         void *context;
+        bool repair; /* give entries whose names can't be read new ones; remove orphans */
 };
 
 /* Returns 0 if the walk came to its end, whatever it found; the totals say. */

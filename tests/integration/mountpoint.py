@@ -280,9 +280,9 @@ class Volume:
         """A counter of `status --json`, wherever in the document it stands."""
         return find_key(self.status(), name)
 
-    def verify(self):
+    def verify(self, *options):
         """(exit code, parsed JSON); the volume must not be mounted."""
-        done = self.command("verify", "--json", self.cipher, check=False, timeout=600)
+        done = self.command("verify", "--json", *options, self.cipher, check=False, timeout=600)
         try:
             return done.returncode, json.loads(done.stdout)
         except ValueError:

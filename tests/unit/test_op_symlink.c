@@ -147,6 +147,7 @@ static void test_symlink__gone_and_back_with_the_keys(void **state)
 
         assert_int_equal(make("target", "l", &entry), 0);
         tk_revoke_close(test.fs, -EKEYREVOKED, &kernel);
+        tk_scratch_drop();
         alive = tk_secret_alive();
         assert_int_equal(alive, 2); /* the MAC keys of the volume file and of the journal */
         assert_int_equal(tk_op_readlink(test.fs, entry.inode, found, sizeof(found)), -EKEYREVOKED);
