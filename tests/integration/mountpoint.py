@@ -156,6 +156,7 @@ class Volume:
         sections.setdefault("local", {}).setdefault("keystore", self.keystore)
         sections.setdefault("volume", {}).setdefault("journal_size", 1)
         sections.setdefault("volume", {}).setdefault("names", NAMES)
+        self.keystore = pathlib.Path(sections["local"]["keystore"])
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
             for section, values in sections.items()

@@ -17,6 +17,8 @@ from mountpoint import KEY_RECORD, reader, run, turnkeyfs
 DAMAGED, WRONG_KEY, IN_USE, PERMISSION, USAGE, ESCROW, VOLUME_DAMAGED = 14, 10, 6, 16, 2, 20, 5
 SETTLED = 2.1  # seconds after which a ctime is relied on
 
+pytestmark = pytest.mark.conf({"volume": {"names": "plain"}})
+
 
 def export(volume, path, check=True, cipher=None):
     done = run(

@@ -18,7 +18,7 @@ def restored(volume):
     os.sync()
 
     def restore(name):
-        subprocess.run(["cp", "-a", volume.below("kept"), volume.below("d") / name], check=True)
+        subprocess.run(["cp", "-a", volume.below("kept"), volume.below(f"d/{name}")], check=True)
         return volume.mnt / "d" / name
 
     return restore

@@ -50,8 +50,8 @@ def test_what_a_user_creates_is_theirs(open_place):
     assert owner_of(place / "d/f") == (ALICE, ALICE)
     bob(lambda: read_file(place / "f"))
     if place.volume:
-        below = place.volume.below(place.path.relative_to(place.volume.mnt))
-        assert owner_of(below / "f") == (ALICE, ALICE), "quota counts for the user"
+        below = place.volume.below((place.path / "f").relative_to(place.volume.mnt))
+        assert owner_of(below) == (ALICE, ALICE), "quota counts for the user"
 
 
 def test_private_files_are_private(open_place):
