@@ -21,12 +21,14 @@ static const struct option long_options[] = {
         {"byok", no_argument, NULL, 'B'},
         {"type", required_argument, NULL, 'K'},
         {"bits", required_argument, NULL, 'S'},
-        {"rotate-after", required_argument, NULL, '0'},
-        {"rotate-before", required_argument, NULL, '1'},
-        {"expiry", required_argument, NULL, '2'},
-        {"notify-before", required_argument, NULL, '3'},
+        {"rotate-after", required_argument, NULL, '4'},
+        {"rotate-before", required_argument, NULL, '5'},
+        {"expiry", required_argument, NULL, '6'},
+        {"notify-before", required_argument, NULL, '7'},
         {"force", no_argument, NULL, 'F'},
         {"repair", no_argument, NULL, 'R'},
+        {"null", no_argument, NULL, '0'},
+        {"cipherdir", required_argument, NULL, 'D'},
         {NULL, 0, NULL, 0},
 };
 
@@ -90,10 +92,16 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 args->bits = value;
                 return 0;
         case '0':
-        case '1':
-        case '2':
-        case '3':
-                args->days[letter - '0'] = value;
+                args->null = true;
+                return 0;
+        case 'D':
+                args->cipherdir = value;
+                return 0;
+        case '4':
+        case '5':
+        case '6':
+        case '7':
+                args->days[letter - '4'] = value;
                 return 0;
         default:
                 args->help = true;
@@ -101,14 +109,14 @@ static int apply(struct tk_args *args, int letter, const char *value)
         }
 }
 
-/* The letters that getopt is to know: capitals and digits stand for long options alone. */
+/* The letters that getopt is to know: capitals and digits but 0 stand for long options alone. */
 static void short_letters(const char *options, char letters[32])
 {
         size_t len = 2;
 
         memcpy(letters, ":h", 2);
         for (; *options && len < 31; options++)
-                if (strchr("abcdefghijklmnopqrstuvwxyz", *options) ||
+                if (strchr("abcdefghijklmnopqrstuvwxyz0", *options) ||
                     (*options == ':' && len > 2 && letters[len - 1] != ':'))
                         letters[len++] = *options;
         letters[len] = '\0';
@@ -154,11 +162,10 @@ int tk_args_parse(const struct tk_command *command, int argc, char **argv, struc
         if (count > command->max_paths)
                 return usage(command, fault,
                              "one word too many:", argv[optind + command->max_paths]);
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; i < count; i++)
                 if (argv[optind + i][0] == '\0')
                         return usage(command, fault, "a path is empty", NULL);
-                ret_args->paths[i] = argv[optind + i];
-        }
+        ret_args->paths = argv + optind;
         ret_args->path_count = count;
         return 0;
 }

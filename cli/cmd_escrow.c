@@ -242,7 +242,7 @@ static int judge_restore(struct tk_volume *volume, const struct tk_escrow_restor
                          struct tk_fault *fault)
 {
         uint64_t unusable = tk_escrow_unusable(totals);
-        char retired[160] = "";
+        char retired[320] = "";
         const char *newer = "";
 
         if (unusable == 0)
@@ -250,7 +250,8 @@ static int judge_restore(struct tk_volume *volume, const struct tk_escrow_restor
         if (totals->count[TK_ESCROW_RETIRED] > 0)
                 snprintf(retired, sizeof(retired),
                          "; KEK version %u of the escrow is retired: use an escrow that was "
-                         "exported after that rotation",
+                         "exported after that rotation, or, if the tree is a backup from before "
+                         "it, move turnkeyfs.volume away, so that the escrow's is put back",
                          totals->retired_version);
         if (totals->count[TK_ESCROW_NEWER] > 0)
                 newer = "; the volume file is older than the tree: use an escrow that was exported "

@@ -238,6 +238,12 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         if (r < 0 || totals.findings == 0)
                 return r;
         fflush(stdout);
+        if (totals.records > 0)
+                return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG,
+                                    "%s: %" PRIu64 " findings; key records are missing in %" PRIu64
+                                    " places: 'turnkeyfs escrow restore' puts them back from an "
+                                    "escrow, otherwise restore from a backup",
+                                    tk_volume_path(volume), totals.findings, totals.records);
         return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG,
                             "%s: %" PRIu64 " findings; restore the files concerned from a backup",
                             tk_volume_path(volume), totals.findings);

@@ -11,7 +11,7 @@
 #include "base/fault.h"
 #include <stddef.h>
 
-enum { TK_ARGS_PATHS_MAX = 2, TK_ARGS_DAYS = 4 };
+enum { TK_ARGS_DAYS = 4 };
 
 /* A parsed command line. */
 struct tk_args {
@@ -29,7 +29,9 @@ struct tk_args {
         const char *type;               /* --type */
         const char *bits;               /* --bits */
         const char *days[TK_ARGS_DAYS]; /* --rotate-after, --rotate-before, --expiry, --notify */
-        char *paths[TK_ARGS_PATHS_MAX];
+        bool null;                      /* -0 */
+        const char *cipherdir;          /* --cipherdir */
+        char **paths;
         int path_count;
 };
 
@@ -64,6 +66,7 @@ int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_rotate(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_path(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_help(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_version(const struct tk_args *args, struct tk_fault *fault);

@@ -13,7 +13,7 @@
 
 struct tk_control; /* opaque: the server's side */
 
-enum { TK_CONTROL_REQUEST_MAX = 4200 }; /* a path fits */
+enum { TK_CONTROL_REQUEST_MAX = 5600 }; /* a path fits, in base64url, too */
 
 /*
  * The answer to @request, which comes without its newline, as a heap text; NULL: none.

@@ -7,6 +7,7 @@
 #include "cli/exitcode.h"
 #include "crypto/openssl_memory.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -100,6 +101,25 @@ static const struct tk_command commands[] = {
          .options = "",
          .help = "",
          .verbs = tk_escrow_verbs},
+        {.name = "path",
+         .synopsis = "[-c CONF] [--json] [-0] [--cipherdir DIR] PATH...",
+         .summary = "show where a file lies in the encrypted directory, or what it is there",
+         .options = "c:j0D",
+         .min_paths = 1,
+         .max_paths = INT_MAX,
+         .run = tk_cmd_path,
+         .help = "For a PATH below a mountpoint: the path of its backing file. For a PATH below a "
+                 "CIPHERDIR,\n"
+                 "or below a copy of one: the path in the mount, or relative to it where it is not "
+                 "mounted.\n"
+                 "The file itself need not be there, but its directory.\n"
+                 "\n"
+                 "      --cipherdir DIR each PATH is one in the mount of the CIPHERDIR DIR, which "
+                 "need not\n"
+                 "                      be mounted\n"
+                 "  -0, --null          end each path with NUL instead of a newline, and escape "
+                 "nothing\n"
+                 "  -j, --json          the JSON that docs/cli.md describes\n"},
         {.name = "doctor",
          .synopsis = "[-c CONF] [CIPHERDIR]",
          .summary = "check the machine, the configuration and a volume",

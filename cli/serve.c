@@ -4,12 +4,15 @@
 
 #include "cli/serve.h"
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "cli/control.h"
 #include "cli/hygiene.h"
 #include "cli/text.h"
 #include "fs/keeper.h"
+#include "fs/translate.h"
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 static json_t *counters(const struct tk_stats *stats)
@@ -87,9 +90,36 @@ static json_t *rotate(const struct tk_serve *serve, const char *to)
                          "error", tk_text_json(fault.kind ? fault.text : strerror(-r)));
 }
 
+/* Where a path lies below, or the other way: both come and go in base64url. */
+static json_t *translate(const struct tk_serve *serve, const char *encoded, bool to_backing)
+{
+        TK_CLEANUP(tk_freep) char *translated = NULL;
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        char path[PATH_MAX + 1];
+        size_t len;
+        int r;
+
+        r = tk_base64url_decode(encoded, (uint8_t *)path, PATH_MAX, &len);
+        if (r == 0) {
+                path[len] = '\0';
+                r = to_backing ? tk_translate_to_backing(serve->fs, path, &translated)
+                               : tk_translate_to_plain(serve->fs, path, &translated);
+        }
+        if (!translated)
+                return json_pack("{si}", "errno", r < 0 ? -r : EIO);
+        len = strlen(translated);
+        text = malloc(tk_base64url_len(len) + 1);
+        if (!text)
+                return NULL;
+        tk_base64url_encode((const uint8_t *)translated, len, text);
+        return json_pack("{ss}", "path", text);
+}
+
 char *tk_serve_answer(void *context, const char *request)
 {
         static const char rotate_to[] = "rotate-to /";
+        static const char backing_of[] = "backing-of ";
+        static const char plain_of[] = "plain-of ";
         const struct tk_serve *serve = context;
         json_t *root = NULL;
         char *text;
@@ -100,6 +130,10 @@ char *tk_serve_answer(void *context, const char *request)
                 root = rotate(serve, NULL);
         else if (strncmp(request, rotate_to, sizeof(rotate_to) - 1) == 0)
                 root = rotate(serve, request + sizeof(rotate_to) - 2);
+        else if (strncmp(request, backing_of, sizeof(backing_of) - 1) == 0)
+                root = translate(serve, request + sizeof(backing_of) - 1, true);
+        else if (strncmp(request, plain_of, sizeof(plain_of) - 1) == 0)
+                root = translate(serve, request + sizeof(plain_of) - 1, false);
         if (!root)
                 return NULL;
         text = json_dumps(root, JSON_COMPACT);
@@ -161,6 +195,53 @@ int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_faul
                                     r == -ECONNRESET ? "it refuses us" : strerror(-r));
         answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
         r = judge_answer(answer, fault);
+        json_decref(answer);
+        return r;
+}
+
+/* What the mount answered to the above. */
+static int take_path(const json_t *answer, char **ret_path)
+{
+        TK_CLEANUP(tk_freep) char *path = NULL;
+        const char *text = json_string_value(json_object_get(answer, "path"));
+        int error = (int)json_integer_value(json_object_get(answer, "errno"));
+        size_t len;
+
+        if (!text)
+                return error > 0 ? -error : -EPROTO;
+        path = malloc(strlen(text) + 1);
+        if (!path)
+                return -ENOMEM;
+        if (tk_base64url_decode(text, (uint8_t *)path, strlen(text), &len) < 0)
+                return -EPROTO;
+        path[len] = '\0';
+        *ret_path = TK_TAKE(path);
+        return 0;
+}
+
+int tk_serve_ask_path(struct tk_volume *volume, bool to_backing, const char *path, char **ret_path)
+{
+        TK_CLEANUP(tk_freep) char *request = NULL;
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        size_t len = strlen(path);
+        size_t verb_len;
+        json_t *answer;
+        int r;
+
+        if (len > PATH_MAX)
+                return -ENAMETOOLONG;
+        request = malloc(32 + tk_base64url_len(len));
+        if (!request)
+                return -ENOMEM;
+        verb_len = (size_t)sprintf(request, "%s ", to_backing ? "backing-of" : "plain-of");
+        tk_base64url_encode((const uint8_t *)path, len, request + verb_len);
+        r = tk_control_ask(tk_volume_dirfd(volume), request, &text);
+        if (r == -ENOENT || r == -ECONNREFUSED)
+                return TK_SERVE_NOBODY;
+        if (r < 0)
+                return r == -ECONNRESET ? -EACCES : r;
+        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        r = take_path(answer, ret_path);
         json_decref(answer);
         return r;
 }

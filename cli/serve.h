@@ -38,6 +38,15 @@ enum { TK_SERVE_NOBODY = 1 };
 TK_MUST_USE int tk_serve_ask_rotate(struct tk_volume *volume, const char *to,
                                     struct tk_fault *fault);
 
+/*
+ * Ask the mount of @volume where the file @path of the mount lies below CIPHERDIR/root, or,
+ * unless @to_backing, what the backing path @path is in the mount. The caller frees the
+ * answer. TK_SERVE_NOBODY if nothing is mounted, -EACCES if we may not ask, or as
+ * fs/translate.h.
+ */
+TK_MUST_USE int tk_serve_ask_path(struct tk_volume *volume, bool to_backing, const char *path,
+                                  char **ret_path);
+
 /* How many mounts of @volume ended uncleanly: without the running one, whose own words are @daemon
  * (NULL: none). */
 size_t tk_serve_unclean_count(struct tk_volume *volume, const json_t *daemon);

@@ -27,7 +27,10 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-enum { BUCKETS = 4096 };
+enum {
+        BUCKETS = 4096,
+        NAMES_TRIED = 1024, /* to find out whose a directory is */
+};
 
 struct tk_dirkey {
         unsigned refs; /* under the lock of the keys: users, and the table if it is kept */
@@ -260,6 +263,64 @@ int tk_dirkey_load_alone(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key)
         if (r == 0)
                 r = tk_keyring_unwrap(fs->keyring, &record, &dek);
         return r < 0 ? r : key_new(fs, dek, ret_key);
+}
+
+int tk_dirkey_from_record(struct tk_fs *fs, const struct tk_record *record,
+                          struct tk_dirkey **ret_key)
+{
+        struct tk_secret *dek;
+        int r = tk_keyring_unwrap(fs->keyring, record, &dek);
+
+        return r < 0 ? r : key_new(fs, dek, ret_key);
+}
+
+/* Names that don't authenticate say nothing, until there were many. */
+static int opens_a_name(struct tk_names_reader *reader, DIR *dir)
+{
+        char name[TK_NAMES_MAX + 1];
+        const struct dirent *entry;
+        int tried = 0;
+        int r = 0;
+
+        errno = 0;
+        while (tried < NAMES_TRIED && (entry = readdir(dir))) {
+                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+                    tk_names_is_sibling(entry->d_name))
+                        continue;
+                tried++;
+                r = tk_names_read(reader, dirfd(dir), entry->d_name, name);
+                if (r == 0)
+                        return 1;
+                if (r != -EBADMSG && r != -ENOENT)
+                        return r;
+                errno = 0;
+        }
+        return errno ? -errno : tried == 0;
+}
+
+int tk_dirkey_fits(struct tk_fs *fs, int fd, const struct tk_dirkey *key)
+{
+        struct tk_names_reader reader;
+        int list_fd;
+        DIR *dir;
+        int r;
+
+        if (!fs->names_encrypted)
+                return 1;
+        list_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (list_fd < 0)
+                return -errno;
+        dir = fdopendir(list_fd);
+        if (!dir) {
+                close(list_fd);
+                return -ENOMEM;
+        }
+        r = tk_names_reader_begin(&reader, fs, key->names);
+        if (r == 0)
+                r = opens_a_name(&reader, dir);
+        tk_names_reader_end(&reader);
+        closedir(dir);
+        return r;
 }
 
 static void note_unusable(struct tk_fs *fs, int fd, int error)

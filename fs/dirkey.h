@@ -9,6 +9,7 @@
  * lock is held across cryptography or a call to the KMS.
  */
 
+#include "crypto/record.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
 
@@ -40,6 +41,16 @@ TK_MUST_USE int tk_dirkey_need(struct tk_fs *fs, struct tk_inode *inode, int fd,
  * for a record that is missing, damaged or not live, or a newer release's.
  */
 TK_MUST_USE int tk_dirkey_load_alone(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key);
+
+/* The key in @record, whosever it is; -EBADMSG or -ENOTSUP, or what the keyring says. */
+TK_MUST_USE int tk_dirkey_from_record(struct tk_fs *fs, const struct tk_record *record,
+                                      struct tk_dirkey **ret_key);
+
+/*
+ * Whether @key opens a name in the directory @fd, of any kind: 1 or 0, or a negative
+ * errno. Of a directory without entries, and with plain names, any does.
+ */
+TK_MUST_USE int tk_dirkey_fits(struct tk_fs *fs, int fd, const struct tk_dirkey *key);
 
 /* A new record for the directory @fd; -EEXIST if it has one. */
 TK_MUST_USE int tk_dirkey_make(struct tk_fs *fs, int fd);

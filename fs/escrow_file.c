@@ -195,6 +195,8 @@ static int read_path(struct tk_escrow_reader *reader, uint32_t kept, uint32_t mo
                 return -EBADMSG;
         if (reader->started && tk_treewalk_compare(before, path->text + kept) >= 0)
                 return -EBADMSG;
+        if (before[0] && before[0] == path->text[kept])
+                return -EBADMSG; /* they share more: an escrow has one form */
         reader->started = true;
         return 0;
 }

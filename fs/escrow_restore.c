@@ -5,21 +5,28 @@
  *
  * The tree and the escrow come in the same order and are merged. A record is put back
  * only where the tree's own does not serve, and only if it opens something of the file:
- * so an old escrow, or one whose paths mean other files by now, does no harm.
+ * so an old escrow, or one whose paths mean other files by now, does no harm. Directories
+ * that are left are then looked for in the whole escrow: they may have been moved.
  */
 
 #include "fs/escrow.h"
 
 #include "fs/backing.h"
+#include "fs/dirkey.h"
+#include "fs/escrow_moved.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
+#include "fs/lift.h"
 #include "fs/treewalk.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 struct restore {
         struct tk_fs *fs;
+        struct tk_escrow_moved *moved;
         struct tk_escrow_reader *escrow;
         const struct tk_escrow_entry *next; /* of escrow; NULL: at its end */
         const struct tk_escrow_restore_options *options;
@@ -97,29 +104,58 @@ static bool is_newer_in_tree(const struct place *place)
         return version_in_tree(place) > tk_volume_kek_count(place->restore->fs->volume);
 }
 
-/* The DEK of the escrow's record; 1 if it is not usable, which has been reported. */
-static int unwrap(const struct place *place, struct tk_secret **ret_dek)
+/* Whether the escrow's record is under a retired KEK version, which is noted. */
+static bool is_retired(const struct place *place)
 {
         struct restore *restore = place->restore;
-        const struct tk_escrow_entry *entry = place->entry;
         struct tk_volume *volume = restore->fs->volume;
+        const struct tk_escrow_entry *entry = place->entry;
         uint16_t version = 0;
+
+        if (tk_record_kek_version(entry->record.bytes, entry->record_len, &version) < 0 ||
+            version > tk_volume_kek_count(volume) || tk_volume_kek_at(volume, version - 1U).active)
+                return false;
+        if (version > restore->totals.retired_version)
+                restore->totals.retired_version = version;
+        return true;
+}
+
+/* Whether the escrow's record opens something of the directory: 1 or 0, or a negative errno. */
+static int directory_fits(const struct place *place, const struct tk_record *record)
+{
+        struct tk_fs *fs = place->restore->fs;
+        struct tk_dirkey *key;
         int r;
 
-        r = tk_record_kek_version(entry->record.bytes, entry->record_len, &version);
-        if (r == 0)
-                r = tk_keyring_unwrap(restore->fs->keyring, &entry->record, ret_dek);
-        if (r != -EBADMSG && r != -ENOTSUP)
+        r = tk_dirkey_from_record(fs, record, &key);
+        if (r < 0)
                 return r;
-        if (version > 0 && version <= tk_volume_kek_count(volume) &&
-            !tk_volume_kek_at(volume, version - 1U).active) {
-                if (version > restore->totals.retired_version)
-                        restore->totals.retired_version = version;
-                report(restore, TK_ESCROW_RETIRED, place->path, 0);
-        } else {
-                report(restore, TK_ESCROW_BAD, place->path, 0);
-        }
-        return 1;
+        r = tk_dirkey_fits(fs, place->fd, key);
+        tk_dirkey_put(fs, key);
+        return r;
+}
+
+static int file_fits(const struct place *place, const struct tk_record *record)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
+        struct tk_fs *fs = place->restore->fs;
+        int r = tk_keyring_unwrap(fs->keyring, record, &dek);
+
+        return r < 0 ? r : tk_keyattr_fits(fs, place->fd, place->size, dek);
+}
+
+/* TK_ESCROW_RESTORED if the escrow's record serves, or why it does not; or a negative errno. */
+static int judge(const struct place *place)
+{
+        int r;
+
+        if (!place->entry)
+                return TK_ESCROW_MISSING;
+        r = place->directory ? directory_fits(place, &place->entry->record)
+                             : file_fits(place, &place->entry->record);
+        if (r == -EBADMSG || r == -ENOTSUP)
+                return is_retired(place) ? TK_ESCROW_RETIRED : TK_ESCROW_BAD;
+        return r < 0 ? r : r > 0 ? TK_ESCROW_RESTORED : TK_ESCROW_MISFIT;
 }
 
 /* Rewrite the file's copy from its attribute, if it needs that. */
@@ -141,9 +177,24 @@ static int heal_copy(const struct place *place)
         return fd < 0 ? fd : tk_keyattr_heal(fd, &keyattr);
 }
 
+/* A directory that was moved may have its record elsewhere in the escrow. */
+static int leave(const struct place *place, int why)
+{
+        struct restore *restore = place->restore;
+        int r = -ENODATA;
+
+        if (place->directory && restore->fs->names_encrypted)
+                r = tk_escrow_moved_add(restore->moved, place->path, place->fd, why);
+        if (r == -ENODATA || r == -ENOSPC) {
+                report(restore, (enum tk_escrow_outcome)why, place->path, 0);
+                r = 0;
+        }
+        return r;
+}
+
+/* The tree's record does not serve, or is to be replaced. */
 static int put_back(const struct place *place)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
         struct restore *restore = place->restore;
         int r;
 
@@ -151,29 +202,15 @@ static int put_back(const struct place *place)
                 report(restore, TK_ESCROW_NEWER, place->path, 0);
                 return 0;
         }
-        r = unwrap(place, &dek);
-        if (r != 0)
-                return r < 0 ? r : 0;
-        r = place->directory ? 1 : tk_keyattr_fits(restore->fs, place->fd, place->size, dek);
-        if (r < 0)
-                return r;
-        if (r == 0) {
-                report(restore, TK_ESCROW_MISFIT, place->path, 0);
-                return 0;
-        }
+        r = judge(place);
+        if (r != TK_ESCROW_RESTORED)
+                return r < 0 ? r : leave(place, r);
         r = tk_keyattr_store(place->fd, &place->entry->record);
         if (r == 0)
                 r = heal_copy(place);
         if (r == 0)
                 report(restore, TK_ESCROW_RESTORED, place->path, 0);
         return r;
-}
-
-static int report_missing(const struct place *place)
-{
-        report(place->restore, is_newer_in_tree(place) ? TK_ESCROW_NEWER : TK_ESCROW_MISSING,
-               place->path, 0);
-        return 0;
 }
 
 /* The record of a file that has one which serves, in the attribute or in its copy. */
@@ -211,13 +248,24 @@ static int restore_file(struct place *place)
         }
         if (r < 0 && r != -EBADMSG && r != -ENODATA)
                 return r;
-        if (place->entry)
-                return put_back(place);
-        return r == -ENODATA ? 0 : report_missing(place);
+        return r == -ENODATA && !place->entry ? 0 : put_back(place);
+}
+
+/* Whether the record in the tree serves: 1 or 0, or a negative errno. */
+static int directory_serves(const struct place *place, const struct tk_record *record)
+{
+        struct tk_fs *fs = place->restore->fs;
+        int r = tk_keyring_check(fs->keyring, record);
+
+        /* To see more the KMS would have to be asked for every directory. */
+        if (r <= 0 || tk_volume_dek_wrap(fs->volume) == TK_DEK_WRAP_KMS)
+                return r;
+        return directory_fits(place, record);
 }
 
 static int restore_directory(struct place *place)
 {
+        struct tk_fs *fs = place->restore->fs;
         struct tk_record record = {0};
         ssize_t n = tk_backing_getxattr(place->fd, TK_KEYATTR_NAME, record.bytes, TK_RECORD_MAX);
         int r = 0;
@@ -225,14 +273,12 @@ static int restore_directory(struct place *place)
         if (n < 0 && n != -ENODATA && n != -ERANGE)
                 return (int)n;
         if (n > 0 && (size_t)n == tk_record_len(&record))
-                r = tk_keyring_check(place->restore->fs->keyring, &record);
-        if (r < 0)
-                return r;
-        if (r > 0 && !(place->restore->options->force && place->entry))
-                return 0;
-        if (place->entry)
-                return put_back(place);
-        return n == -ENODATA ? 0 : report_missing(place);
+                r = directory_serves(place, &record);
+        if (r == 0 && n == -ENODATA && !place->entry)
+                r = fs->names_encrypted ? tk_dirkey_is_bare(place->fd) : 1; /* needs none */
+        if (r < 0 || (r > 0 && !(place->restore->options->force && place->entry)))
+                return r < 0 ? r : 0;
+        return put_back(place);
 }
 
 static int visit_place(struct restore *restore, const struct tk_treewalk_entry *found,
@@ -248,8 +294,27 @@ static int visit_place(struct restore *restore, const struct tk_treewalk_entry *
         place.fd = fd;
         place.directory = S_ISDIR(st.st_mode);
         place.size = (uint64_t)st.st_size;
-        *(place.directory ? &restore->totals.directories : &restore->totals.files) += 1;
         return place.directory ? restore_directory(&place) : restore_file(&place);
+}
+
+/* The same without privilege, where the mode forbids the owner something. */
+static int visit_lifted(struct restore *restore, const struct tk_treewalk_entry *found,
+                        const struct tk_escrow_entry *entry)
+{
+        TK_AUTOCLOSE int fd = openat(found->dirfd, found->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        struct tk_lift lift;
+        int ended;
+        int r;
+
+        if (fd < 0)
+                return -errno;
+        r = tk_lift_begin(restore->fs, fd, S_ISDIR(found->st.st_mode) ? S_IRWXU : S_IRUSR | S_IWUSR,
+                          &lift);
+        if (r < 0)
+                return r;
+        r = visit_place(restore, found, entry);
+        ended = tk_lift_end(&lift);
+        return r < 0 ? r : ended;
 }
 
 static int visit(void *context, const struct tk_treewalk_entry *found)
@@ -257,16 +322,21 @@ static int visit(void *context, const struct tk_treewalk_entry *found)
         struct restore *restore = context;
         const struct tk_escrow_progress *progress = &restore->options->progress;
         const struct tk_escrow_entry *next;
+        bool directory = S_ISDIR(found->st.st_mode);
         bool same_path;
         int r;
 
+        *(directory ? &restore->totals.directories : &restore->totals.files) += 1;
         r = drain(restore, found->path);
         if (r < 0)
                 return r;
         next = restore->next;
         same_path = next && strcmp(next->path, found->path) == 0;
-        r = visit_place(restore, found,
-                        same_path && next->directory == S_ISDIR(found->st.st_mode) ? next : NULL);
+        if (!same_path || next->directory != directory)
+                next = NULL;
+        r = visit_place(restore, found, next);
+        if (r == -EACCES)
+                r = visit_lifted(restore, found, next);
         if (r < 0)
                 r = skip(restore, found->path, r);
         if (r == 0 && same_path)
@@ -280,6 +350,44 @@ static int visit(void *context, const struct tk_treewalk_entry *found)
 static int cannot_look(void *context, const char *path, int error)
 {
         return skip(context, path, error);
+}
+
+/* Moved directories ------------------------------------------------------- */
+
+static int open_beneath(int rootfd, const char *path)
+{
+        struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+                               .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+        int fd = (int)syscall(SYS_openat2, rootfd, path[0] ? path : ".", &how, sizeof(how));
+
+        return fd < 0 ? -errno : fd;
+}
+
+static int put_moved_back(void *context, const char *path, const struct tk_escrow_entry *entry)
+{
+        struct restore *restore = context;
+        TK_AUTOCLOSE int fd = open_beneath(restore->fs->rootfd, path);
+        int r;
+
+        r = fd < 0 ? fd : tk_keyattr_store(fd, &entry->record);
+        if (r < 0)
+                return skip(restore, path, r);
+        report(restore, TK_ESCROW_RESTORED, path, 0);
+        return 0;
+}
+
+static void report_left(void *context, const char *path, int why)
+{
+        report(context, (enum tk_escrow_outcome)why, path, 0);
+}
+
+static int restore_moved(struct restore *restore)
+{
+        int r = tk_escrow_moved_search(restore->moved, restore->escrow, put_moved_back, restore);
+
+        if (r == 0)
+                tk_escrow_moved_left(restore->moved, report_left, restore);
+        return r;
 }
 
 uint64_t tk_escrow_unusable(const struct tk_escrow_restore_totals *totals)
@@ -298,13 +406,18 @@ int tk_escrow_restore(struct tk_fs *fs, struct tk_escrow_reader *escrow,
                 .visit = visit, .failed = cannot_look, .context = &restore};
         int r;
 
-        r = advance(&restore);
+        r = tk_escrow_moved_new(fs, &restore.moved);
+        if (r == 0)
+                r = advance(&restore);
         if (r == 0)
                 r = tk_treewalk_run(fs->rootfd, &callbacks);
         if (r == 0)
                 r = drain(&restore, NULL);
+        if (r == 0)
+                r = restore_moved(&restore);
         if (r == 0 && syncfs(fs->rootfd) < 0)
                 r = -errno;
+        tk_escrow_moved_free(restore.moved);
         *ret_totals = restore.totals;
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,

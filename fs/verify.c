@@ -50,6 +50,7 @@ static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, ui
                 .kind = kind, .path = walk->path, .offset = off, .length = len, .error = error};
 
         walk->totals.findings++;
+        walk->totals.records += kind == TK_VERIFY_RECORD || kind == TK_VERIFY_DIRECTORY;
         walk->callbacks->finding(walk->callbacks->context, &finding);
 }
 

@@ -37,6 +37,7 @@ struct tk_verify_totals {
         uint64_t others;
         uint64_t bytes; /* plaintext */
         uint64_t bad_blocks;
+        uint64_t records; /* files and directories without a usable key record */
         uint64_t orphans; /* siblings without entries, which a crash may leave: no findings */
         uint64_t repairs; /* names repaired */
         uint64_t findings;

@@ -15,9 +15,8 @@ from helpers import BLOCK, noise, read_file, write_file
 from mountpoint import KEY_RECORD, reader, run, turnkeyfs
 
 DAMAGED, WRONG_KEY, IN_USE, PERMISSION, USAGE, ESCROW, VOLUME_DAMAGED = 14, 10, 6, 16, 2, 20, 5
+LONG = "n" * 255
 SETTLED = 2.1  # seconds after which a ctime is relied on
-
-pytestmark = pytest.mark.conf({"volume": {"names": "plain"}})
 
 
 def export(volume, path, check=True, cipher=None):
@@ -48,6 +47,9 @@ def fill(volume):
         write_file(volume.mnt / f"d{number % 3}/e{number % 5}/f{number}", noise(5000, number))
     write_file(volume.mnt / "d0.x", b"sorts after what is in d0")
     write_file(volume.mnt / "empty", b"")
+    os.mkdir(volume.mnt / "d1/bare")
+    os.mkdir(volume.mnt / LONG)
+    write_file(volume.mnt / LONG / LONG, b"long names have siblings")
     os.symlink("d0.x", volume.mnt / "link")
 
 
@@ -64,6 +66,11 @@ def snapshot(top):
                 with open(path, "rb") as f:
                     found[os.path.relpath(path, top)] = f.read()
     return found
+
+
+def backing(volume, relative):
+    """The backing path of a file of the mount, relative to root."""
+    return os.path.relpath(volume.below(relative), volume.cipher / "root")
 
 
 def records_below(volume, cipher=None):
@@ -117,7 +124,7 @@ def test_it_holds_every_record_and_the_volume_file_and_no_secret(filled, work):
 
 def test_it_is_the_same_from_the_mountpoint_and_unmounted(filled, work):
     done = run(turnkeyfs(), "escrow", "export", filled.mnt, work / "mounted")
-    assert "21 files" in done.stdout or "22 files" in done.stdout
+    assert f"{sum(not e.directory for e in entries(work / 'mounted').values())} files" in done.stdout
     filled.umount()
     export(filled, work / "unmounted")
     assert entries(work / "mounted").keys() == entries(work / "unmounted").keys()
@@ -134,11 +141,12 @@ def test_only_what_changed_is_read_again(filled, work):
     second = export(filled, work / "escrow")
     assert (second["unchanged"], second["gone"]) == (count, 0)
 
+    d2 = backing(filled, "d2")
     os.unlink(filled.mnt / "d0.x")
     shutil.rmtree(filled.mnt / "d2")
     write_file(filled.mnt / "new", b"new")
     os.sync()
-    gone = len([path for path in entries(work / "escrow") if path.startswith("d2")]) + 1
+    gone = len([path for path in entries(work / "escrow") if path.startswith(d2)]) + 1
     third = export(filled, work / "escrow")
     assert third["gone"] == gone
     assert {path: e.record for path, e in entries(work / "escrow").items()} == records_below(filled)
@@ -317,16 +325,38 @@ def test_files_that_lost_both_records_come_back(filled, work):
     before = snapshot(filled.mnt)
     export(filled, work / "escrow")
     filled.umount()
-    stripped = [path for path in entries(work / "escrow") if path.split("/")[-1].startswith("f")]
+    stripped = [
+        path
+        for path, entry in entries(work / "escrow").items()
+        if not entry.directory and os.path.getsize(filled.cipher / "root" / path)
+    ]
     for path in stripped:
         strip(filled.cipher / "root" / path)
-    assert filled.verify()[0] == DAMAGED
+    done = filled.command("verify", filled.cipher, check=False)
+    assert done.returncode == DAMAGED and "escrow restore" in done.stderr
     code, totals, kinds, _ = restore(filled, work / "escrow")
     assert (code, totals["restored"], kinds) == (0, len(stripped), {})
     filled.assert_verifies_clean()
     assert restore(filled, work / "escrow")[1]["restored"] == 0
     filled.mount()
     assert snapshot(filled.mnt) == before
+
+
+def test_keys_that_the_root_key_wraps_come_back(make_volume, work):
+    volume = make_volume(conf={"volume": {"dek_wrap": "kms"}})
+    fill(volume)
+    before = snapshot(volume.mnt)
+    export(volume, work / "escrow")
+    records = records_below(volume)
+    volume.umount()
+    strip(volume.below("d0/e0/f0"))
+    copy_tree(volume, COPIES["cp -r"], work / "copy")
+    code, totals, _, said = restore(volume, work / "escrow", cipher=work / "copy")
+    assert code == 0, said
+    assert totals["restored"] + totals["from_copy"] == len(records)
+    assert records_below(volume, work / "copy") == records
+    mount_copy(volume, work / "copy")
+    assert snapshot(volume.mnt) == before
 
 
 def test_restore_leaves_times_and_good_records_alone(filled, work):
@@ -341,7 +371,7 @@ def test_restore_leaves_times_and_good_records_alone(filled, work):
     code, totals, _, _ = restore(filled, work / "escrow")
     assert (code, totals["from_copy"], totals["restored"]) == (0, 1, 0)
     after = records_below(filled)
-    after.pop("d0/e0/f0")
+    after.pop(backing(filled, "d0/e0/f0"))
     assert after == before
     assert times == {p: (filled.cipher / "root" / p).stat().st_mtime_ns for p in before}
 
@@ -356,36 +386,124 @@ def test_records_of_a_retired_version_are_refused_with_advice(filled, work):
     export(filled, work / "escrow")
     filled.umount()
     run(turnkeyfs(), "rotate", "-c", filled.conf, filled.cipher)
-    strip(filled.below("d0/e0/f0"))
+    name = backing(filled, "d0/e0/f0")
+    strip(filled.cipher / "root" / name)
     code, totals, kinds, said = restore(filled, work / "escrow")
-    assert (code, totals["retired"], kinds) == (DAMAGED, 1, {"retired": {"d0/e0/f0"}})
+    assert (code, totals["retired"], kinds) == (DAMAGED, 1, {"retired": {name}})
     assert "KEK version 1" in said and "exported after" in said
 
 
 def test_a_record_of_another_file_is_not_put_back(filled, work):
     export(filled, work / "escrow")
     filled.umount()
-    for name in ("d0/e0/f0", "d1/e1/f1"):
-        strip(filled.below(name))
-    os.rename(filled.below("d0/e0/f0"), filled.below("swap"))
-    os.rename(filled.below("d1/e1/f1"), filled.below("d0/e0/f0"))
-    os.rename(filled.below("swap"), filled.below("d1/e1/f1"))
+    names = [backing(filled, name) for name in ("d0/e0/f0", "d1/e1/f1")]
+    first, second = (filled.cipher / "root" / name for name in names)
+    strip(first)
+    strip(second)
+    os.rename(first, work / "swap")
+    os.rename(second, first)
+    os.rename(work / "swap", second)
     code, _, kinds, _ = restore(filled, work / "escrow")
-    assert (code, kinds) == (DAMAGED, {"misfit": {"d0/e0/f0", "d1/e1/f1"}})
-    assert KEY_RECORD not in os.listxattr(filled.below("d0/e0/f0"))
+    assert (code, kinds) == (DAMAGED, {"misfit": set(names)})
+    assert KEY_RECORD not in os.listxattr(first)
     code, _, kinds, _ = restore(filled, work / "escrow", "--force")
-    assert (code, kinds["misfit"]) == (DAMAGED, {"d0/e0/f0", "d1/e1/f1"})
+    assert (code, kinds["misfit"]) == (DAMAGED, set(names))
 
 
 def test_what_is_not_matched_is_said(filled, work):
     export(filled, work / "escrow")
     write_file(filled.mnt / "new", b"not in the escrow")
+    gone = backing(filled, "d0.x")
     os.unlink(filled.mnt / "d0.x")
     filled.umount()
-    strip(filled.below("new"))
+    new = backing(filled, "new")
+    strip(filled.cipher / "root" / new)
     code, totals, kinds, _ = restore(filled, work / "escrow")
-    assert (code, kinds) == (DAMAGED, {"missing": {"new"}, "unmatched": {"d0.x"}})
+    assert (code, kinds) == (DAMAGED, {"missing": {new}, "unmatched": {gone}})
     assert totals["missing"] == totals["unmatched"] == 1
+
+
+# --- directories ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encrypted(filled):
+    if not filled.names_encrypted():
+        pytest.skip("directories have records for their names only")
+    return filled
+
+
+def directories_of(path):
+    return [path for path, entry in entries(path).items() if entry.directory]
+
+
+def test_directories_come_back(encrypted, work):
+    before = snapshot(encrypted.mnt)
+    export(encrypted, work / "escrow")
+    encrypted.umount()
+    lost = directories_of(work / "escrow")
+    for path in lost:
+        os.removexattr(encrypted.cipher / "root" / path, KEY_RECORD)
+    done = encrypted.command("verify", encrypted.cipher, check=False)
+    assert done.returncode == DAMAGED and "escrow restore" in done.stderr
+    code, totals, kinds, _ = restore(encrypted, work / "escrow")
+    assert (code, totals["restored"], kinds) == (0, len(lost), {})
+    encrypted.assert_verifies_clean()
+    encrypted.mount()
+    assert snapshot(encrypted.mnt) == before
+
+
+def test_swapped_directory_records_are_put_right(encrypted, work):
+    before = records_below(encrypted)
+    export(encrypted, work / "escrow")
+    encrypted.umount()
+    first, second = encrypted.below("d0/e0"), encrypted.below("d1/e1")
+    a, b = record_attribute(first), record_attribute(second)
+    os.setxattr(first, KEY_RECORD, b)
+    os.setxattr(second, KEY_RECORD, a)
+    code, totals, _, _ = restore(encrypted, work / "escrow")
+    assert (code, totals["restored"]) == (0, 2)
+    assert records_below(encrypted) == before
+
+
+def test_moved_directories_are_found_by_their_names(encrypted, work):
+    export(encrypted, work / "escrow")
+    os.rename(encrypted.mnt / "d0", encrypted.mnt / "d1/moved")
+    os.rename(encrypted.mnt / "d1", encrypted.mnt / "e1")
+    os.rename(encrypted.mnt / LONG, encrypted.mnt / "d2" / LONG)
+    before = snapshot(encrypted.mnt)
+    encrypted.umount()
+    copy_tree(encrypted, COPIES["cp -r"], work / "copy")
+    code, totals, kinds, said = restore(encrypted, work / "escrow", cipher=work / "copy")
+    assert (code, set(kinds)) == (0, {"unmatched"}), said
+    assert totals["restored"] > 8
+    mount_copy(encrypted, work / "copy")
+    assert snapshot(encrypted.mnt) == before
+
+
+def test_a_directory_newer_than_the_escrow_is_said(encrypted, work):
+    export(encrypted, work / "escrow")
+    os.mkdir(encrypted.mnt / "new")
+    write_file(encrypted.mnt / "new/file", b"x")
+    encrypted.umount()
+    new = backing(encrypted, "new")
+    os.removexattr(encrypted.cipher / "root" / new, KEY_RECORD)
+    code, totals, kinds, _ = restore(encrypted, work / "escrow")
+    assert (code, kinds, totals["missing"]) == (DAMAGED, {"missing": {new}}, 1)
+
+
+def test_a_directory_without_entries_needs_no_record(encrypted, work):
+    export(encrypted, work / "escrow")
+    os.mkdir(encrypted.mnt / "new")
+    encrypted.umount()
+    new = encrypted.below("new")
+    os.removexattr(new, KEY_RECORD)
+    assert restore(encrypted, work / "escrow")[0] == 0
+    encrypted.mount()
+    write_file(encrypted.mnt / "new/file", b"x")
+
+
+# --- good records and --force ----------------------------------------------------------------------
 
 
 def test_force_replaces_a_good_record(filled, work):
@@ -426,6 +544,25 @@ def test_what_is_in_the_journal_finds_its_file_afterwards(volume, work):
     assert (code, totals["restored"]) == (0, 1), said
     volume.mount()
     assert read_file(volume.mnt / "f") == old[: 3 * BLOCK] + new + old[4 * BLOCK :]
+
+
+def test_without_root_closed_files_come_back_too(mine):
+    script = "echo x >a; chmod 444 a; echo y >b; chmod 0 b; mkdir d; echo z >d/c; chmod 555 d; sync"
+    run(*mine.prefix, "sh", "-ec", f"cd {mine.mnt}; {script}")
+    path = mine.directory / "escrow"
+    export = [*mine.prefix, turnkeyfs(), "escrow", "export", mine.cipher, path]
+    assert run(*export, check=False).returncode == PERMISSION  # b can't be read
+    run(turnkeyfs(), "escrow", "export", mine.cipher, path)
+    os.chown(path, mine.cipher.stat().st_uid, -1)
+    mine.umount()
+    before = records_below(mine)
+    modes = {name: (mine.cipher / "root" / name).stat().st_mode for name in before}
+    for name in before:
+        strip(mine.cipher / "root" / name)
+    restore = [turnkeyfs(), "escrow", "restore", "-c", mine.conf, mine.cipher, path]
+    run(*mine.prefix, *restore)
+    assert records_below(mine) == before
+    assert modes == {name: (mine.cipher / "root" / name).stat().st_mode for name in before}
 
 
 # --- the volume file -----------------------------------------------------------------------------

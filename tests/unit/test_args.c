@@ -8,7 +8,7 @@
 
 static const struct tk_command command = {.name = "verb",
                                           .synopsis = "SYNOPSIS",
-                                          .options = "c:fo:YT0",
+                                          .options = "c:fo:YT4",
                                           .min_paths = 1,
                                           .max_paths = 2};
 
@@ -99,7 +99,7 @@ static void test_args_parse__refused(void **state)
                 {"a|--config", "missing after --config"},
                 {"a|-Y", "unknown option -Y"},
                 {"a|-T|x", "unknown option -T"},
-                {"a|-0", "unknown option -0"},
+                {"a|-4", "unknown option -4"},
                 {"a|--to", "missing after --to"},
                 {"a|--wait", "unknown option --wait"},
                 {"a|--expiry=1", "unknown option"},
