@@ -27,7 +27,14 @@ class VaultKey:
 
     def versions(self):
         """{version: whether it is enabled}"""
-        listed = self.vault.ok("GET", f"/keys/{self.name}/versions")["value"]
+        listed = []
+        page = self.vault.ok("GET", f"/keys/{self.name}/versions")
+        while page:
+            listed += page["value"]
+            following = page.get("nextLink")
+            page = following and self.vault.get(
+                following.removeprefix(self.vault.url), api_version=None
+            ).json
         return {v["kid"].rsplit("/", 1)[1]: v["attributes"]["enabled"] for v in listed}
 
     def set_enabled(self, enabled, version):
