@@ -39,7 +39,8 @@ struct job {
         struct tk_guardian guardian;
         int ready_fd; /* -1: in the foreground, or in the background already */
         bool background;
-        bool served; /* the mount was there */
+        bool served;   /* the mount was there */
+        bool unsealed; /* files could not be sealed at its end */
 };
 
 static void job_done(struct job *job)
@@ -279,6 +280,8 @@ static int serve_volume(struct job *job, struct tk_fault *fault)
                 return r;
         r = run_mount(job, fs, fault);
         r_end = tk_fs_finish(fs, fault);
+        job->unsealed = r_end == TK_FS_UNSEALED;
+        r_end = job->unsealed ? 0 : r_end;
         return r < 0 ? r : r_end;
 }
 
@@ -293,7 +296,7 @@ static int serve_numbered(struct job *job, struct tk_fault *fault)
         if (r < 0)
                 return r;
         r = serve_volume(job, fault);
-        if (r < 0 && job->served)
+        if (job->unsealed || (r < 0 && job->served))
                 return r;
         r_end = tk_volume_mount_end(job->volume, fault);
         return r < 0 ? r : r_end;

@@ -72,7 +72,7 @@ static int run_here(struct tk_volume *volume, const struct tk_provider *provider
         r = tk_rotation_run(fs, provider, new_version, &options, ret_progress, fault);
         tk_progress_clear(&bar);
         r_end = tk_fs_finish(fs, fault);
-        return r < 0 ? r : r_end;
+        return r < 0 ? r : r_end < 0 ? r_end : 0;
 }
 
 static int say_result(const struct tk_volume *volume, const struct tk_provider *provider,

@@ -36,6 +36,7 @@ static const struct {
                                  "no usable key record, so no names, in the directory"},
         [TK_VERIFY_NAME] = {"name", "a name that does not authenticate"},
         [TK_VERIFY_SIBLING] = {"sibling", "a long name whose sibling is lost"},
+        [TK_VERIFY_SEAL] = {"seal", "cut, or its seal is gone"},
         [TK_VERIFY_ATTRIBUTE] = {"attribute", "damaged attribute"},
         [TK_VERIFY_TARGET] = {"target", "damaged symlink target"},
         [TK_VERIFY_UNREADABLE] = {"unreadable", "cannot be read"},

@@ -24,6 +24,7 @@
 #include "fs/iobatch.h"
 #include "fs/journal.h"
 #include "fs/keyattr.h"
+#include "fs/seal.h"
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
@@ -87,6 +88,38 @@ static void plan_read(struct tk_iobatch *batch, const struct piece *piece, uint8
         tk_iobatch_add(batch, tk_data_off(piece->first), data, count * TK_BLOCK_LEN);
 }
 
+/*
+ * A block that does not authenticate: a mount that did not end cleanly wrote it, and no seal
+ * covers it. So it was never acknowledged, and counts for zeros.
+ */
+static bool is_torn(struct tk_fs *fs, const struct tk_openfile *file, uint64_t block,
+                    const uint8_t *cell)
+{
+        uint16_t mount = tk_get_be16(cell + TK_CELL_LEN - 2);
+
+        return block * TK_BLOCK_LEN >= file->sealed && mount != fs->mount_number &&
+               tk_volume_is_unclean(fs->volume, mount);
+}
+
+/* A cell of zeros stands for a hole, but not where a seal says that there is a block. */
+static bool is_missing(const struct tk_openfile *file, uint64_t block, const uint8_t *cell)
+{
+        return block * TK_BLOCK_LEN < file->sealed && tk_bytes_are_zero(cell, TK_CELL_LEN);
+}
+
+static int open_block(struct tk_fs *fs, const struct tk_openfile *file, struct tk_scratch *scratch,
+                      uint64_t block, const uint8_t *cell, uint8_t *data, uint32_t valid)
+{
+        int r;
+
+        if (is_missing(file, block, cell)) {
+                memset(data, 0, valid);
+                return -EBADMSG;
+        }
+        r = tk_block_open(scratch, block, cell, data, valid);
+        return r == -EBADMSG && is_torn(fs, file, block, cell) ? 0 : r;
+}
+
 static int open_piece(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
                       const struct piece *piece, uint64_t size, uint8_t *data)
 {
@@ -97,8 +130,8 @@ static int open_piece(struct tk_fs *fs, struct tk_openfile *file, struct tk_scra
         if (r < 0)
                 return r;
         for (uint64_t block = piece->first; block <= piece->last; block++, data += TK_BLOCK_LEN) {
-                r = tk_block_open(scratch, block, cell_in(piece, block), data,
-                                  tk_block_valid(block, size));
+                r = open_block(fs, file, scratch, block, cell_in(piece, block), data,
+                               tk_block_valid(block, size));
                 if (r < 0)
                         note_bad_block(fs, file, block);
                 if (r < 0 && first_error == 0)
@@ -321,8 +354,20 @@ static bool owns_tag_page(const struct write *write, const struct piece *piece)
                write->old_size <= piece->first * TK_BLOCK_LEN;
 }
 
-static void plan_tags(struct tk_iobatch *batch, const struct write *write,
-                      const struct piece *piece)
+/* A small file written at once is sealed at once: its close has nothing to add. */
+static bool seals_itself(const struct write *write)
+{
+        return write->old_size == 0 && write->off == 0 && write->new_size <= TK_GROUP_LEN &&
+               write->fresh == 0;
+}
+
+static int seal_itself(const struct write *write, uint8_t header[TK_HEADER_LEN])
+{
+        return tk_seal_prepare_whole(write->fs, write->file, write->new_size, true,
+                                     header + tk_seal_off(tk_seal_next_slot(write->file)));
+}
+
+static int plan_tags(struct tk_iobatch *batch, const struct write *write, const struct piece *piece)
 {
         size_t count = piece->last - piece->first + 1;
         uint8_t *page = piece->tag_page;
@@ -330,14 +375,21 @@ static void plan_tags(struct tk_iobatch *batch, const struct write *write,
         if (!owns_tag_page(write, piece)) {
                 tk_iobatch_add(batch, tk_cell_off(piece->first), cell_in(piece, piece->first),
                                count * TK_CELL_LEN);
-                return;
+                return 0;
         }
         memset(page, 0, TK_HEADER_LEN);
+        if (seals_itself(write)) {
+                int r = seal_itself(write, page);
+
+                if (r < 0)
+                        return r;
+        }
         if (piece->group == 0 && write->file->base == 0)
                 memcpy(page, write->file->record.bytes, TK_RECORD_LEN);
         memset(page + TK_HEADER_LEN + count * TK_CELL_LEN, 0,
                TK_BLOCK_LEN - TK_HEADER_LEN - count * TK_CELL_LEN);
         tk_iobatch_add(batch, tk_tag_page_off(piece->group), page, TK_BLOCK_LEN);
+        return 0;
 }
 
 static void plan_data(struct tk_iobatch *batch, const struct write *write,
@@ -437,7 +489,9 @@ static int write_fresh(const struct write *write)
                         return r;
                 if (!clip_fresh(write, &piece))
                         continue;
-                plan_tags(owns_tag_page(write, &piece) ? &batch : &cells, write, &piece);
+                r = plan_tags(owns_tag_page(write, &piece) ? &batch : &cells, write, &piece);
+                if (r < 0)
+                        return r;
                 plan_data(&batch, write, &piece);
         }
         if (write->fresh > write->last)
@@ -590,6 +644,19 @@ static uint64_t first_fresh(const struct write *write)
         return durable;
 }
 
+/* What the write means for the seal. Blocks that are on their way in place don't count yet. */
+static void note_sealed(const struct write *write)
+{
+        struct tk_openfile *file = write->file;
+
+        file->unsealed = true;
+        if (write->first >= write->fresh && write->first <= file->solid)
+                tk_content_raise(&file->solid, write->last + 1);
+        if (seals_itself(write))
+                tk_seal_take(write->fs, file,
+                             write->scratch->tag_pages + tk_seal_off(tk_seal_next_slot(file)));
+}
+
 static int write_held(struct write *write)
 {
         struct tk_openfile *file = write->file;
@@ -618,6 +685,7 @@ static int write_held(struct write *write)
                 return r;
         if (first_group)
                 file->has_header = true;
+        note_sealed(write);
         tk_content_raise(&file->size, write->off + write->len);
         return TK_PLANT(TK_PLANT_LATE_RECORD) ? tk_keyattr_store(file->fd, &file->record) : 0;
 }

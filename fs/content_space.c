@@ -17,6 +17,7 @@
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
 #include "fs/journal.h"
+#include "fs/seal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -68,26 +69,66 @@ static int grow_held(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
         return 0;
 }
 
+/* No seal that binds may be longer than its file; one of a file without bytes goes with it. */
+static int lower_seal_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
+{
+        bool binds = file->seal.binding >= 0 && file->seal.binding_length > size;
+        int r;
+
+        tk_seal_lower(file, size);
+        if (size == 0) {
+                file->seal.newest_length = 0;
+                file->seal.binding_length = 0;
+        }
+        if (!binds || size == 0)
+                return 0;
+        r = tk_seal_write(fs, file, size, false);
+        return r < 0 ? r : tk_backing_sync(file->fd, true);
+}
+
+/* The same, as an entry of the journal. */
+static int journal_lower_seal(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
+{
+        struct tk_journal_item item = {.type = TK_JOURNAL_SEAL};
+        bool binds = file->seal.binding >= 0 && file->seal.binding_length > size;
+        int r;
+
+        tk_seal_lower(file, size);
+        if (size == 0) {
+                file->seal.newest_length = 0;
+                file->seal.binding_length = 0;
+        }
+        if (!binds || size == 0)
+                return 0;
+        item.at = tk_seal_next_slot(file);
+        r = tk_seal_prepare(fs, file, size, false, item.cell);
+        if (r == 0)
+                r = tk_journal_append(fs->journal, file, &item);
+        if (r == 0)
+                tk_seal_take(fs, file, item.cell);
+        return r;
+}
+
 /* What goes is fresh, or the whole of a file of which the journal holds nothing. */
 static int shrink_at_once(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
                           uint64_t size)
 {
-        int r;
+        int r = 0;
 
-        if (size > 0) {
+        if (size > 0)
                 r = shorten_last_block(fs, file, scratch, size);
-                if (r < 0)
-                        return r;
-        }
-        r = tk_content_cut(file, size);
+        if (r == 0)
+                r = lower_seal_at_once(fs, file, size);
+        if (r == 0)
+                r = tk_content_cut(file, size);
         if (r < 0)
                 return r;
         file->unsynced = true;
         file->size = size;
+        file->cuts++;
         if (size == 0) {
                 file->journaled_end = 0;
                 file->synced_end = 0;
-                file->cuts++;
                 file->cut = true;
         }
         return 0;
@@ -106,9 +147,12 @@ static int shrink_journaled(struct tk_fs *fs, struct tk_openfile *file, struct t
         if (size > 0)
                 r = shorten_last_block(fs, file, scratch, size);
         if (r == 0)
+                r = journal_lower_seal(fs, file, size);
+        if (r == 0)
                 r = journal_size(fs, file, size, 0);
         if (r < 0)
                 return r;
+        file->cuts++;
         /* From here on the cut comes, sooner or later. */
         file->durable = TK_ALL_DURABLE;
         r = tk_journal_settle(fs->journal, file);
@@ -145,6 +189,7 @@ int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
         r = tk_openfile_need_dek(fs, file);
         if (r < 0)
                 return r;
+        file->unsealed = true;
         if (size > file->size)
                 return grow_held(fs, file, size);
         if (size < file->size)
@@ -348,13 +393,15 @@ static int punch_blocks(struct tk_fs *fs, struct tk_openfile *file, struct tk_sc
         }
         if (first <= last)
                 file->unsynced = true;
+        if (file->solid > first)
+                file->solid = first; /* groups may become absent */
         while (first <= last) {
                 uint64_t group = tk_group_of_block(first);
                 uint64_t group_last = group * TK_GROUP_BLOCKS + TK_GROUP_BLOCKS - 1;
                 uint64_t to = last < group_last ? last : group_last;
 
-                if (group == 0 || tk_slot_of_block(first) != 0 ||
-                    (to < group_last && to < file_last)) {
+                if (group == 0 || first * TK_BLOCK_LEN < file->sealed ||
+                    tk_slot_of_block(first) != 0 || (to < group_last && to < file_last)) {
                         r = punch_in_group(fs, file, scratch, keep, first, to);
                 } else {
                         uint64_t end = last == file_last ? tk_group_of_block(last)
@@ -488,6 +535,7 @@ int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, u
         r = tk_openfile_need_dek(fs, file);
         if (r < 0)
                 return r;
+        file->unsealed = true;
         return fallocate_held(fs, file, scratch, mode, off, len);
 }
 

@@ -17,6 +17,7 @@
 #include "fs/content_internal.h"
 #include "fs/fs_internal.h"
 #include "fs/journal.h"
+#include "fs/seal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -106,10 +107,20 @@ int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t las
 /* What a sync of the backing file that begins now makes durable. */
 struct sync {
         unsigned cuts;
+        uint64_t size;
         bool attributes;
 };
 
-static struct sync begin_sync(struct tk_openfile *file, bool data_only)
+/* Seal what the sync before made durable, as far as whole blocks; it rides with this one. */
+static void seal_synced(struct tk_fs *fs, struct tk_openfile *file)
+{
+        uint64_t length = file->synced_len;
+
+        if (length / TK_BLOCK_LEN > file->seal.binding_length / TK_BLOCK_LEN && file->dek)
+                (void)!tk_seal_write(fs, file, length, false);
+}
+
+static struct sync begin_sync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
         struct sync sync = {.cuts = 0};
         TK_RANGE_SCOPE(range);
@@ -119,7 +130,9 @@ static struct sync begin_sync(struct tk_openfile *file, bool data_only)
         tk_content_raise(&file->durable, blocks_of(file));
         tk_content_raise(&file->synced_end, blocks_of(file));
         file->unsynced = false;
+        seal_synced(fs, file);
         sync.cuts = file->cuts;
+        sync.size = file->size;
         sync.attributes = !data_only && atomic_exchange(&file->attributes_unsynced, false);
         return sync;
 }
@@ -140,9 +153,9 @@ static void lower_border(struct tk_openfile *file, const struct sync *sync)
         file->durable = border;
 }
 
-static int sync_backing(struct tk_openfile *file, bool data_only)
+static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
-        struct sync sync = begin_sync(file, data_only);
+        struct sync sync = begin_sync(fs, file, data_only);
         int r;
 
         r = tk_backing_sync(file->fd, data_only);
@@ -154,6 +167,8 @@ static int sync_backing(struct tk_openfile *file, bool data_only)
         }
         if (file->cut)
                 lower_border(file, &sync);
+        if (file->cuts == sync.cuts)
+                tk_content_raise(&file->synced_len, sync.size);
         return 0;
 }
 
@@ -178,7 +193,7 @@ int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
                 return 0;
         }
         if (file->cut && file->journaled_end >= RELIEF_BLOCKS)
-                return sync_backing(file, true);
+                return sync_backing(fs, file, true);
         return 0;
 }
 
@@ -226,6 +241,6 @@ int tk_content_sync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
         if (r == 0)
                 r = tk_journal_commit(fs->journal, file);
         if (r == 0 && backing)
-                r = sync_backing(file, data_only);
+                r = sync_backing(fs, file, data_only);
         return r;
 }

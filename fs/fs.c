@@ -15,6 +15,7 @@
 #include "fs/op.h"
 #include "fs/openfile.h"
 #include "fs/scratch.h"
+#include "fs/seal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -100,6 +101,12 @@ int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *options, str
         return 0;
 }
 
+static int seal_open(void *context, struct tk_openfile *file)
+{
+        tk_seal_close(context, file);
+        return 0;
+}
+
 int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
 {
         int r = 0;
@@ -108,6 +115,9 @@ int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
                 return 0;
         if (fs->journal)
                 r = tk_journal_finish(fs->journal);
+        /* Files that the kernel has left open. */
+        if (r == 0)
+                r = tk_openfile_for_each(fs, seal_open, fs);
         if (r == 0)
                 r = tk_backing_sync_all(fs->rootfd);
         if (r < 0)
@@ -115,7 +125,7 @@ int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
                                     "cannot write everything to %s: %s; it counts as not unmounted "
                                     "cleanly",
                                     tk_volume_path(fs->volume), strerror(-r));
-        return 0;
+        return fs->seals_missing ? TK_FS_UNSEALED : 0;
 }
 
 struct tk_fs *tk_fs_free(struct tk_fs *fs)

@@ -29,8 +29,10 @@ TK_MUST_USE int tk_fs_new(struct tk_volume *volume, const struct tk_fs_options *
 
 /*
  * The end of a mount: make everything durable where it belongs. After an error the mount has
- * not ended cleanly; the next one makes up for it.
+ * not ended cleanly, nor after TK_FS_UNSEALED: a file could not be sealed, since its key is
+ * gone. The next mount makes up for it.
  */
+enum { TK_FS_UNSEALED = 1 };
 TK_MUST_USE int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault);
 struct tk_fs *tk_fs_free(struct tk_fs *fs);
 TK_DEFINE_CLEANUP(struct tk_fs *, tk_fs_free)

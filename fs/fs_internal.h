@@ -21,6 +21,8 @@ struct tk_fs {
         bool names_encrypted; /* the volume's */
         bool sync_siblings;   /* the backing filesystem does not order them by itself */
         struct tk_dirkeys *dirkeys;
+        bool ended;                 /* open files are only let go of */
+        atomic_bool seals_missing;  /* a file could not be sealed: no clean end */
         struct tk_journal *journal; /* NULL: overwrites are not journaled */
         pthread_mutex_t sibling_locks[TK_SIBLING_STRIPES];
 

@@ -17,6 +17,7 @@
 #include "fs/block.h"
 #include "fs/fs_internal.h"
 #include "fs/lift.h"
+#include "fs/seal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -113,10 +114,33 @@ static int opens_block(const struct tk_fs *fs, int fd, struct tk_scratch *scratc
 /* Whose blocks the file holds. */
 enum verdict { ATTRIBUTE_WINS, COPY_WINS, NOBODY_WINS };
 
+/* The one whose key made the seal. */
+static int whose_seal(const struct tk_fs *fs, int fd, const struct tk_secret *attribute,
+                      const struct tk_secret *copy)
+{
+        uint8_t slots[TK_SEAL_SLOTS * TK_SEAL_LEN];
+        ssize_t n = tk_fdio_pread(fd, slots, sizeof(slots), (off_t)(fs->base + tk_seal_off(0)));
+
+        if (n < 0)
+                return (int)n;
+        memset(slots + n, 0, sizeof(slots) - (size_t)n);
+        for (size_t off = 0; off < sizeof(slots); off += TK_SEAL_LEN) {
+                struct tk_seal seal;
+                int r = tk_seal_parse(attribute, slots + off, &seal);
+
+                if (r != 0)
+                        return r < 0 ? r : ATTRIBUTE_WINS;
+                r = copy ? tk_seal_parse(copy, slots + off, &seal) : 0;
+                if (r != 0)
+                        return r < 0 ? r : COPY_WINS;
+        }
+        return NOBODY_WINS;
+}
+
 /*
- * Both places hold a DEK, and not the same (NULL: the copy holds none): the first block
- * that opens under one of them decides. Damaged blocks say nothing. Nobody wins if none
- * of many opens; in a file without blocks, the attribute does.
+ * Both places hold a DEK, and not the same (NULL: the copy holds none): the seal decides,
+ * else the first block that opens under one of them decides. Damaged blocks say nothing. Nobody
+ * wins if none of many opens; in a file without blocks, the attribute does.
  */
 static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
                  const struct tk_secret *attribute, const struct tk_secret *copy)
@@ -127,6 +151,9 @@ static int judge(const struct tk_fs *fs, int fd, uint64_t backing_size,
         uint64_t groups = (size + TK_GROUP_LEN - 1) / TK_GROUP_LEN;
         int r;
 
+        r = whose_seal(fs, fd, attribute, copy);
+        if (r != NOBODY_WINS)
+                return r;
         r = tk_scratch_get(&scratch);
         if (r < 0)
                 return r;

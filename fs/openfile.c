@@ -15,6 +15,7 @@
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/lift.h"
+#include "fs/seal.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
                 return NULL;
         file->fd = -1;
         file->base = fs->base;
+        file->seal.binding = -1;
         file->unsynced = true; /* unknown */
         file->attributes_unsynced = true;
         tk_rangelock_init(&file->ranges);
@@ -82,6 +84,18 @@ static void note_unusable(struct tk_fs *fs, int fd, int error)
                        path, strerror(-error));
 }
 
+static void note_seal(struct tk_fs *fs, int fd)
+{
+        char path[PATH_MAX];
+
+        fs->stats.record_failures++;
+        tk_backing_path(fd, path, sizeof(path));
+        tk_log_limited(TK_LOG_ERROR,
+                       "%s: shorter than its seal says, or its seal is gone: cut or tampered with; "
+                       "restore the file from a backup",
+                       path);
+}
+
 /* Read the key record and the size of the file behind @file->fd. */
 static int load(struct tk_fs *fs, struct tk_openfile *file)
 {
@@ -112,6 +126,10 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         file->owner = st.st_uid;
         file->size = tk_plain_size_at(fs->base, (uint64_t)st.st_size);
         file->has_header = st.st_size > 0;
+        r = tk_seal_load(fs, file);
+        if (r < 0 && r != -EUCLEAN)
+                return r;
+        file->seal_error = r;
         if (fs->journal)
                 file->durable = (file->size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN;
         return 0;
@@ -213,10 +231,19 @@ static void put_locked(struct tk_fs *fs, struct tk_openfile *file, struct tk_ope
         *ret_last = file;
 }
 
+/* Before the last reference goes: whoever opens the file next finds it sealed. */
+static void seal_if_last(struct tk_fs *fs, struct tk_openfile *file)
+{
+        if (file->unsealed && !fs->ended && tk_openfile_is_last(fs, file, 1))
+                tk_seal_close(fs, file);
+}
+
 void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
 {
         struct tk_openfile *last;
         struct tk_inode *inode = file->inode;
+
+        seal_if_last(fs, file);
 
         pthread_mutex_lock(&fs->openfiles_lock);
         put_locked(fs, file, &last);
@@ -320,6 +347,10 @@ int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
         if (first) {
                 file->fd = open_backing(fs, inode, writable, &file->writable);
                 r = file->fd < 0 ? file->fd : load(fs, file);
+                if (r == 0 && file->seal_error < 0) {
+                        r = file->seal_error;
+                        note_seal(fs, file->fd);
+                }
                 wipe_if_closed(fs, file);
                 loaded(fs, file, r);
         }
@@ -436,19 +467,21 @@ static int wipe(void *context, struct tk_openfile *file)
 {
         TK_RANGE_SCOPE(range);
 
-        (void)context;
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
+        /* A mount that ends cleanly has sealed everything, also with its keys gone. */
+        tk_seal_close_held(context, file);
         file->dek = tk_secret_free(file->dek);
         return 0;
 }
 
 void tk_openfile_wipe_all(struct tk_fs *fs)
 {
-        (void)!tk_openfile_for_each(fs, wipe, NULL);
+        (void)!tk_openfile_for_each(fs, wipe, fs);
 }
 
 void tk_openfile_put_all(struct tk_fs *fs)
 {
+        fs->ended = true;
         while (fs->openfiles) {
                 fs->openfiles->refs = 1;
                 tk_openfile_put(fs, fs->openfiles);

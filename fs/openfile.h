@@ -30,6 +30,18 @@ struct tk_openfile_journal {
         uint8_t proof[TK_JOURNAL_PROOF_LEN];
 };
 
+/* The seal slots of an open file (seal.c); under a range with group 0. */
+struct tk_openfile_seal {
+        int binding; /* the slot that binds after a crash now; -1: none */
+        uint16_t binding_sequence;
+        uint16_t sequence; /* the newest */
+        bool found;        /* while loading: something binds */
+        uint16_t found_sequence;
+        uint64_t binding_length;
+        uint64_t newest_length;
+        uint32_t newest_mount; /* of a close; 0: the newest seal is an fsync's */
+};
+
 struct tk_openfile {
         struct tk_openfile *prev; /* under the open-file lock of fs: all open files */
         struct tk_openfile *next;
@@ -67,6 +79,13 @@ struct tk_openfile {
         atomic_bool attributes_unsynced; /* the same of what an fsync covers beside content */
         atomic_bool mtime_unsynced;
         struct tk_openfile_journal journal;
+
+        _Atomic uint64_t sealed;     /* bytes that are sealed: no block below may be missing */
+        _Atomic uint64_t solid;      /* blocks from the first on that have cells in place */
+        _Atomic uint64_t synced_len; /* bytes that a finished sync made durable */
+        atomic_bool unsealed;        /* changed since the newest seal */
+        int seal_error;              /* of loading: -EUCLEAN if the seal does not hold */
+        struct tk_openfile_seal seal;
 };
 
 #define TK_ALL_DURABLE UINT64_MAX

@@ -14,6 +14,7 @@ static inline int tk_reply_errno(int r)
 {
         switch (-r) {
         case EBADMSG: /* a tag or record is wrong */
+        case EUCLEAN: /* a seal does not hold */
                 return EIO;
         default:
                 return -r;

@@ -180,7 +180,8 @@ static void verify_content(struct walk *walk, struct tk_openfile *file)
                 r = tk_content_seek(walk->fs, file, off, SEEK_DATA, &data_off);
                 if (r == -ENXIO)
                         data_off = size;
-                if (r == 0 || r == -ENXIO) {
+                /* A hole below the seal is none. */
+                if (off >= file->sealed && (r == 0 || r == -ENXIO)) {
                         uint64_t skip = (data_off - off) / TK_REQUEST_MAX * TK_REQUEST_MAX;
 
                         if (skip > 0) {
@@ -229,6 +230,8 @@ static void verify_file(struct walk *walk, int dirfd, const char *name)
                 report(walk, TK_VERIFY_RECORD, 0, (uint64_t)st.st_size, r);
                 return;
         }
+        if (file->seal_error < 0)
+                report(walk, TK_VERIFY_SEAL, 0, file->size, file->seal_error);
         verify_content(walk, file);
         verify_attributes(walk, fd, file->dek);
         tk_openfile_free_alone(file);

@@ -15,6 +15,7 @@ enum tk_verify_kind {
         TK_VERIFY_DIRECTORY,   /* no usable key record: names in it can't be read */
         TK_VERIFY_NAME,        /* a name that does not authenticate; the path ends as stored */
         TK_VERIFY_SIBLING,     /* a long name whose sibling is lost; the path ends as stored */
+        TK_VERIFY_SEAL,        /* the file is shorter than its seal, or the seal is gone */
         TK_VERIFY_ATTRIBUTE,   /* an encrypted attribute that does not authenticate */
         TK_VERIFY_TARGET,      /* a symlink's target that does not authenticate */
         TK_VERIFY_UNREADABLE,  /* the backing filesystem refuses the file or directory */

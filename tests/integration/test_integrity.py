@@ -32,7 +32,7 @@ from damage import (
 )
 from helpers import BLOCK, GROUP, noise, raises, read_file, write_file
 from mountpoint import KEY_RECORD, run, scaled, turnkeyfs
-from turnkeyfs_reader import RECORD_LEN, BlockDamaged, ReaderError
+from turnkeyfs_reader import CELL, RECORD_LEN, BlockDamaged, ReaderError
 
 EXIT_DAMAGED_VOLUME = 5
 EXIT_WRONG_KEY = 10
@@ -333,8 +333,14 @@ def test_records_swapped_whole_fail_every_block(damaged):
     damaged.write("f", 2 * BLOCK + 5).write("g", 2 * BLOCK).write("other", 100).umount()
     swap_attributes(damaged.below("f"), damaged.below("g"))
     swap_copies(damaged.below("f"), damaged.below("g"))
-    damaged.assert_bad("f", {0, 1, 2})
-    assert_blocks(damaged.path("g"), damaged.content["g"], {0, 1})
+    code, found = damaged.findings()
+    assert code == EXIT_DAMAGED_DATA and set(found) == {"f", "g"}
+    assert finding_blocks(found["f"]) == {0, 1, 2}
+    with pytest.raises(ReaderError):
+        damaged.volume.read_below("f")
+    damaged.mount()
+    raises(errno.EIO, read_file, damaged.path("f"))
+    raises(errno.EIO, read_file, damaged.path("g"))
     damaged.assert_good("other")
 
 
@@ -402,20 +408,96 @@ def test_an_empty_file_without_records_is_a_file_like_any_other(damaged):
 # --- the shape of the backing file ---------------------------------------------------------------
 
 
-def test_a_backing_file_cut_inside_its_last_block_fails_that_block(damaged):
-    damaged.write("f", 3 * BLOCK + 100).umount()
-    os.truncate(damaged.below("f"), page_at(3) + 50)
+def assert_sealed(damaged, name):
+    """The file does not open, for verify, the reader and the mount alike; others do."""
+    code, found = damaged.findings()
+    assert code == EXIT_DAMAGED_DATA
+    assert "seal" in {finding["kind"] for finding in found[name]}
+    with pytest.raises(ReaderError):
+        damaged.volume.read_below(name)
     damaged.mount()
-    content = damaged.content["f"][: 3 * BLOCK + 50]
-    assert_blocks(damaged.path("f"), content, {3})
+    raises(errno.EIO, read_file, damaged.path(name))
+    assert damaged.lines(name)
+    damaged.assert_good("other")
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, 100, 4095, 4096, 4097, 512000 - 1, 512000, 512001])
-def test_a_backing_file_cut_anywhere_gives_no_wrong_bytes(damaged, size):
+CUTS = [4097, page_at(1), page_at(3), page_at(3) + 50, 512000 - 1, 512000, 512001, page_at(125)]
+
+
+@pytest.mark.parametrize("size", CUTS)
+def test_a_backing_file_that_was_cut_does_not_open(damaged, size):
+    """At a block's border, within a block, at a group's border."""
+    damaged.write("f", GROUP + 3 * BLOCK).write("other", 100).umount()
+    os.truncate(damaged.below("f"), size)
+    assert_sealed(damaged, "f")
+
+
+@pytest.mark.parametrize("size", [0, 1, 64, 4096])
+def test_a_file_cut_to_nothing_is_an_empty_file(damaged, size):
+    """Without bytes it has no seal: docs/threat-model.md says so."""
     damaged.write("f", GROUP + 3 * BLOCK).umount()
     os.truncate(damaged.below("f"), size)
     damaged.mount()
-    assert_right_or_eio(damaged.path("f"), damaged.content["f"])
+    assert read_file(damaged.path("f")) == b""
+
+
+def test_a_cut_that_takes_the_seal_with_it_does_not_hide(damaged):
+    damaged.write("f", 20 * BLOCK).write("other", 100).umount()
+    poke(damaged.below("f"), 64, bytes(64))
+    os.truncate(damaged.below("f"), page_at(10))
+    assert_sealed(damaged, "f")
+
+
+def test_the_seal_of_another_file_does_not_hold(damaged):
+    damaged.write("f", 20 * BLOCK).write("g", 10 * BLOCK).write("other", 100).umount()
+    poke(damaged.below("f"), 64, read_file(damaged.below("g"))[64:128])
+    os.truncate(damaged.below("f"), page_at(10))
+    assert_sealed(damaged, "f")
+
+
+def test_an_old_tail_appended_to_a_shortened_file_is_not_shown(damaged):
+    """It is above the seal; what is there authenticates, but is no part of the file."""
+    damaged.write("f", 20 * BLOCK)
+    damaged.volume.umount()
+    old = read_file(damaged.below("f"))
+    damaged.volume.mount()
+    os.truncate(damaged.path("f"), 10 * BLOCK)
+    damaged.volume.umount()
+    with open(damaged.below("f"), "r+b") as f:
+        f.seek(page_at(10))
+        f.write(old[page_at(10) :])
+    damaged.mount()
+    assert_right_or_eio(damaged.path("f"), damaged.content["f"][: 10 * BLOCK] + bytes(10 * BLOCK))
+
+
+@pytest.mark.parametrize("count", [1, 3, 124])
+def test_blocks_replaced_by_holes_fail(damaged, count):
+    damaged.write("f", GROUP + 3 * BLOCK).umount()
+    poke(damaged.below("f"), cell_at(0), bytes(CELL * count))
+    damaged.assert_bad("f", set(range(count)))
+
+
+def test_a_group_replaced_by_a_hole_fails(damaged):
+    damaged.write("f", 3 * GROUP).umount()
+    poke(damaged.below("f"), 512000, bytes(512000))
+    damaged.assert_bad("f", set(range(124, 248)))
+
+
+def test_a_file_that_grew_and_shrank_is_sealed_as_it_is(damaged):
+    path = damaged.path("f")
+    damaged.write("f", 20 * BLOCK).write("other", 100)
+    damaged.volume.remount()
+    os.truncate(path, 7 * BLOCK + 5)
+    damaged.volume.remount()
+    with open(path, "ab") as f:
+        f.write(noise(3 * BLOCK, "more"))
+    damaged.content["f"] = damaged.content["f"][: 7 * BLOCK + 5] + noise(3 * BLOCK, "more")
+    damaged.volume.remount()
+    damaged.assert_good("f")
+    damaged.volume.umount()
+    damaged.volume.assert_verifies_clean()
+    os.truncate(damaged.below("f"), page_at(10))
+    assert_sealed(damaged, "f")
 
 
 def test_a_backing_file_with_noise_at_its_end_gives_zeros_or_eio(damaged):
@@ -434,7 +516,7 @@ def test_a_file_of_noise_gives_eio(damaged):
 
 
 def assert_right_or_eio(path, content):
-    """A cell that was zeroed is a hole, which reads as zeros: docs/threat-model.md says so."""
+    """A cell that was zeroed above the seal is a hole, which reads as zeros."""
     try:
         blocks = read_blocks(path)
     except OSError as e:

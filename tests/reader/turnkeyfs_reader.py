@@ -80,6 +80,10 @@ class NameDamaged(ReaderError):
     """A name does not authenticate, or its sibling is missing."""
 
 
+class SealBroken(ReaderError):
+    """The file is shorter than its seal, or the seal is gone."""
+
+
 class BlockDamaged(ReaderError):
     """A block does not authenticate."""
 
@@ -677,11 +681,14 @@ class File:
         try:
             self.backing_size = os.fstat(self.fd).st_size
             self.size = plain_size(self.backing_size, volume.shift)
+            self.sealed = 0
             self._patches = {}  # {block: (cell, page)} of the journal
             self._cut = None  # the first block that a cut in the journal took away below
             self.records = self._read_records()
             self.dek = self._choose_dek()
+            self._slots = self._read_slots()
             self._replay()
+            self.sealed = self._check_seal()
         except BaseException:
             self.close()
             raise
@@ -736,12 +743,54 @@ class File:
             return None
         raise RecordDamaged(f"{self.path}: neither the attribute nor the copy can be used")
 
+    def _read_slots(self):
+        raw = os.pread(self.fd, 64, self._group_at(0) + 64)
+        return [raw[:32], raw[32:]]
+
+    def _seals(self):
+        """(sequence, length, mount, is a close) of each slot that authenticates."""
+        key = expand(self.dek, b"turnkeyfs seal")
+        for raw in self._slots:
+            mac = hmac.new(key, raw[:16], hashlib.sha256).digest()[:16]
+            if len(raw) == 32 and hmac.compare_digest(mac, raw[16:]):
+                yield (
+                    int.from_bytes(raw[12:14], "big"),
+                    int.from_bytes(raw[:8], "big"),
+                    int.from_bytes(raw[8:12], "big"),
+                    raw[14:16] == b"\0\1",
+                )
+
+    def _check_seal(self):
+        """Bytes that the seal covers."""
+        if self.size == 0 or self.dek is None:
+            return 0
+        unclean = self.volume.mounts_unclean
+        seals = list(self._seals())
+        if not seals:
+            for index in range(GROUP_BLOCKS):
+                cell = self._cell(index)
+                if cell.strip(b"\0") and Cell.parse(cell).mount not in unclean:
+                    raise SealBroken(f"{self.path}: the seal is gone")
+        binding = None
+        for seal in seals:
+            if seal[3] and seal[2] in unclean:
+                continue
+            if binding is None or 0 < (seal[0] - binding[0]) % 65536 < 32768:
+                binding = seal
+        if binding is None:
+            return 0
+        if binding[1] > self.size:
+            raise SealBroken(f"{self.path}: sealed to {binding[1]} bytes, has {self.size}")
+        return binding[1]
+
     def _replay(self):
         """Lay the journal's entries over the file, in memory."""
         proof = self.dek and expand(self.dek, b"turnkeyfs journal file", length=16)
         for entry in self.volume.journal.get(proof, []):
             if entry.type in (JOURNAL_BLOCK, JOURNAL_HOLE):
                 self._patches[entry.at] = (entry.cell, entry.page)
+            if entry.type == JOURNAL_SEAL:
+                self._slots[entry.at] = entry.cell
             if entry.type == JOURNAL_BLOCK:
                 self.size = max(self.size, entry.at * BLOCK + len(entry.page))
             elif entry.type == JOURNAL_SIZE and entry.flags & JOURNAL_GROW:
@@ -778,6 +827,8 @@ class File:
         return self._group_tags(group)[at : at + CELL]
 
     def is_absent(self, group):
+        if group * GROUP_SIZE < self.sealed:
+            return False
         blocks = range(group * GROUP_BLOCKS, (group + 1) * GROUP_BLOCKS)
         if any(index in self._patches for index in blocks):
             return False
@@ -787,6 +838,8 @@ class File:
         group, k = divmod(index, GROUP_BLOCKS)
         raw = self._cell(index)
         if not raw.strip(b"\0"):
+            if index * BLOCK < self.sealed:
+                raise BlockDamaged(self.path, index, "missing below the seal")
             return b""
         cell = Cell.parse(raw)
         if cell.length > BLOCK:
@@ -806,8 +859,16 @@ class File:
     def read_block(self, index):
         """The plaintext of one block, at its full length in the file."""
         length = min(BLOCK, self.size - index * BLOCK)
-        content = self._decrypt(self.dek, index, self._group_keys)
+        try:
+            content = self._decrypt(self.dek, index, self._group_keys)
+        except BlockDamaged:
+            if index * BLOCK < self.sealed or not self._is_of_unclean(index):
+                raise
+            content = b""  # never acknowledged
         return content.ljust(length, b"\0")[:length]
+
+    def _is_of_unclean(self, index):
+        return Cell.parse(self._cell(index)).mount in self.volume.mounts_unclean
 
     def blocks(self):
         """(index, plaintext) of every block but those of absent groups, which are zeros."""

@@ -193,9 +193,12 @@ static inline void tk_test_fs_stop(struct tk_test_fs *test)
 {
         struct tk_fault fault = {0};
 
-        assert_int_equal(tk_fs_finish(test->fs, &fault), 0);
+        int r = tk_fs_finish(test->fs, &fault);
+
+        assert_true(r >= 0);
         test->fs = tk_fs_free(test->fs);
-        assert_int_equal(tk_volume_mount_end(test->volume, &fault), 0);
+        if (r == 0) /* else a file could not be sealed */
+                assert_int_equal(tk_volume_mount_end(test->volume, &fault), 0);
         test->volume = tk_volume_free(test->volume);
         test->kms = tk_kms_free(test->kms);
         tk_scratch_drop();

@@ -229,6 +229,35 @@ static void run_first_block_damaged(void)
         done_backing(&b);
 }
 
+/* Without a seal, which would tell. */
+static void clear_seals(const struct backing *backing)
+{
+        static const uint8_t zeros[TK_SEAL_SLOTS * TK_SEAL_LEN];
+
+        assert_int_equal(tk_fdio_pwrite(backing->fd, zeros, sizeof(zeros),
+                                        (off_t)(test.fs->base + tk_seal_off(0))),
+                         0);
+}
+
+/* The seal tells whose a file is, whatever has become of its blocks. */
+static void run_seal_decides(void)
+{
+        struct backing a = make_backing("a", 0, 2);
+        struct backing b = make_backing("b", 0, 2);
+        struct tk_keyattr keyattr;
+
+        damage_block(&a, 0);
+        damage_block(&a, 1);
+        set_attribute(&a, b.attribute.bytes, b.record_len);
+        assert_int_equal(tk_keyattr_load(test.fs, a.fd, a.size, &keyattr), 0);
+        assert_true(tk_secret_equal(keyattr.dek, a.dek));
+        assert_true(keyattr.attribute_bad);
+        assert_false(keyattr.copy_bad);
+        tk_secret_free(keyattr.dek);
+        done_backing(&a);
+        done_backing(&b);
+}
+
 /* No block opens under either: nothing is overwritten that may be all there is of the key. */
 static void run_no_block_opens(void)
 {
@@ -238,6 +267,7 @@ static void run_no_block_opens(void)
 
         damage_block(&a, 0);
         damage_block(&a, 1);
+        clear_seals(&a);
         set_attribute(&a, b.attribute.bytes, b.record_len);
         assert_int_equal(tk_keyattr_load(test.fs, a.fd, a.size, &keyattr), 0);
         assert_false(keyattr.attribute_bad || keyattr.copy_bad);
@@ -259,6 +289,7 @@ static void run_holes_only(void)
         tk_test_close(&test, file, inode);
         a = (struct backing){.fd = open("c/root/a", O_RDWR | O_CLOEXEC),
                              .size = tk_backing_size_at(test.fs->base, 3 * (uint64_t)TK_GROUP_LEN)};
+        clear_seals(&a);
         set_attribute(&a, b.attribute.bytes, b.record_len);
         assert_int_equal(tk_keyattr_load(test.fs, a.fd, a.size, &keyattr), 0);
         assert_true(tk_secret_equal(keyattr.dek, b.dek));
@@ -326,6 +357,7 @@ IN_BOTH_KINDS(test_load__damaged, run_damaged)
 IN_BOTH_KINDS(test_load__exchanged, run_exchanged_anywhere)
 IN_BOTH_KINDS(test_load__both_exchanged, run_both_exchanged)
 IN_BOTH_KINDS(test_load__first_block_damaged, run_first_block_damaged)
+IN_BOTH_KINDS(test_load__seal_decides, run_seal_decides)
 IN_BOTH_KINDS(test_load__no_block_opens, run_no_block_opens)
 IN_BOTH_KINDS(test_load__holes_only, run_holes_only)
 IN_BOTH_KINDS(test_load__empty_file, run_empty_file)
@@ -364,6 +396,7 @@ int main(void)
                 TK_TEST_IN_DIR(test_load__exchanged),
                 TK_TEST_IN_DIR(test_load__both_exchanged),
                 TK_TEST_IN_DIR(test_load__first_block_damaged),
+                TK_TEST_IN_DIR(test_load__seal_decides),
                 TK_TEST_IN_DIR(test_load__no_block_opens),
                 TK_TEST_IN_DIR(test_load__holes_only),
                 TK_TEST_IN_DIR(test_load__empty_file),
