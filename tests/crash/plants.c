@@ -25,7 +25,7 @@ static const char *const names[TK_PLANT_COUNT] = {
 };
 
 /* Whether one of the workloads violates; says which. */
-static bool is_found(uint64_t seed, uint64_t states, const char *name)
+static bool is_found(uint64_t seed, uint64_t states, bool fresh_may_fail, const char *name)
 {
         uint64_t tried = 0;
 
@@ -37,7 +37,7 @@ static bool is_found(uint64_t seed, uint64_t states, const char *name)
                                              .stop_after = 1,
                                              .quiet = true};
                 struct tk_work work;
-                struct tk_check check = {.work = &work};
+                struct tk_check check = {.work = &work, .fresh_may_fail = fresh_may_fail};
 
                 tk_workload_record(&tk_workloads[i], seed, &work);
                 explore.per_prefix = (unsigned)(states / work.recording.count) + 1;
@@ -54,7 +54,7 @@ static bool is_found(uint64_t seed, uint64_t states, const char *name)
         return false;
 }
 
-int tk_plants_run(uint64_t seed, uint64_t states)
+int tk_plants_run(uint64_t seed, uint64_t states, bool fresh_may_fail)
 {
         int bad = 0;
 
@@ -69,7 +69,7 @@ int tk_plants_run(uint64_t seed, uint64_t states)
                         bool found;
 
                         tk_plant_active = (enum tk_plant)plant;
-                        found = is_found(seed, states, names[plant]);
+                        found = is_found(seed, states, fresh_may_fail, names[plant]);
                         fflush(stdout);
                         _exit(found ? 1 : 0);
                 }
