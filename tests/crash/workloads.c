@@ -414,6 +414,7 @@ static struct {
         struct tk_work *work;
         int file;
         unsigned left;
+        uint64_t from; /* the blocks that are being flushed */
         uint64_t seed;
         pthread_t thread;
         bool running;
@@ -422,7 +423,7 @@ static struct {
 
 static void *write_beside(void *context)
 {
-        uint64_t off = chance(&beside.seed, 6) * BLOCK + chance(&beside.seed, 2) * 100;
+        uint64_t off = beside.from + chance(&beside.seed, 2) * BLOCK;
 
         tk_work_write(beside.work, beside.file, off, BLOCK, 500 + beside.left);
         beside.finished = true;
@@ -455,10 +456,13 @@ static void write_during_sync(struct tk_work *work, uint64_t seed)
 
         beside.work = work;
         beside.file = file;
-        beside.left = 8;
         beside.seed = seed;
         for (unsigned i = 0; i < 8; i++) {
-                tk_work_write(work, file, chance(&seed, 6) * BLOCK, BLOCK + 50, i);
+                beside.from = (3 + 2 * i) * BLOCK;
+                beside.left = 3;
+                tk_work_write(work, file, beside.from, 2 * BLOCK, i);
+                if (i % 2)
+                        tk_work_write(work, file, chance(&seed, 3) * BLOCK, BLOCK, 100 + i);
                 tk_calls.during_sync = during_sync;
                 tk_work_fsync(work, file);
                 tk_calls.during_sync = NULL;
