@@ -77,7 +77,12 @@ int tk_backing_sync(int fd, bool data_only)
 
 int tk_backing_sync_all(int fd)
 {
-        return outcome(syncfs(fd));
+        int rc;
+
+        do {
+                rc = syncfs(fd);
+        } while (rc < 0 && errno == EINTR);
+        return outcome(rc);
 }
 
 int tk_backing_create(int dirfd, const char *name, mode_t mode)

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/fdio.h"
+#include "base/plant.h"
 #include "fs/backing.h"
 #include "fs/block.h"
 #include "fs/content_internal.h"
@@ -56,6 +57,9 @@ int tk_content_journal_block(struct tk_fs *fs, struct tk_openfile *file, uint64_
         struct tk_journal_item item = {.type = TK_JOURNAL_BLOCK, .at = block, .page = data};
 
         memcpy(item.cell, cell, TK_CELL_LEN);
+        if (TK_PLANT(TK_PLANT_EARLY_IN_PLACE))
+                (void)!tk_backing_pwrite(file->fd, data, tk_journal_item_len(&item),
+                                         file->base + tk_data_off(block));
         return append(fs, file, &item);
 }
 
@@ -127,7 +131,8 @@ static struct sync begin_sync(struct tk_fs *fs, struct tk_openfile *file, bool d
 
         /* Of everything: a write that took its blocks for fresh has come to its end. */
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
-        tk_content_raise(&file->durable, blocks_of(file));
+        if (!TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
+                tk_content_raise(&file->durable, blocks_of(file));
         tk_content_raise(&file->synced_end, blocks_of(file));
         file->unsynced = false;
         seal_synced(fs, file);
@@ -165,6 +170,8 @@ static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_on
                         file->attributes_unsynced = true;
                 return r;
         }
+        if (TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
+                tk_content_raise(&file->durable, blocks_of(file));
         if (file->cut)
                 lower_border(file, &sync);
         if (file->cuts == sync.cuts)

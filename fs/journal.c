@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/crc.h"
 #include "base/log.h"
+#include "base/plant.h"
 #include "base/thread.h"
 #include "crypto/kdf.h"
 #include "crypto/random.h"
@@ -378,7 +379,7 @@ static int write_batch(struct tk_journal *journal, const struct batch *batch)
                                 .iov_len = (size_t)batch->page_count * TK_BLOCK_LEN};
         r = tk_backing_pwritev(journal->fd, iov, batch->page_count > 0 ? 2 : 1,
                                area_base(journal, journal->current) + journal->off);
-        if (r == 0)
+        if (r == 0 && !TK_PLANT(TK_PLANT_JOURNAL_UNFLUSHED))
                 r = tk_backing_sync(journal->fd, true);
         if (r < 0)
                 journal->area_failed = true; /* what is on the disk there is not known */
@@ -742,7 +743,7 @@ static int sync_area(struct tk_journal *journal, unsigned i)
         struct area *area = &journal->areas[i];
         int first = 0;
 
-        for (unsigned f = 0; f < area->file_count; f++) {
+        for (unsigned f = 0; f < area->file_count && !TK_PLANT(TK_PLANT_JOURNAL_REUSED); f++) {
                 int r = tk_backing_sync(area->files[f]->fd, false);
 
                 if (r < 0 && first == 0)

@@ -100,6 +100,24 @@ static int lookup_at(struct tk_fs *fs, const struct place *place, struct tk_entr
         return tk_op_entry_present(fs, ret_entry);
 }
 
+/* What was just made can't be had, for @error, which is returned: it goes again. */
+static int unmake(struct tk_fs *fs, const struct place *place, bool directory, int error)
+{
+        tk_sibling_lock(fs, &place->name, NULL);
+        (void)!tk_backing_unlink(place->fd, place->name.backing, directory);
+        tk_sibling_tidy(place->fd, &place->name);
+        tk_sibling_unlock(fs, &place->name, NULL);
+        return error;
+}
+
+static int lookup_made(struct tk_fs *fs, const struct place *place, bool directory,
+                       struct tk_entry *ret_entry)
+{
+        int r = lookup_at(fs, place, ret_entry);
+
+        return r < 0 ? unmake(fs, place, directory, r) : 0;
+}
+
 int tk_op_lookup(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                  struct tk_entry *ret_entry)
 {
@@ -200,19 +218,20 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
         fd = make_file(fs, &place, mode, caller, &dek, &record);
         if (fd < 0)
                 return fd;
-        if (fstat(fd, &ret_entry->st) < 0)
-                return -errno;
-        r = tk_inode_lookup(fs->inodes, parent, place.fd, place.name.backing, &ret_entry->st,
-                            &ret_entry->inode);
+        r = fstat(fd, &ret_entry->st) < 0 ? -errno : 0;
+        if (r == 0)
+                r = tk_inode_lookup(fs->inodes, parent, place.fd, place.name.backing,
+                                    &ret_entry->st, &ret_entry->inode);
         if (r < 0)
-                return r;
+                return unmake(fs, &place, false, r);
         r = tk_openfile_adopt(fs, ret_entry->inode, TK_TAKE_FD(fd), TK_TAKE(dek), &record,
                               ret_file);
-        if (r < 0)
+        if (r < 0) {
                 tk_inode_forget(fs->inodes, ret_entry->inode, 1);
-        else
-                tk_op_count_handle(fs, *ret_file, flags);
-        return r;
+                return unmake(fs, &place, false, r);
+        }
+        tk_op_count_handle(fs, *ret_file, flags);
+        return 0;
 }
 
 /* A fifo, socket or device: it has no key record. */
@@ -248,7 +267,7 @@ int tk_op_mknod(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
         } else {
                 r = make_special(fs, &place, mode, dev, caller);
         }
-        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
+        return r < 0 ? r : lookup_made(fs, &place, false, ret_entry);
 }
 
 /*
@@ -295,7 +314,7 @@ int tk_op_mkdir(struct tk_fs *fs, struct tk_inode *parent, const char *name, mod
                 tk_creds_become(caller);
                 r = tk_backing_mkdir(place.fd, place.name.backing, mode);
         }
-        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
+        return r < 0 ? r : lookup_made(fs, &place, true, ret_entry);
 }
 
 int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent, const char *name,
@@ -316,7 +335,7 @@ int tk_op_symlink(struct tk_fs *fs, const char *target, struct tk_inode *parent,
                 return r;
         r = tk_backing_symlink(stored, place.fd, place.name.backing);
         r = add_end(fs, &place, r);
-        return r < 0 ? r : lookup_at(fs, &place, ret_entry);
+        return r < 0 ? r : lookup_made(fs, &place, false, ret_entry);
 }
 
 /*

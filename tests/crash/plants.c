@@ -9,23 +9,28 @@
 #include "workloads.h"
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *const names[TK_PLANT_COUNT] = {
-        [TK_PLANT_NONE] = "nothing planted",
-        [TK_PLANT_JOURNAL_UNFLUSHED] = "the journal's flush left out",
-        [TK_PLANT_EARLY_IN_PLACE] = "in place before the flush",
-        [TK_PLANT_EARLY_SEAL] = "seal ahead of durability",
-        [TK_PLANT_TRUNCATE_UNJOURNALED] = "truncate not journaled",
-        [TK_PLANT_JOURNAL_REUSED] = "journal reused too early",
-        [TK_PLANT_FRESH_IN_FSYNC] = "taken for fresh while an fsync runs",
-        [TK_PLANT_LATE_RECORD] = "key record after content",
-        [TK_PLANT_RENAME_UNSYNCED] = "rename before sync",
+/* Each plant, and the workload that it shows in; NULL: any. */
+static const struct {
+        const char *text;
+        const char *workload;
+} plants[TK_PLANT_COUNT] = {
+        [TK_PLANT_NONE] = {"nothing planted", NULL},
+        [TK_PLANT_JOURNAL_UNFLUSHED] = {"the journal's flush left out", "append"},
+        [TK_PLANT_EARLY_IN_PLACE] = {"in place before the flush", "overwrite"},
+        [TK_PLANT_EARLY_SEAL] = {"seal ahead of durability", NULL},
+        [TK_PLANT_TRUNCATE_UNJOURNALED] = {"truncate not journaled", "shrink-extend"},
+        [TK_PLANT_JOURNAL_REUSED] = {"journal reused too early", "overwrite-unsynced"},
+        [TK_PLANT_FRESH_IN_FSYNC] = {"taken for fresh while an fsync runs", "write-during-sync"},
+        [TK_PLANT_LATE_RECORD] = {"key record after content", "unpack"},
+        [TK_PLANT_RENAME_UNSYNCED] = {"rename before sync", "directories"},
 };
 
 /* Whether one of the workloads violates; says which. */
-static bool is_found(uint64_t seed, uint64_t states, bool fresh_may_fail, const char *name)
+static bool is_found(uint64_t seed, uint64_t states, bool fresh_may_fail, enum tk_plant plant)
 {
         uint64_t tried = 0;
 
@@ -39,18 +44,20 @@ static bool is_found(uint64_t seed, uint64_t states, bool fresh_may_fail, const 
                 struct tk_work work;
                 struct tk_check check = {.work = &work, .fresh_may_fail = fresh_may_fail};
 
+                if (plants[plant].workload && strcmp(plants[plant].workload, explore.name) != 0)
+                        continue;
                 tk_workload_record(&tk_workloads[i], seed, &work);
                 explore.per_prefix = (unsigned)(states / work.recording.count) + 1;
                 tk_explore_run(&explore, &check, &work.recording, &work.start);
                 tk_work_done(&work);
                 tried += explore.states;
                 if (explore.violations > 0) {
-                        printf("%-36s found by '%s', state %" PRIu64 " in all: %.120s\n", name,
-                               explore.name, tried, explore.first);
+                        printf("%-36s found by '%s', state %" PRIu64 ": %.120s\n",
+                               plants[plant].text, explore.name, tried, explore.first);
                         return true;
                 }
         }
-        printf("%-36s not found in %" PRIu64 " states\n", name, tried);
+        printf("%-36s not found in %" PRIu64 " states\n", plants[plant].text, tried);
         return false;
 }
 
@@ -68,17 +75,16 @@ static bool try_plant(enum tk_plant plant, uint64_t seed, uint64_t states, bool 
 
                 tk_plant_active = plant;
                 /* That nothing is found takes longest, and the other runs say it, too. */
-                found = is_found(seed, want ? states : states / 10 + 1, fresh_may_fail,
-                                 names[plant]);
+                found = is_found(seed, want ? states : states / 10 + 1, fresh_may_fail, plant);
                 fflush(stdout);
                 _exit(found ? 1 : 0);
         }
         if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status)) {
-                printf("%-36s FAILED: the process died\n", names[plant]);
+                printf("%-36s FAILED: the process died\n", plants[plant].text);
                 return false;
         }
         if (WEXITSTATUS(status) == 2)
-                printf("%-36s found: a workload fails\n", names[plant]);
+                printf("%-36s found: a workload fails\n", plants[plant].text);
         return (WEXITSTATUS(status) != 0) == want;
 }
 
@@ -91,7 +97,7 @@ int tk_plants_run(uint64_t seed, uint64_t states, bool fresh_may_fail)
                 if (plant == TK_PLANT_EARLY_SEAL ||
                     try_plant((enum tk_plant)plant, seed, states, fresh_may_fail))
                         continue;
-                printf("FAILED: %s\n", names[plant]);
+                printf("FAILED: %s\n", plants[plant].text);
                 bad++;
         }
         printf("%d planted bugs not found\n", bad);
