@@ -207,16 +207,23 @@ static int do_step(struct tk_work *work, const struct operation *op, struct tk_a
         return on_file ? do_file(work, op, handle, tag) : do_name(work, op, handles);
 }
 
-/* The tree, on a disk of its own; made once. */
-static void make_tree(struct tk_disk *ret_disk, struct tk_disk *ret_plain)
+/* The tree, on a disk of its own; made when the last one was another. */
+static void make_tree(enum tk_names names, struct tk_disk *ret_disk, struct tk_disk *ret_plain)
 {
         static struct tk_disk disk;
         static struct tk_disk plain;
+        static enum tk_names made;
 
+        if (disk.count > 0 && made != names) {
+                tk_disk_done(&disk);
+                tk_disk_done(&plain);
+        }
         if (disk.count == 0) {
                 struct tk_work work;
                 int handle;
 
+                made = names;
+                tk_stand_options = (struct tk_stand_options){.names = names};
                 tk_calls_seed(1);
                 tk_work_begin(&work, "the tree of ace");
                 tk_work_mkdir(&work, "A");
@@ -238,7 +245,7 @@ void tk_ace_begin(uint64_t seed, struct tk_work *work, struct tk_ace_handles *re
         struct tk_disk plain;
         struct tk_disk disk;
 
-        make_tree(&disk, &plain);
+        make_tree(seed % 2 ? TK_NAMES_ENCRYPTED : TK_NAMES_PLAIN, &disk, &plain);
         tk_calls_seed(seed);
         tk_work_begin_on(work, "ace", &disk, &plain);
         ret_handles->foo = tk_work_open(work, "A/foo");
@@ -251,7 +258,7 @@ void tk_ace_record(unsigned index, uint64_t seed, struct tk_work *work)
         struct sequence sequence = sequence_at(index);
         struct tk_ace_handles handles;
 
-        tk_ace_begin(tk_mix(seed, index, 20), work, &handles);
+        tk_ace_begin((tk_mix(seed, index, 20) << 1) | (seed & 1), work, &handles);
         for (unsigned i = 0; i < 4; i++)
                 (void)do_step(work, sequence.steps[i], &handles, i);
         tk_work_end(work);

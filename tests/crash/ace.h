@@ -28,5 +28,6 @@ struct tk_ace_handles {
 unsigned tk_ace_operations(void);
 const char *tk_ace_operation_text(unsigned op);
 bool tk_ace_is_flush(unsigned op);
+/* An odd seed encrypts names. */
 void tk_ace_begin(uint64_t seed, struct tk_work *work, struct tk_ace_handles *ret_handles);
 int tk_ace_do(struct tk_work *work, unsigned op, struct tk_ace_handles *handles, unsigned tag);

@@ -45,6 +45,7 @@ struct run {
         const struct kind *kind;
         const char *prelude;
         unsigned op;
+        bool encrypted; /* names */
         unsigned long n;
         struct tk_work work;
         struct tk_ace_handles handles;
@@ -183,7 +184,7 @@ static bool run_once(struct run *run)
 {
         bool met;
 
-        tk_ace_begin(run->faults->seed + run->n, &run->work, &run->handles);
+        tk_ace_begin((run->faults->seed + run->n) << 1 | run->encrypted, &run->work, &run->handles);
         for (unsigned op = 0; op < tk_ace_operations(); op++)
                 if (strcmp(tk_ace_operation_text(op), run->prelude) == 0)
                         (void)tk_ace_do(&run->work, op, &run->handles, 5);
@@ -287,11 +288,12 @@ void tk_faults_run(struct tk_faults *faults)
                         if (turn++ % faults->shares != faults->share ||
                             strcmp(tk_ace_operation_text(op), "remount") == 0)
                                 continue;
-                        for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+                        for (size_t k = 0; k < 2 * sizeof(kinds) / sizeof(kinds[0]); k++) {
                                 struct run run = {.faults = faults,
-                                                  .kind = &kinds[k],
+                                                  .kind = &kinds[k / 2],
                                                   .prelude = preludes[p],
-                                                  .op = op};
+                                                  .op = op,
+                                                  .encrypted = k % 2};
 
                                 for (run.n = 1; run.n < N_MAX && run_once(&run); run.n++)
                                         ;

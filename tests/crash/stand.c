@@ -93,6 +93,7 @@ int tk_stand_create(char why[TK_STAND_WHY])
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
         struct tk_volume_options options = {.dek_wrap = tk_stand_options.dek_wrap,
+                                            .names = tk_stand_options.names,
                                             .journal_len = TK_JOURNAL_LEN_MIN};
         char fingerprint[TK_FINGERPRINT_LEN + 1];
         struct tk_fault fault = {0};

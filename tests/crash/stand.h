@@ -20,6 +20,7 @@ struct tk_stand {
 struct tk_stand_options {
         const char *keystore; /* of the `local` provider; NULL: a provider of our own */
         enum tk_dek_wrap dek_wrap;
+        enum tk_names names;
 };
 extern struct tk_stand_options tk_stand_options;
 

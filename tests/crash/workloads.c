@@ -497,6 +497,17 @@ const struct tk_workload tk_workloads[] = {
         {"append-kms", append, .dek_wrap = TK_DEK_WRAP_KMS},
         {"shrink-extend-kms", shrink_extend, .dek_wrap = TK_DEK_WRAP_KMS},
         {"rename-journaled-kms", rename_journaled, .dek_wrap = TK_DEK_WRAP_KMS},
+        {"editor-encrypted", editor, .names = TK_NAMES_ENCRYPTED},
+        {"directories-encrypted", directories, .names = TK_NAMES_ENCRYPTED},
+        {"links-encrypted", links, .names = TK_NAMES_ENCRYPTED},
+        {"rename-journaled-encrypted", rename_journaled, .names = TK_NAMES_ENCRYPTED},
+        {"attributes-encrypted", attributes, .names = TK_NAMES_ENCRYPTED},
+        {"rotation-encrypted", rotation, .names = TK_NAMES_ENCRYPTED},
+        {"long-names-encrypted", long_names, .names = TK_NAMES_ENCRYPTED},
+        {"long-names-encrypted-kms", long_names, .names = TK_NAMES_ENCRYPTED,
+         .dek_wrap = TK_DEK_WRAP_KMS},
+        {"long-names-encrypted-by-place", long_names, .names = TK_NAMES_ENCRYPTED,
+         .by_place = true},
         {"rename-journaled-by-place", rename_journaled, .by_place = true},
         {"links-by-place", links, .by_place = true},
 };
@@ -506,6 +517,7 @@ const size_t tk_workload_count = sizeof(tk_workloads) / sizeof(tk_workloads[0]);
 void tk_workload_record(const struct tk_workload *workload, uint64_t seed, struct tk_work *work)
 {
         tk_stand_options.dek_wrap = workload->dek_wrap;
+        tk_stand_options.names = workload->names;
         tk_calls.by_place = workload->by_place;
         tk_calls_seed(tk_mix(seed, 3, 4));
         tk_work_begin(work, workload->name);

@@ -9,6 +9,7 @@ struct tk_workload {
         const char *name;
         void (*run)(struct tk_work *work, uint64_t seed);
         enum tk_dek_wrap dek_wrap;
+        enum tk_names names;
         bool by_place;
 };
 
