@@ -293,7 +293,8 @@ static void print_counters(const json_t *counters)
                 bool alarming;
         } lines[] = {
                 {"block_failures", "blocks that did not authenticate", true},
-                {"record_failures", "files whose key records could not be used", true},
+                {"record_failures", "files and directories whose key records could not be used",
+                 true},
                 {"target_failures", "symlink targets that did not authenticate", true},
                 {"attribute_failures", "attributes that did not authenticate", true},
                 {"name_failures", "entries whose names could not be read", true},

@@ -39,6 +39,19 @@ def test_random_operations_do_the_same_on_every_backing_filesystem(volume, plain
     volume.assert_verifies_clean()
 
 
+@pytest.mark.deadline(300)
+@pytest.mark.parametrize("turn", range(2))
+def test_names_of_all_lengths_and_bytes(volume, plain, turn):
+    """A hundred names that come, go, move and are linked: few operations on content."""
+    options = ["--files", 99, "--wild-names", "--max-size", 600_000]
+    for kind in ("map-write", "fallocate", "burst-write", "burst-append", "pwrite", "pread"):
+        options += ["--skip", kind]
+    play(volume, plain, None, "--ops", scaled(10_000, 200_000), "--remount-every", 2500, *options)
+    volume.umount()
+    assert_reader_agrees(volume, plain)
+    volume.assert_verifies_clean()
+
+
 @pytest.mark.deadline(200)
 def test_one_small_file_with_many_operations(volume, plain):
     """Few names and small sizes: everything meets in the same blocks."""

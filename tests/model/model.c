@@ -244,23 +244,18 @@ static int usage(void)
         fprintf(stderr,
                 "usage: tk_model --dir-a DIR --dir-b DIR [--seed N] [--ops N] [--files N]\n"
                 "                [--max-size BYTES] [--remount COMMAND] [--remount-every N]\n"
-                "                [--skip OPERATION|direct]... [--trace]\n"
+                "                [--skip OPERATION|direct]... [--wild-names] [--trace]\n"
                 "DIR-A is the filesystem under test, DIR-B a plain directory; both are empty.\n");
         return EXIT_USAGE;
 }
 
 static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"ops", required_argument, NULL, 'o'},
-        {"files", required_argument, NULL, 'f'},
-        {"max-size", required_argument, NULL, 'm'},
-        {"dir-a", required_argument, NULL, 'a'},
-        {"dir-b", required_argument, NULL, 'b'},
-        {"remount", required_argument, NULL, 'r'},
-        {"remount-every", required_argument, NULL, 'e'},
-        {"skip", required_argument, NULL, 'k'},
-        {"trace", no_argument, NULL, 't'},
-        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},    {"ops", required_argument, NULL, 'o'},
+        {"files", required_argument, NULL, 'f'},   {"max-size", required_argument, NULL, 'm'},
+        {"dir-a", required_argument, NULL, 'a'},   {"dir-b", required_argument, NULL, 'b'},
+        {"remount", required_argument, NULL, 'r'}, {"remount-every", required_argument, NULL, 'e'},
+        {"skip", required_argument, NULL, 'k'},    {"wild-names", no_argument, NULL, 'w'},
+        {"trace", no_argument, NULL, 't'},         {NULL, 0, NULL, 0},
 };
 
 static bool take_skip(struct model_config *config, const char *name)
@@ -291,6 +286,9 @@ static bool take_option(struct model_config *config, int opt)
         case 'm':
                 config->max_size = strtoll(optarg, NULL, 0);
                 return config->max_size >= MODEL_GROUP;
+        case 'w':
+                config->wild_names = true;
+                return true;
         case 'a':
                 config->dir[MODEL_A] = optarg;
                 return true;

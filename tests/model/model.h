@@ -106,6 +106,7 @@ struct model_config {
         uint64_t seed;
         uint64_t ops;
         unsigned names;
+        bool wild_names; /* of all lengths and bytes, from the seed */
         int64_t max_size;
         uint64_t remount_every;
         const char *remount; /* shell command; NULL: never */

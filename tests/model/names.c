@@ -71,6 +71,23 @@ void model_moving_dir(const struct model_config *config, int side, bool moved,
         snprintf(path, MODEL_PATH_MAX, "%s/%s", config->dir[side], moved ? "d2" : "d1/d2");
 }
 
+enum { NAME_LEN_MAX = 255, WILD_FIRST = 0x80 };
+
+/* Any length, any byte but '/' and NUL; the first byte tells names apart. */
+static void wild_name(const struct model_config *config, unsigned name, char text[NAME_LEN_MAX + 1])
+{
+        uint64_t rng = config->seed + name;
+        size_t len = 1 + model_random_below(&rng, NAME_LEN_MAX);
+
+        text[0] = (char)(WILD_FIRST + name % WILD_FIRST);
+        for (size_t i = 1; i < len; i++) {
+                do {
+                        text[i] = (char)model_random_below(&rng, 256);
+                } while (text[i] == '\0' || text[i] == '/');
+        }
+        text[len] = '\0';
+}
+
 /* Three directories, and every fifth name is near the longest a filesystem takes. */
 void model_path(const struct model_config *config, int side, unsigned name, bool moved,
                 char path[MODEL_PATH_MAX])
@@ -79,14 +96,18 @@ void model_path(const struct model_config *config, int side, unsigned name, bool
                                      "456789-0123456789-0123456789-0123456789-0123456789-01234567"
                                      "89-0123456789-0123456789-0123456789-0123456789-0123456789-0"
                                      "123456789-0123456789-0123456789-01234567";
+        char text[NAME_LEN_MAX + 1];
         char dir[MODEL_PATH_MAX];
 
+        if (config->wild_names)
+                wild_name(config, name, text);
+        else
+                snprintf(text, sizeof(text), "f%02u%s", name, name % 5 == 4 ? filler : "");
         if (name % 3 == 2)
                 model_moving_dir(config, side, moved, dir);
         else
                 snprintf(dir, sizeof(dir), "%s%s", config->dir[side], name % 3 ? "/d1" : "");
-        if (snprintf(path, MODEL_PATH_MAX, "%s/f%02u%s", dir, name, name % 5 == 4 ? filler : "") >=
-            MODEL_PATH_MAX)
+        if (snprintf(path, MODEL_PATH_MAX, "%s/%s", dir, text) >= MODEL_PATH_MAX)
                 path[0] = '\0';
 }
 
