@@ -46,6 +46,7 @@ struct session {
         pthread_t signal_thread;
         bool has_signal_thread;
         atomic_bool finished;
+        bool halted; /* by a second signal; read when its thread has ended */
 };
 
 /* Mount options --------------------------------------------------------------- */
@@ -156,6 +157,7 @@ static void halt_waiters(struct session *session)
 static void end_loop(struct session *session)
 {
         halt_waiters(session);
+        session->halted = true;
         fuse_session_exit(session->fuse);
         pthread_kill(session->main_thread, SIGUSR1);
 }
@@ -326,6 +328,10 @@ static void tear_down(struct session *session)
 {
         stop_signals(session);
         stop_keeper(session);
+        /* Halted, it waits for nobody, and its last answers need the session. Otherwise the
+         * unmount is what ends its wait. */
+        if (session->halted)
+                session->seeker = tk_seeker_free(session->seeker);
         if (session->mounted)
                 fuse_session_unmount(session->fuse);
         tk_seeker_free(session->seeker);
