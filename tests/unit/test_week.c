@@ -37,8 +37,8 @@ enum {
         SECONDS_MAX = 2 * 3600,
 };
 
-static const int64_t grace_ms = 24 * 3600 * 1000LL;
-static const int64_t hour_ms = 3600 * 1000LL;
+static const int64_t grace_ms = 24LL * 3600 * 1000;
+static const int64_t hour_ms = 3600LL * 1000;
 
 /* What the vault and the authority do. */
 enum kind {
@@ -390,7 +390,7 @@ static void check(const struct mount *mount)
 /* Troubles of all kinds, from seconds to hours, and good times between most of them. */
 static void make_week(struct schedule *schedule, int64_t length_ms, uint64_t *random)
 {
-        static const int64_t lengths_s[] = {1, 5, 20, 70, 300, 900, 3600, 4 * 3600};
+        static const int64_t lengths_s[] = {1, 5, 20, 70, 300, 900, 3600, 14400};
         int64_t now = 0;
 
         schedule->count = 0;
@@ -454,7 +454,7 @@ static bool is_long(void)
 static void test_week__no_state_is_for_ever_and_calls_are_bounded(void **state)
 {
         static struct schedule schedule;
-        const int64_t week_ms = 7 * 24 * hour_ms;
+        const int64_t week_ms = hour_ms * 24 * 7;
         const unsigned all = 1U << TK_LEASE_ACTIVE | 1U << TK_LEASE_DEGRADED |
                              1U << TK_LEASE_OUTAGE | 1U << TK_LEASE_REVOKED;
         struct tally tally = {0};
