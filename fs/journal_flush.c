@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The journal's leader: batches written and flushed, for all who wait for them. */
+
+#include "base/log.h"
+#include "base/plant.h"
+#include "crypto/random.h"
+#include "fs/backing.h"
+#include "fs/journal_internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Wipe the first page of an area, without a flush. */
+int tk_journal_wipe_area(struct tk_journal *journal, unsigned area)
+{
+        static const uint8_t zeros[TK_BLOCK_LEN];
+
+        return tk_backing_pwrite(journal->fd, zeros, sizeof(zeros),
+                                 tk_journal_area_base(journal, area));
+}
+
+/* The leader goes on in the other area, as soon as nothing in it is needed. */
+static int switch_area(struct tk_journal *journal)
+{
+        struct tk_journal_release release = {.count = 0};
+        unsigned other = !journal->current;
+        struct tk_journal_area *area = &journal->areas[other];
+        bool dead;
+        int r = 0;
+
+        pthread_mutex_lock(&journal->lock);
+        while (!area->checkpointed && !area->error && !journal->stuck && !journal->stop)
+                pthread_cond_wait(&journal->changed, &journal->lock);
+        if (!area->checkpointed)
+                r = area->error ? area->error : journal->stuck ? journal->stuck : -EIO;
+        dead = area->dead;
+        pthread_mutex_unlock(&journal->lock);
+        if (r < 0)
+                return r;
+        if (!dead) {
+                r = journal->area_failed ? tk_journal_wipe_area(journal, other) : 0;
+                if (r == 0)
+                        r = tk_backing_sync(journal->fd, true);
+                if (r < 0)
+                        return r;
+        }
+        r = tk_random_bytes(&journal->chain, sizeof(journal->chain));
+        if (r < 0)
+                return r;
+        pthread_mutex_lock(&journal->lock);
+        if (!dead)
+                tk_journal_bury(journal, other, &release);
+        area->checkpointed = false;
+        area->dead = false;
+        journal->current = other;
+        pthread_mutex_unlock(&journal->lock);
+        journal->off = 0;
+        journal->area_failed = false;
+        tk_journal_release_all(journal, &release);
+        return 0;
+}
+
+/* Without handles, the name that the file has now helps to find it again. */
+static uint16_t path_hint(const struct tk_journal *journal, int fd, char path[PATH_MAX],
+                          const char **ret_path)
+{
+        size_t root_len = strlen(journal->root_path);
+        char link[32];
+        ssize_t n;
+
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        n = readlink(link, path, PATH_MAX - 1);
+        if (n <= (ssize_t)root_len + 1 || memcmp(path, journal->root_path, root_len) != 0 ||
+            n - (ssize_t)root_len - 1 > TK_JOURNAL_PATH_MAX)
+                return 0;
+        *ret_path = path + root_len + 1;
+        return (uint16_t)(n - (ssize_t)root_len - 1);
+}
+
+static int describe_file(struct tk_journal *journal, struct tk_journal_writer *writer,
+                         struct tk_openfile *file)
+{
+        struct tk_journal_file entry = {0};
+        char path[PATH_MAX];
+        int r;
+
+        if (!file->journal.identified) {
+                r = tk_identity_read(file->fd, journal->by_handle, &file->journal.identity);
+                if (r < 0)
+                        return r;
+                file->journal.identified = true;
+        }
+        memcpy(entry.proof, file->journal.proof, TK_JOURNAL_PROOF_LEN);
+        entry.identity = file->journal.identity;
+        if (!journal->by_handle)
+                entry.path_len = path_hint(journal, file->fd, path, &entry.path);
+        tk_journal_write_file(writer, &entry);
+        return 0;
+}
+
+static int describe(struct tk_journal *journal, const struct tk_journal_batch *batch,
+                    struct tk_journal_writer *writer)
+{
+        int r;
+
+        tk_journal_write_begin(writer, journal->descriptor);
+        for (unsigned i = 0; i < batch->file_count; i++) {
+                r = describe_file(journal, writer, batch->files[i]);
+                if (r < 0)
+                        return r;
+        }
+        for (unsigned i = 0; i < batch->count; i++)
+                tk_journal_write_item(writer, &batch->entries[i].item);
+        return 0;
+}
+
+/* Pages at the end of an area that no batch is begun in, because the largest would not fit. */
+static uint64_t room_wanted(const struct tk_journal_writer *writer)
+{
+        uint64_t pages = (writer->len + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN + writer->pages;
+
+        return pages * TK_BLOCK_LEN;
+}
+
+static int write_batch(struct tk_journal *journal, const struct tk_journal_batch *batch)
+{
+        struct tk_journal_head head = {.sequence = batch->sequence,
+                                       .mount = journal->fs->mount_number,
+                                       .filesystem = journal->filesystem};
+        struct tk_journal_writer writer;
+        struct iovec iov[2];
+        bool full;
+        int r;
+
+        r = describe(journal, batch, &writer);
+        if (r < 0)
+                return r;
+        {
+                TK_LOCK_SCOPE(&journal->lock);
+                full = journal->areas[journal->current].file_count + batch->file_count >
+                       TK_JOURNAL_AREA_FILES;
+        }
+        if (full || journal->area_failed ||
+            journal->off + room_wanted(&writer) > journal->area_len) {
+                r = switch_area(journal);
+                if (r < 0)
+                        return r;
+        }
+        head.chain = journal->chain;
+        r = tk_journal_write_end(&writer, &head, journal->mac_key);
+        if (r < 0)
+                return r;
+        iov[0] = (struct iovec){.iov_base = writer.bytes, .iov_len = writer.len};
+        iov[1] = (struct iovec){.iov_base = batch->pages,
+                                .iov_len = (size_t)batch->page_count * TK_BLOCK_LEN};
+        r = tk_backing_pwritev(journal->fd, iov, batch->page_count > 0 ? 2 : 1,
+                               tk_journal_area_base(journal, journal->current) + journal->off);
+        if (r == 0 && !TK_PLANT(TK_PLANT_JOURNAL_UNFLUSHED))
+                r = tk_backing_sync(journal->fd, true);
+        if (r < 0)
+                journal->area_failed = true; /* what is on the disk there is not known */
+        else
+                journal->off += room_wanted(&writer);
+        return r;
+}
+
+static struct tk_journal_batch *free_batch(struct tk_journal *journal)
+{
+        for (int i = 0; i < TK_JOURNAL_BATCHES; i++)
+                if (!journal->batches[i].busy)
+                        return &journal->batches[i];
+        return NULL;
+}
+
+void tk_journal_start_building(struct tk_journal *journal, struct tk_journal_batch *batch)
+{
+        batch->busy = true;
+        batch->count = 0;
+        batch->page_count = 0;
+        batch->file_count = 0;
+        batch->sequence = ++journal->last_sequence;
+        journal->building = batch;
+}
+
+/* The files of a batch that is durable now belong to the area it lies in. */
+static void note_files(struct tk_journal *journal, const struct tk_journal_batch *batch)
+{
+        struct tk_journal_area *area = &journal->areas[journal->current];
+
+        for (unsigned i = 0; i < batch->file_count; i++) {
+                struct tk_openfile *file = batch->files[i];
+
+                if (file->journal.areas & 1U << journal->current)
+                        continue;
+                file->journal.areas |= (uint8_t)(1U << journal->current);
+                assert(area->file_count < TK_JOURNAL_AREA_FILES);
+                area->files[area->file_count++] = tk_openfile_ref(journal->fs, file);
+        }
+        area->last_sequence = batch->sequence;
+}
+
+static void note_flushed(struct tk_journal *journal, struct tk_journal_batch *batch, bool buries,
+                         struct tk_journal_release *release)
+{
+        journal->unflushed = NULL;
+        journal->flushed = batch->sequence;
+        journal->queue[journal->queued++] = batch;
+        note_files(journal, batch);
+        if (buries)
+                tk_journal_bury(journal, !journal->current, release);
+}
+
+/*
+ * Become the leader for the oldest batch that is not durable. Called with the lock held,
+ * which is let go of meanwhile; there is no leader, and room for the next batch.
+ */
+int tk_journal_flush_next(struct tk_journal *journal)
+{
+        struct tk_journal_release release = {.count = 0};
+        struct tk_journal_batch *batch =
+                journal->unflushed ? journal->unflushed : journal->building;
+        struct tk_journal_batch *next = free_batch(journal);
+        unsigned before = journal->current;
+        bool buries;
+        int r;
+
+        if (batch == journal->building) {
+                assert(next);
+                tk_journal_start_building(journal, next);
+        }
+        journal->flushing = true;
+        buries = journal->areas[!before].checkpointed && !journal->areas[!before].dead;
+        pthread_mutex_unlock(&journal->lock);
+
+        r = write_batch(journal, batch);
+
+        pthread_mutex_lock(&journal->lock);
+        journal->flushing = false;
+        journal->active_ms = tk_journal_now_ms();
+        if (r < 0) {
+                journal->unflushed = batch;
+                journal->failures++;
+                journal->failed = batch->sequence;
+                journal->failure = r;
+                tk_log_limited(TK_LOG_ERROR, "%s: the journal can't be written: %s",
+                               tk_volume_path(journal->fs->volume), strerror(-r));
+        } else {
+                note_flushed(journal, batch, buries && before == journal->current, &release);
+        }
+        pthread_cond_broadcast(&journal->changed);
+        if (release.count > 0) {
+                pthread_mutex_unlock(&journal->lock);
+                tk_journal_release_all(journal, &release);
+                pthread_mutex_lock(&journal->lock);
+        }
+        return r;
+}
+
+bool tk_journal_may_flush(struct tk_journal *journal)
+{
+        return !journal->flushing && (journal->unflushed || free_batch(journal));
+}
+
+/* Called with the lock held. */
+int tk_journal_commit_until(struct tk_journal *journal, uint64_t sequence)
+{
+        while (journal->flushed < sequence) {
+                unsigned failures = journal->failures;
+                int r;
+
+                if (tk_journal_may_flush(journal)) {
+                        r = tk_journal_flush_next(journal);
+                        if (r < 0)
+                                return r;
+                        continue;
+                }
+                if (!journal->flushing && journal->stuck)
+                        return journal->stuck;
+                pthread_cond_wait(&journal->changed, &journal->lock);
+                if (journal->failures != failures && journal->failed <= sequence)
+                        return journal->failure;
+        }
+        return 0;
+}
+
+int tk_journal_commit(struct tk_journal *journal, struct tk_openfile *file)
+{
+        TK_LOCK_SCOPE(&journal->lock);
+        return tk_journal_commit_until(journal, file->journal.sequence);
+}
+
+int tk_journal_settle(struct tk_journal *journal, struct tk_openfile *file)
+{
+        uint64_t sequence = file->journal.sequence;
+        int r;
+
+        TK_LOCK_SCOPE(&journal->lock);
+        r = tk_journal_commit_until(journal, sequence);
+        while (r == 0 && journal->applied < sequence) {
+                if (journal->stuck)
+                        return journal->stuck;
+                pthread_cond_wait(&journal->changed, &journal->lock);
+        }
+        return r;
+}
+
+bool tk_journal_holds(struct tk_journal *journal, uint64_t sequence)
+{
+        return sequence > journal->dead;
+}
+
+bool tk_journal_is_live(struct tk_journal *journal, const struct tk_openfile *file)
+{
+        return tk_journal_holds(journal, file->journal.sequence);
+}

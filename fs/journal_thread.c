@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The journal's thread: flushed batches put in place, areas made free for new ones, and
+ * what is due after a while.
+ */
+
+#include "base/log.h"
+#include "base/plant.h"
+#include "crypto/random.h"
+#include "fs/backing.h"
+#include "fs/creds.h"
+#include "fs/journal_apply.h"
+#include "fs/journal_internal.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum {
+        FLUSH_AFTER_MS = 5000,
+        RESET_AFTER_MS = 5000,
+        TICK_MS = 1000,
+};
+
+/* In place ------------------------------------------------------------ */
+
+/* When the newest journaled write of @file was, which its mtime must show. */
+static struct timespec touched(const struct tk_openfile *file)
+{
+        int64_t ns = file->journal.touched_ns;
+
+        return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
+static int put_file(struct tk_journal *journal, const struct tk_journal_batch *batch,
+                    unsigned index)
+{
+        struct tk_openfile *file = batch->files[index];
+        struct tk_journal_target target = {.fd = file->fd, .base = file->base};
+        size_t count = 0;
+
+        for (unsigned i = 0; i < batch->count; i++) {
+                const struct tk_journal_item *item = &batch->entries[i].item;
+
+                /* The mtime was set when the application set it. */
+                if (item->file == index && item->type != TK_JOURNAL_MTIME)
+                        journal->items[count++] = item;
+        }
+        if (count == 0)
+                return 0;
+        tk_creds_charge(file->owner);
+        TK_LOCK_SCOPE(&file->times_lock);
+        target.touched = touched(file);
+        return tk_journal_apply(&target, journal->items, count);
+}
+
+static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *batch)
+{
+        for (unsigned i = 0; i < batch->file_count; i++) {
+                int r = put_file(journal, batch, i);
+
+                if (r < 0) {
+                        tk_log_limited(TK_LOG_ERROR,
+                                       "%s: an overwrite that is in the journal can't be put in "
+                                       "place: %s; trying again",
+                                       tk_volume_path(journal->fs->volume), strerror(-r));
+                        return r;
+                }
+        }
+        return 0;
+}
+
+static void note_applied(struct tk_journal *journal, struct tk_journal_batch *batch,
+                         struct tk_journal_release *release)
+{
+        for (unsigned i = 0; i < batch->count; i++) {
+                struct tk_journal_pending *entry = &batch->entries[i];
+
+                if (!entry->linked)
+                        continue;
+                tk_journal_unlink_entry(journal, entry);
+                /* In this order: who sees no overlay any more sees the new generation. */
+                entry->file->journal.overlay_gen++;
+                entry->file->journal.overlay--;
+        }
+        while (batch->file_count > 0)
+                release->files[release->count++] = batch->files[--batch->file_count];
+        journal->applied = batch->sequence;
+        batch->busy = false;
+        for (unsigned i = 1; i < journal->queued; i++)
+                journal->queue[i - 1] = journal->queue[i];
+        journal->queued--;
+}
+
+/* The lock is held, and let go of meanwhile; so below. */
+static void put_next(struct tk_journal *journal, struct tk_journal_release *release)
+{
+        struct tk_journal_batch *batch = journal->queue[0];
+        int r;
+
+        pthread_mutex_unlock(&journal->lock);
+        r = put_batch(journal, batch);
+        pthread_mutex_lock(&journal->lock);
+        journal->stuck = r;
+        if (r == 0)
+                note_applied(journal, batch, release);
+        pthread_cond_broadcast(&journal->changed);
+}
+
+/* Areas --------------------------------------------------------------- */
+
+/* Make durable in place what area @i holds. Nobody adds to the area meanwhile. */
+static int sync_area(struct tk_journal *journal, unsigned i)
+{
+        struct tk_journal_area *area = &journal->areas[i];
+        int first = 0;
+
+        for (unsigned f = 0; f < area->file_count && !TK_PLANT(TK_PLANT_JOURNAL_REUSED); f++) {
+                int r = tk_backing_sync(area->files[f]->fd, false);
+
+                if (r < 0 && first == 0)
+                        first = r;
+        }
+        return first;
+}
+
+static int checkpoint(struct tk_journal *journal, unsigned i)
+{
+        struct tk_journal_area *area = &journal->areas[i];
+        int r;
+
+        pthread_mutex_unlock(&journal->lock);
+        r = sync_area(journal, i);
+        if (r == 0)
+                r = tk_journal_wipe_area(journal, i);
+        pthread_mutex_lock(&journal->lock);
+        if (r < 0) {
+                area->error = r;
+                tk_log(TK_LOG_ERROR,
+                       "%s: overwritten files can't be synced: %s; the journal keeps them until "
+                       "the next mount",
+                       tk_volume_path(journal->fs->volume), strerror(-r));
+        }
+        area->checkpointed = r == 0;
+        pthread_cond_broadcast(&journal->changed);
+        return r;
+}
+
+static bool wants_checkpoint(const struct tk_journal *journal)
+{
+        const struct tk_journal_area *area = &journal->areas[!journal->current];
+
+        return !area->checkpointed && !area->error && journal->applied >= area->last_sequence;
+}
+
+/* One area after the other, oldest first: what is on the disk stays a consistent tail. */
+static int empty_areas(struct tk_journal *journal)
+{
+        unsigned order[2] = {!journal->current, journal->current};
+        int r;
+
+        for (int i = 0; i < 2; i++) {
+                if (journal->areas[order[i]].dead)
+                        continue;
+                r = sync_area(journal, order[i]);
+                if (r == 0)
+                        r = tk_journal_wipe_area(journal, order[i]);
+                if (r == 0)
+                        r = tk_backing_sync(journal->fd, true);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Everything is in place: leave an empty journal. As the leader, so that nothing is added. */
+static int reset(struct tk_journal *journal, struct tk_journal_release *release)
+{
+        int r;
+
+        if (journal->areas[0].error || journal->areas[1].error)
+                return journal->areas[0].error ? journal->areas[0].error : journal->areas[1].error;
+        journal->flushing = true;
+        pthread_mutex_unlock(&journal->lock);
+        r = empty_areas(journal);
+        if (r == 0)
+                r = tk_random_bytes(&journal->chain, sizeof(journal->chain));
+        pthread_mutex_lock(&journal->lock);
+        journal->flushing = false;
+        if (r == 0) {
+                tk_journal_bury(journal, 0, release);
+                tk_journal_bury(journal, 1, release);
+                journal->areas[journal->current].dead = false;
+                journal->areas[journal->current].checkpointed = false;
+                journal->off = 0;
+                journal->area_failed = false;
+        } else {
+                journal->areas[journal->current].error = r;
+                journal->area_failed = true;
+        }
+        pthread_cond_broadcast(&journal->changed);
+        return r;
+}
+
+static bool has_live_area(const struct tk_journal *journal)
+{
+        return journal->areas[0].last_sequence > 0 || journal->areas[1].last_sequence > 0;
+}
+
+static bool is_settled(const struct tk_journal *journal)
+{
+        return !journal->flushing && !journal->unflushed && journal->queued == 0 &&
+               journal->building->count == 0;
+}
+
+/* Removed files that only the journal holds open: their space is to be free. */
+static void drop_removed(struct tk_journal *journal, struct tk_journal_release *release)
+{
+        for (unsigned i = 0; i < 2; i++) {
+                struct tk_journal_area *area = &journal->areas[i];
+
+                for (unsigned f = area->file_count; f-- > 0;) {
+                        struct tk_openfile *file = area->files[f];
+                        struct stat st;
+
+                        if (!tk_openfile_is_last(
+                                    journal->fs, file,
+                                    (unsigned)__builtin_popcount(file->journal.areas)) ||
+                            fstat(file->fd, &st) < 0 || st.st_nlink > 0)
+                                continue;
+                        file->journal.areas &= (uint8_t) ~(1U << i);
+                        release->files[release->count++] = file;
+                        area->files[f] = area->files[--area->file_count];
+                }
+        }
+}
+
+void tk_journal_drop_removed(struct tk_journal *journal)
+{
+        TK_LOCK_SCOPE(&journal->lock);
+        pthread_cond_broadcast(&journal->changed);
+}
+
+/* The thread ---------------------------------------------------------------------- */
+
+/* Do one thing that is due; false if nothing is. */
+static bool work(struct tk_journal *journal, struct tk_journal_release *release)
+{
+        int64_t now = tk_journal_now_ms();
+
+        if (journal->queued > 0 && !journal->stuck) {
+                put_next(journal, release);
+                return true;
+        }
+        if (wants_checkpoint(journal)) {
+                (void)!checkpoint(journal, !journal->current);
+                return true;
+        }
+        if (journal->building->count > 0 && now - journal->filled_ms >= FLUSH_AFTER_MS &&
+            tk_journal_may_flush(journal))
+                return tk_journal_flush_next(journal) == 0;
+        if (is_settled(journal) && journal->finishing) {
+                journal->finished = reset(journal, release);
+                pthread_mutex_unlock(&journal->lock);
+                tk_journal_release_all(journal, release);
+                pthread_mutex_lock(&journal->lock);
+                journal->finishing = false;
+                pthread_cond_broadcast(&journal->changed);
+                return true;
+        }
+        if (is_settled(journal) && has_live_area(journal) &&
+            now - journal->active_ms >= RESET_AFTER_MS)
+                return reset(journal, release) == 0;
+        return false;
+}
+
+static void wait_tick(struct tk_journal *journal)
+{
+        struct timespec until;
+
+        if (!has_live_area(journal) && is_settled(journal)) {
+                pthread_cond_wait(&journal->changed, &journal->lock);
+                return;
+        }
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += TICK_MS / 1000;
+        if (pthread_cond_timedwait(&journal->changed, &journal->lock, &until) == ETIMEDOUT)
+                journal->stuck = 0; /* once more */
+}
+
+void *tk_journal_run(void *context)
+{
+        struct tk_journal_release release = {.count = 0};
+        struct tk_journal *journal = context;
+
+        pthread_mutex_lock(&journal->lock);
+        while (!journal->stop) {
+                if (!work(journal, &release))
+                        wait_tick(journal);
+                drop_removed(journal, &release);
+                if (release.count > 0) {
+                        pthread_mutex_unlock(&journal->lock);
+                        tk_journal_release_all(journal, &release);
+                        pthread_mutex_lock(&journal->lock);
+                }
+        }
+        pthread_mutex_unlock(&journal->lock);
+        return NULL;
+}
+
+int tk_journal_finish(struct tk_journal *journal)
+{
+        int r = 0;
+
+        TK_LOCK_SCOPE(&journal->lock);
+        if (journal->building->count > 0)
+                r = tk_journal_commit_until(journal, journal->building->sequence);
+        else if (journal->unflushed)
+                r = tk_journal_commit_until(journal, journal->unflushed->sequence);
+        if (r < 0)
+                return r;
+        journal->finishing = true;
+        pthread_cond_broadcast(&journal->changed);
+        while (journal->finishing && !journal->stuck)
+                pthread_cond_wait(&journal->changed, &journal->lock);
+        if (!journal->finishing)
+                return journal->finished;
+        journal->finishing = false;
+        return journal->stuck;
+}
