@@ -134,7 +134,11 @@ int tk_op_lookup(struct tk_fs *fs, struct tk_inode *parent, const char *name,
  */
 static mode_t lift_of_owner(void)
 {
-        return geteuid() == 0 ? 0 : S_IRUSR | S_IWUSR;
+        static _Atomic int privileged = -1; /* asked once: it does not change */
+
+        if (privileged < 0)
+                privileged = geteuid() == 0;
+        return privileged ? 0 : S_IRUSR | S_IWUSR;
 }
 
 /* Give @fd, made with @lift beside what @caller asked for, the mode it is to have. */

@@ -143,20 +143,21 @@ class Plain(System):
 class Turnkeyfs(System):
     name = 'turnkeyfs'
     title = 'turnkeyfs'
+    names = 'encrypted'
 
     def available(self):
         if not shutil.which(self.context.turnkeyfs):
             raise Unavailable(f'{self.context.turnkeyfs} is not there: build it, or name it with --turnkeyfs')
 
     def _configuration(self):
-        return os.path.join(self.context.work, 'turnkeyfs.conf')
+        return os.path.join(self.context.work, self.name + '.conf')
 
     def init(self):
-        keystore = os.path.join(self.context.work, 'turnkeyfs.keystore')
+        keystore = os.path.join(self.context.work, self.name + '.keystore')
         if os.path.exists(keystore):
             os.unlink(keystore)
         with open(self._configuration(), 'w', encoding='utf-8') as conf:
-            conf.write(f'[local]\nkeystore = {keystore}\n')
+            conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n')
         subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
                        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -165,6 +166,12 @@ class Turnkeyfs(System):
 
     def umount_command(self):
         return [self.context.turnkeyfs, 'umount', self.mountpoint]
+
+
+class TurnkeyfsPlainNames(Turnkeyfs):
+    name = 'plain-names'
+    title = 'turnkeyfs, names = plain'
+    names = 'plain'
 
 
 class Passthrough(System):
@@ -203,7 +210,7 @@ class Gocryptfs(System):
         return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
 
 
-ALL = (Plain, Turnkeyfs, Passthrough, PassthroughWriteback, Gocryptfs)
+ALL = (Plain, Turnkeyfs, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback, Gocryptfs)
 
 
 def drop_caches():
