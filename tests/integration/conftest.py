@@ -192,11 +192,15 @@ def make_volume(work, backing):
     assert not failures, "\n".join(failures)
 
 
+def conf_of(request):
+    marker = request.node.get_closest_marker("conf")
+    return marker.args[0] if marker else None
+
+
 @pytest.fixture
 def volume(request, make_volume):
     """One volume, mounted."""
-    marker = request.node.get_closest_marker("conf")
-    return make_volume(conf=marker.args[0] if marker else None)
+    return make_volume(conf=conf_of(request))
 
 
 @pytest.fixture
@@ -219,14 +223,14 @@ def fuse_for_all():
 
 
 @pytest.fixture
-def mine(fuse_for_all, work):
+def mine(request, fuse_for_all, work):
     """A volume that belongs to an ordinary user, mounted by that user."""
     user = helpers.NOBODY
     home = work / "home"
     home.mkdir()
     os.chown(home, user.pw_uid, user.pw_gid)
     prefix = ("setpriv", "--reuid", user.pw_uid, "--regid", user.pw_gid, "--clear-groups", "--")
-    volume = mountpoint.Volume(home, prefix=prefix)
+    volume = mountpoint.Volume(home, conf=conf_of(request), prefix=prefix)
     for path in (volume.mnt, volume.conf):
         os.chown(path, user.pw_uid, user.pw_gid)
     volume.init().mount()
