@@ -364,12 +364,15 @@ DATES = [
 
 def file_wrap(scene, name):
     """The wrapped DEK in a file's record (docs/format.md), as it is sent to the vault."""
-    record = os.getxattr(scene.volume.below(name), mountpoint.KEY_RECORD)
+    below = turnkeyfs("path", scene.volume.mnt / name).stdout.rstrip("\n")
+    record = os.getxattr(below, mountpoint.KEY_RECORD)
     return b64url(record[6 : 6 + int.from_bytes(record[4:6], "big")])
 
 
 def one_file_is_bad(scene):
-    scene.bad = file_wrap(scene, "spare")
+    # Given twice: the second time to a mount that begins, where no path can be asked for.
+    if os.path.ismount(scene.volume.mnt):
+        scene.bad = file_wrap(scene, "spare")
     scene.fault("status", status=400, code="BadParameter", message="Property value has invalid value",
                 operation="unwrapKey", value=scene.bad)  # fmt: skip
 
