@@ -79,10 +79,8 @@ static int lower_seal_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64
         int r;
 
         tk_seal_lower(file, size);
-        if (size == 0) {
-                file->seal.newest_length = 0;
+        if (size == 0)
                 file->seal.binding_length = 0;
-        }
         if (!binds || size == 0)
                 return 0;
         r = tk_seal_write(fs, file, size, false);
@@ -97,10 +95,8 @@ static int journal_lower_seal(struct tk_fs *fs, struct tk_openfile *file, uint64
         int r;
 
         tk_seal_lower(file, size);
-        if (size == 0) {
-                file->seal.newest_length = 0;
+        if (size == 0)
                 file->seal.binding_length = 0;
-        }
         if (!binds || size == 0)
                 return 0;
         item.at = tk_seal_next_slot(file);

@@ -38,8 +38,8 @@ struct tk_openfile_seal {
         bool found;        /* while loading: something binds */
         uint16_t found_sequence;
         uint64_t binding_length;
-        uint64_t newest_length;
-        uint32_t newest_mount; /* of a close; 0: the newest seal is an fsync's */
+        uint64_t newest_length; /* TK_SEAL_STALE: it says nothing of the file as it is */
+        uint32_t newest_mount;  /* of a close; 0: the newest seal is an fsync's */
 };
 
 struct tk_openfile {
@@ -89,6 +89,7 @@ struct tk_openfile {
 };
 
 #define TK_ALL_DURABLE UINT64_MAX
+#define TK_SEAL_STALE UINT64_MAX
 
 /*
  * The open file of @inode, for writing if @writable; one more reference. The

@@ -279,7 +279,7 @@ int tk_seal_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t length, b
         uint8_t slot[TK_SEAL_LEN];
         int r;
 
-        if (file->seal.newest_length == length && length > 0 &&
+        if (file->seal.newest_length == length &&
             file->seal.newest_mount == (close ? fs->mount_number : 0U))
                 return 0;
         r = tk_seal_prepare(fs, file, length, close, slot);
@@ -326,4 +326,6 @@ void tk_seal_lower(struct tk_openfile *file, uint64_t size)
         lower(&file->sealed, size);
         lower(&file->synced_len, size);
         lower(&file->solid, (size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN);
+        /* The file may grow to the same length again, without the same blocks. */
+        file->seal.newest_length = TK_SEAL_STALE;
 }

@@ -483,6 +483,23 @@ def test_a_group_replaced_by_a_hole_fails(damaged):
     damaged.assert_bad("f", set(range(124, 248)))
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_file_cut_and_grown_to_its_old_length_opens_again(damaged, closed):
+    path = damaged.path("f")
+    damaged.write("f", 10 * BLOCK)
+    with open(path, "r+b") as f:
+        if not closed:
+            f.write(damaged.content["f"])
+            os.fsync(f.fileno())
+        os.truncate(f.fileno(), 5 * BLOCK)
+        os.truncate(f.fileno(), 10 * BLOCK)
+    damaged.content["f"] = damaged.content["f"][: 5 * BLOCK] + bytes(5 * BLOCK)
+    damaged.volume.remount()
+    damaged.assert_good("f")
+    damaged.volume.umount()
+    damaged.volume.assert_verifies_clean()
+
+
 def test_a_file_that_grew_and_shrank_is_sealed_as_it_is(damaged):
     path = damaged.path("f")
     damaged.write("f", 20 * BLOCK).write("other", 100)

@@ -152,6 +152,34 @@ static void test_truncate__lowers_the_seal(void **state)
         }
 }
 
+/* A file that is cut and grows to its old length is not what was sealed. */
+static void test_close__cut_and_grown(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        for (int closed = 0; closed < 2; closed++) {
+                tk_test_fs_start(&test);
+                file = tk_test_create(&test, "f", &inode);
+                for (int i = 0; i < 10; i++)
+                        append(file, TK_BLOCK_LEN);
+                if (closed) {
+                        tk_test_close(&test, file, inode);
+                        file = reopen(&inode);
+                }
+                assert_int_equal(tk_content_truncate(test.fs, file, 5 * TK_BLOCK_LEN), 0);
+                assert_int_equal(tk_content_truncate(test.fs, file, 10 * TK_BLOCK_LEN), 0);
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+                tk_test_fs_start(&test);
+                file = reopen(&inode);
+                assert_int_equal(file->sealed, 5 * TK_BLOCK_LEN);
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+                assert_int_equal(unlink("c/root/f"), 0);
+        }
+}
+
 /* It stops at the first block that has no cell, and passes holes that were made. */
 static void test_close__stops_at_a_missing_block(void **state)
 {
@@ -184,6 +212,7 @@ int main(void)
                 TEST(test_sync__seals_the_one_before),
                 TEST(test_close__binds_after_a_clean_end),
                 TEST(test_truncate__lowers_the_seal),
+                TEST(test_close__cut_and_grown),
                 TEST(test_close__stops_at_a_missing_block),
         };
 
