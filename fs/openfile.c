@@ -231,11 +231,17 @@ static void put_locked(struct tk_fs *fs, struct tk_openfile *file, struct tk_ope
         *ret_last = file;
 }
 
-/* Before the last reference goes: whoever opens the file next finds it sealed. */
+/*
+ * Before the last reference goes: whoever opens the file next finds it sealed. The reference
+ * is kept meanwhile; others may come, write, and go. Called with the open-file lock held.
+ */
 static void seal_if_last(struct tk_fs *fs, struct tk_openfile *file)
 {
-        if (file->unsealed && !fs->ended && tk_openfile_is_last(fs, file, 1))
+        while (file->refs == 1 && file->unsealed && !fs->ended && !fs->read_only) {
+                pthread_mutex_unlock(&fs->openfiles_lock);
                 tk_seal_close(fs, file);
+                pthread_mutex_lock(&fs->openfiles_lock);
+        }
 }
 
 void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
@@ -243,9 +249,8 @@ void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file)
         struct tk_openfile *last;
         struct tk_inode *inode = file->inode;
 
-        seal_if_last(fs, file);
-
         pthread_mutex_lock(&fs->openfiles_lock);
+        seal_if_last(fs, file);
         put_locked(fs, file, &last);
         pthread_mutex_unlock(&fs->openfiles_lock);
         if (!last)

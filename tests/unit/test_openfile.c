@@ -9,8 +9,24 @@
 #include "base/fdio.h"
 #include "fs/content.h"
 #include "fs/keyattr.h"
+#include "fs/seal.h"
 
 static struct tk_test_fs test;
+
+/* fs/openfile.c with a seam: what others do just before the open-file lock is taken. */
+static unsigned locks_left;
+static void (*at_lock)(void);
+
+static int hooked_lock(pthread_mutex_t *lock)
+{
+        if (locks_left > 0 && --locks_left == 0)
+                at_lock();
+        return pthread_mutex_lock(lock);
+}
+
+#define pthread_mutex_lock hooked_lock
+#include "fs/openfile.c"
+#undef pthread_mutex_lock
 
 static int enter(void **state)
 {
@@ -331,6 +347,54 @@ static void test_put_all__at_the_end(void **state)
         tk_test_fs_stop(&test);
 }
 
+static struct tk_openfile *shared;
+static struct tk_inode *shared_inode;
+
+static void put_the_other(void)
+{
+        tk_openfile_put(test.fs, shared);
+}
+
+static void write_meanwhile(void)
+{
+        struct tk_openfile *file = NULL;
+        uint8_t byte = 'y';
+
+        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
+        assert_int_equal(tk_content_write(test.fs, file, file->size, &byte, 1), 0);
+        tk_openfile_put(test.fs, file);
+}
+
+/* The last two references go at once, or somebody writes while the last one goes. */
+static void test_put__seals_whoever_is_last(void **state)
+{
+        const uint64_t fresh = 3 * (uint64_t)TK_BLOCK_LEN;
+        struct tk_openfile *file = NULL;
+        uint8_t byte = 'y';
+
+        for (unsigned at = 1; at <= 2; at++) {
+                tk_test_fs_start(&test);
+                shared_inode = make_file("f");
+                assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &shared), 0);
+                if (at == 1)
+                        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
+                /* A fresh block: of others the journal holds the file. */
+                assert_int_equal(tk_content_write(test.fs, shared, fresh, &byte, 1), 0);
+                at_lock = at == 1 ? put_the_other : write_meanwhile;
+                locks_left = at;
+                tk_openfile_put(test.fs, shared);
+                assert_int_equal(locks_left, 0);
+                assert_int_equal(open_files(), 0);
+                assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
+                assert_int_equal(file->size, fresh + at);
+                assert_int_equal(file->sealed, file->size);
+                tk_openfile_put(test.fs, file);
+                tk_inode_forget(test.fs->inodes, shared_inode, 1);
+                tk_test_fs_stop(&test);
+                tk_test_remove("c");
+        }
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, enter, leave)
@@ -343,6 +407,7 @@ int main(void)
                 TEST(test_get__heals_or_not),
                 TEST(test_adopt__joins_what_is_open),
                 TEST(test_put_all__at_the_end),
+                TEST(test_put__seals_whoever_is_last),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
