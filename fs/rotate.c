@@ -17,7 +17,9 @@
 #include "fs/fs_internal.h"
 #include "fs/op.h"
 #include "fs/rewrap.h"
+#include "fs/translate.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -29,6 +31,12 @@ struct walk {
         struct tk_rotate_progress progress;
         uint64_t old;   /* records found old in this pass */
         int64_t due_us; /* when the next file is due, by the rate */
+};
+
+/* Where a file is in the backing tree; the root has nothing above and no name. */
+struct spot {
+        const struct spot *above;
+        const char *name;
 };
 
 static bool stopped(const struct walk *walk)
@@ -91,7 +99,34 @@ static void count_older(struct tk_rotate_progress *progress, uint16_t version)
         progress->older[i].files++;
 }
 
-static int visit_inode(struct walk *walk, struct tk_inode *inode)
+/* The path below CIPHERDIR/root, for the caller to free; NULL without memory. */
+static char *backing_path(const struct spot *spot)
+{
+        TK_CLEANUP(tk_freep) char *above = NULL;
+        char *path;
+
+        if (!spot->above)
+                return strdup(spot->name);
+        above = backing_path(spot->above);
+        if (!above || asprintf(&path, "%s%s%s", above, above[0] ? "/" : "", spot->name) < 0)
+                return NULL;
+        return path;
+}
+
+/* Say what can't be done about the file at @spot: by its path in the mount, if that can be had. */
+static void say(const struct walk *walk, const struct spot *spot, const char *what, int r)
+{
+        TK_CLEANUP(tk_freep) char *backing = backing_path(spot);
+        TK_CLEANUP(tk_freep) char *plain = NULL;
+
+        if (backing && tk_translate_to_plain(walk->fs, backing, &plain) == 0)
+                tk_log_limited(TK_LOG_ERROR, "rotation: '/%s' %s: %s", plain, what, strerror(-r));
+        else
+                tk_log_limited(TK_LOG_ERROR, "rotation: the backing file '%s' %s: %s",
+                               backing ? backing : spot->name, what, strerror(-r));
+}
+
+static int visit_inode(struct walk *walk, struct tk_inode *inode, const struct spot *spot)
 {
         int r;
 
@@ -106,9 +141,7 @@ static int visit_inode(struct walk *walk, struct tk_inode *inode)
                 walk->progress.rewrapped++;
         } else if (r < 0 && r != -ESTALE && r != -ENOENT) {
                 count_older(&walk->progress, tk_rewrap_version(walk->fs, inode));
-                tk_log_limited(TK_LOG_ERROR,
-                               "rotation: the key record of inode %llu can't be rewrapped: %s",
-                               (unsigned long long)tk_inode_number(inode), strerror(-r));
+                say(walk, spot, "can't be rewrapped", r);
         }
         if (walk->options->progress)
                 walk->options->progress(walk->options->context, &walk->progress);
@@ -117,27 +150,29 @@ static int visit_inode(struct walk *walk, struct tk_inode *inode)
 }
 
 /* What can't be looked at may be old: it is counted, and the walk goes on. */
-static int skip(struct walk *walk, const char *name, int r)
+static int skip(struct walk *walk, const struct spot *spot, int r)
 {
         if (r == -ENOENT || r == -ESTALE)
                 return 0; /* removed meanwhile */
         count_older(&walk->progress, 0);
-        tk_log_limited(TK_LOG_ERROR, "rotation: '%s' can't be looked at: %s", name, strerror(-r));
+        say(walk, spot, "can't be looked at", r);
         return 0;
 }
 
-static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name);
+static int visit_dir(struct walk *walk, struct tk_inode *inode, const struct spot *spot);
 
 /* Where visit_dir is. */
 struct place {
         struct walk *walk;
         struct tk_dir *dir;
+        const struct spot *spot; /* the directory's */
 };
 
 static int visit_entry(void *context, const struct tk_dir_entry *found)
 {
         struct place *place = context;
         struct walk *walk = place->walk;
+        struct spot spot = {.above = place->spot, .name = found->backing};
         struct tk_entry entry;
         int r;
 
@@ -147,29 +182,29 @@ static int visit_entry(void *context, const struct tk_dir_entry *found)
                 return -ECANCELED;
         r = tk_op_lookup_in(walk->fs, place->dir, found->backing, &entry);
         if (r < 0)
-                return skip(walk, found->backing, r);
+                return skip(walk, &spot, r);
         if (S_ISDIR(entry.st.st_mode))
-                r = visit_dir(walk, entry.inode, found->backing);
+                r = visit_dir(walk, entry.inode, &spot);
         else if (S_ISREG(entry.st.st_mode))
-                r = visit_inode(walk, entry.inode);
+                r = visit_inode(walk, entry.inode, &spot);
         tk_inode_forget(walk->fs->inodes, entry.inode, 1);
         return r;
 }
 
-static int visit_dir(struct walk *walk, struct tk_inode *inode, const char *name)
+static int visit_dir(struct walk *walk, struct tk_inode *inode, const struct spot *spot)
 {
-        struct place place = {.walk = walk};
+        struct place place = {.walk = walk, .spot = spot};
         int r;
 
-        r = visit_inode(walk, inode);
+        r = visit_inode(walk, inode, spot);
         if (r < 0)
                 return r;
         r = tk_op_opendir(walk->fs, inode, &place.dir);
         if (r < 0)
-                return skip(walk, name, r);
+                return skip(walk, spot, r);
         r = tk_op_readdir_backing(place.dir, visit_entry, &place);
         tk_op_releasedir(place.dir);
-        return r == -ECANCELED || is_about_keys(r) ? r : r < 0 ? skip(walk, name, r) : 0;
+        return r == -ECANCELED || is_about_keys(r) ? r : r < 0 ? skip(walk, spot, r) : 0;
 }
 
 /* Files that are open and have no name any more are in no directory. */
@@ -196,6 +231,7 @@ static int visit_open(void *context, struct tk_openfile *file)
 static int run_pass(struct walk *walk)
 {
         struct tk_fs *fs = walk->fs;
+        const struct spot root = {.name = ""};
         uint64_t moves = fs->rotate_moves; /* before the wait: a move that is over is none */
         int r;
 
@@ -207,7 +243,7 @@ static int run_pass(struct walk *walk)
         walk->progress.failed = 0;
         memset(walk->progress.older, 0, sizeof(walk->progress.older));
         walk->old = 0;
-        r = visit_dir(walk, tk_inode_root(fs->inodes), "/");
+        r = visit_dir(walk, tk_inode_root(fs->inodes), &root);
         if (r == 0)
                 r = tk_openfile_for_each(fs, visit_open, walk);
         if (r < 0)

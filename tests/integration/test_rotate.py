@@ -195,20 +195,25 @@ def test_unmounting_stops_it_and_keeps_what_was_done(volume):
 
 def test_a_file_that_can_t_be_rewrapped_keeps_the_old_version(volume):
     fill(volume)
+    os.makedirs(volume.mnt / "in/here")
+    write_file(volume.mnt / "in/here/a file", b"locked")
     volume.umount()
-    locked = volume.below("f0")
+    locked = volume.below("in/here/a file")
+    named = "rotation: '/in/here/a file' can't be rewrapped: Operation not permitted"
     if not lock_file(locked, True):
         pytest.skip("no immutable files here")
     try:
         said = volume.command("rotate", volume.cipher, check=False)
         assert said.returncode == 1
         assert "1 files could not be rewrapped" in said.stderr
+        assert named in said.stderr
         assert kek_states(volume) == {1: "active", 2: "active"}
         assert unneeded(volume) == []
         volume.expect_log("rotation")
         volume.mount()
         wait_for(lambda: rotation(volume)["state"] == "incomplete", 30, "the end of the pass")
         assert rotation(volume)["failed"] == 1
+        assert named in volume.log()
         check(volume)
     finally:
         lock_file(locked, False)
