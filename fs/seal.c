@@ -15,6 +15,7 @@
 #include "crypto/kdf.h"
 #include "crypto/mac.h"
 #include "fs/backing.h"
+#include "fs/block.h"
 #include "fs/content_internal.h"
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
@@ -177,13 +178,55 @@ int tk_seal_load(struct tk_fs *fs, struct tk_openfile *file)
 
 /* Writing ---------------------------------------------------------------------------- */
 
+/* Blocks of crashed mounts that are read for one seal. */
+enum { PROVE_BLOCKS = 256 };
+
+/* Whether the block in place can be read and authenticates. */
+static bool prove_block(const struct tk_openfile *file, uint64_t block,
+                        const uint8_t cell[TK_CELL_LEN])
+{
+        TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
+        uint32_t valid = tk_block_valid(block, file->size);
+        uint32_t len = tk_block_cell_len(cell);
+        bool good;
+
+        if (len > valid || tk_scratch_get(&scratch) < 0 ||
+            tk_block_use_group(scratch, file->dek, tk_group_of_block(block)) < 0)
+                return false;
+        good = tk_fdio_pread(file->fd, scratch->head, len,
+                             (off_t)(file->base + tk_data_off(block))) == (ssize_t)len &&
+               tk_block_open(scratch, block, cell, scratch->head, valid) == 0;
+        tk_wipe(scratch->head, valid);
+        return good;
+}
+
 /*
- * Go on from `solid` over cells that are there, in place: what is still on its way may
- * never come. What a crashed mount wrote and no seal covers may be torn: it stays outside.
+ * Whether the seal may go on over the block with @cell. What a crashed mount wrote and no
+ * seal covers may be torn: it must prove itself, if @budget is not used up.
+ */
+static bool is_solid(struct tk_fs *fs, const struct tk_openfile *file, uint64_t block,
+                     const uint8_t cell[TK_CELL_LEN], unsigned *budget)
+{
+        uint16_t mount = tk_get_be16(cell + TK_CELL_LEN - 2);
+
+        if (tk_bytes_are_zero(cell, TK_CELL_LEN))
+                return false;
+        if (mount == fs->mount_number || !tk_volume_is_unclean(fs->volume, mount))
+                return true;
+        if (*budget == 0)
+                return false;
+        (*budget)--;
+        return prove_block(file, block, cell);
+}
+
+/*
+ * Go on from `solid` over blocks that are there, in place: what is still on its way may
+ * never come.
  */
 static int extend_solid(struct tk_fs *fs, struct tk_openfile *file, uint64_t end)
 {
         uint8_t cells[TK_GROUP_BLOCKS * TK_CELL_LEN];
+        unsigned budget = PROVE_BLOCKS;
 
         while (file->solid < end) {
                 uint64_t first = file->solid;
@@ -197,11 +240,7 @@ static int extend_solid(struct tk_fs *fs, struct tk_openfile *file, uint64_t end
                         return (int)n;
                 memset(cells + n, 0, count * TK_CELL_LEN - (size_t)n);
                 for (uint64_t i = 0; i < count; i++) {
-                        const uint8_t *cell = cells + i * TK_CELL_LEN;
-                        uint16_t mount = tk_get_be16(cell + TK_CELL_LEN - 2);
-
-                        if (tk_bytes_are_zero(cell, TK_CELL_LEN) ||
-                            (mount != fs->mount_number && tk_volume_is_unclean(fs->volume, mount)))
+                        if (!is_solid(fs, file, first + i, cells + i * TK_CELL_LEN, &budget))
                                 return 0;
                         file->solid++;
                 }
