@@ -118,7 +118,7 @@ struct sync {
 /* Seal what the sync before made durable, as far as whole blocks; it rides with this one. */
 static void seal_synced(struct tk_fs *fs, struct tk_openfile *file)
 {
-        uint64_t length = file->synced_len;
+        uint64_t length = TK_PLANT(TK_PLANT_EARLY_SEAL) ? file->size : file->synced_len;
 
         if (length / TK_BLOCK_LEN > file->seal.binding_length / TK_BLOCK_LEN && file->dek)
                 (void)!tk_seal_write(fs, file, length, false);

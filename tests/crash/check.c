@@ -46,8 +46,6 @@ struct reader {
                 uint32_t node;
         } links[64]; /* files with several names */
         unsigned link_count;
-        bool fresh_may_fail;
-        unsigned failed; /* blocks that could not be read, and were left out */
         char *why;
 };
 
@@ -95,15 +93,9 @@ static int read_content(struct reader *reader, struct tk_openfile *file, uint32_
         tk_disk_apply(reader->plain, &event, true);
         event.type = TK_EVENT_WRITE;
         for (uint64_t off = 0; off < file->size; off += event.len) {
-                size_t len = reader->fresh_may_fail ? TK_BLOCK_LEN : TK_REQUEST_MAX;
                 const uint8_t *data;
-                ssize_t n = tk_content_read(reader->stand->fs, file, off, len, &data);
+                ssize_t n = tk_content_read(reader->stand->fs, file, off, TK_REQUEST_MAX, &data);
 
-                if (n == -EBADMSG && reader->fresh_may_fail) {
-                        reader->failed++;
-                        event.len = TK_BLOCK_LEN;
-                        continue;
-                }
                 if (n <= 0)
                         return n < 0 ? (int)n : -EIO;
                 event.off = off;
@@ -208,21 +200,15 @@ static int read_dir(struct reader *reader, struct tk_inode *inode, uint32_t node
         return r;
 }
 
-/* The tree in plain. Returns how many blocks were left out, or -1. */
-static int read_tree(const struct tk_check *check, struct tk_stand *stand,
-                     struct tk_disk *ret_plain, char why[TK_CHECK_WHY])
+/* The tree in plain. Returns 0 or -1. */
+static int read_tree(struct tk_stand *stand, struct tk_disk *ret_plain, char why[TK_CHECK_WHY])
 {
-        struct reader reader = {.stand = stand,
-                                .plain = ret_plain,
-                                .next = TK_DISK_ROOT + 1,
-                                .fresh_may_fail = check->fresh_may_fail,
-                                .why = why};
+        struct reader reader = {
+                .stand = stand, .plain = ret_plain, .next = TK_DISK_ROOT + 1, .why = why};
 
         why[0] = '\0';
         tk_disk_init(ret_plain);
-        if (read_dir(&reader, stand->root, TK_DISK_ROOT) < 0)
-                return -1;
-        return (int)reader.failed;
+        return read_dir(&reader, stand->root, TK_DISK_ROOT) < 0 ? -1 : 0;
 }
 
 /* Comparing it with what is allowed ------------------------------------------------------ */
@@ -512,7 +498,7 @@ int tk_check_live(const struct tk_check *check, struct tk_stand *stand, char why
         struct tk_disk plain;
         int r;
 
-        r = read_tree(check, stand, &plain, why);
+        r = read_tree(stand, &plain, why);
         if (r >= 0)
                 r = check_tree(check, &plain, why);
         tk_disk_done(&plain);
@@ -523,18 +509,16 @@ static int check_mounted(const struct tk_check *check, struct tk_stand *stand,
                          char why[TK_CHECK_WHY])
 {
         struct tk_disk plain;
-        bool whole;
         int r;
 
-        r = read_tree(check, stand, &plain, why);
-        whole = r == 0;
+        r = read_tree(stand, &plain, why);
         if (r >= 0 && check->work)
                 r = check_tree(check, &plain, why);
         if (r >= 0 && check->judge)
                 r = check->judge(&plain, check->at, check->context, why);
         if (r >= 0)
-                r = whole ? verify(stand, why) : 0;
-        if (r == 0 && whole && check->go_on) {
+                r = verify(stand, why);
+        if (r == 0 && check->go_on) {
                 r = go_on_in(stand, &plain, TK_DISK_ROOT, "", why);
                 if (r == 0 && tk_stand_down(stand, why) < 0)
                         r = -1;

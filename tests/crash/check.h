@@ -16,11 +16,6 @@ struct tk_check {
         const struct tk_work *work; /* NULL: nothing is known of the content */
         size_t at;                  /* the crash came when the recording had this many events */
         bool go_on;                 /* also write to the files, and mount once more */
-        /*
-         * Blocks that no flush covered may be unreadable, which the rule of the seal for mounts
-         * that ended uncleanly will not allow: they count as zeros.
-         */
-        bool fresh_may_fail;
 
         /* For recordings of databases: called with the files, read in plain. */
         int (*judge)(const struct tk_disk *plain, size_t at, void *context, char why[TK_CHECK_WHY]);

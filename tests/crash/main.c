@@ -35,8 +35,6 @@ static const char usage[] =
         "  --state NAME    show and check this state of the one workload that is given\n"
         "  --events        print the recording\n"
         "  --faults        errors from below and failed allocations, instead of crashes\n"
-        "  --fresh-may-fail\n"
-        "                  blocks that no flush covered may be unreadable\n"
         "  --recording F   the states of a recorded mount, instead of a workload (live.c)\n"
         "  --keystore F    the keystore of its volume\n"
         "  --plants        whether each fault of base/plant.h is found\n"
@@ -55,7 +53,6 @@ struct options {
         bool faults;
         bool plants;
         const char *recording;
-        bool fresh_may_fail;
 };
 
 /* What a process tells the one that started it. */
@@ -98,7 +95,7 @@ static struct report explore(const struct tk_workload *workload, const struct op
         struct tk_explore explore = explore_new(workload->name, options);
         struct report report = {0};
         struct tk_work work;
-        struct tk_check check = {.work = &work, .fresh_may_fail = options->fresh_may_fail};
+        struct tk_check check = {.work = &work};
 
         tk_workload_record(workload, options->seed, &work);
         explore.share = share;
@@ -124,7 +121,7 @@ static struct report explore_ace(const struct options *options, uint64_t budget,
                 char name[32];
                 struct tk_explore explore = explore_new(name, options);
                 struct tk_work work;
-                struct tk_check check = {.work = &work, .fresh_may_fail = options->fresh_may_fail};
+                struct tk_check check = {.work = &work};
 
                 snprintf(name, sizeof(name), "ace-%u", index);
                 tk_ace_record(index, options->seed, &work);
@@ -144,8 +141,7 @@ static struct report explore_recording(const struct options *options, uint64_t b
 {
         struct tk_explore explore = explore_new(options->recording, options);
         struct tk_recording recording = {0};
-        struct tk_check check = {.judge = tk_judge_state,
-                                 .fresh_may_fail = options->fresh_may_fail};
+        struct tk_check check = {.judge = tk_judge_state};
         struct report report = {0};
         struct tk_judge *judge;
         struct tk_disk empty;
@@ -234,7 +230,7 @@ static int run(const struct tk_workload *workload, const struct options *options
 static int show(const struct tk_workload *workload, unsigned index, const struct options *options)
 {
         struct tk_work work;
-        struct tk_check check = {.work = &work, .fresh_may_fail = options->fresh_may_fail};
+        struct tk_check check = {.work = &work};
         char text[200];
         int r = 0;
 
@@ -311,7 +307,6 @@ static void parse(int argc, char **argv, struct options *options)
                 PLANTS,
                 PLANT,
                 RECORDING,
-                FRESH,
                 KEYSTORE,
                 HELP
         };
@@ -325,7 +320,6 @@ static void parse(int argc, char **argv, struct options *options)
                 {"state", required_argument, NULL, STATE},
                 {"events", no_argument, NULL, EVENTS},
                 {"faults", no_argument, NULL, FAULTS},
-                {"fresh-may-fail", no_argument, NULL, FRESH},
                 {"recording", required_argument, NULL, RECORDING},
                 {"keystore", required_argument, NULL, KEYSTORE},
                 {"plants", no_argument, NULL, PLANTS},
@@ -352,8 +346,6 @@ static void parse(int argc, char **argv, struct options *options)
                         options->events = true;
                 else if (option == FAULTS)
                         options->faults = true;
-                else if (option == FRESH)
-                        options->fresh_may_fail = true;
                 else if (option == RECORDING)
                         options->recording = optarg;
                 else if (option == KEYSTORE)
@@ -390,7 +382,7 @@ int main(int argc, char **argv)
         names = argv + optind;
         tk_log_set_level(options.state ? TK_LOG_DEBUG : TK_LOG_NONE);
         if (options.plants)
-                return tk_plants_run(options.seed, options.states, options.fresh_may_fail) > 0;
+                return tk_plants_run(options.seed, options.states) > 0;
         if (options.faults)
                 return run_faults(&options);
         if (*names && (options.state || options.events))

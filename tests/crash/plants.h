@@ -10,4 +10,4 @@
  * Each plant in turn, with workloads until one violates: at most @states states of each.
  * Returns how many were not found, or, with none planted, how many violations there are.
  */
-int tk_plants_run(uint64_t seed, uint64_t states, bool fresh_may_fail);
+int tk_plants_run(uint64_t seed, uint64_t states);
