@@ -275,7 +275,9 @@ static int serve_volume(struct job *job, struct tk_fault *fault)
         int r;
         int r_end;
 
-        r = tk_fs_new(job->volume, &options, &fs, fault);
+        r = tk_mount_prepare(fault);
+        if (r == 0)
+                r = tk_fs_new(job->volume, &options, &fs, fault);
         if (r < 0)
                 return r;
         r = run_mount(job, fs, fault);

@@ -291,12 +291,6 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         int r;
 
         block_signals();
-        r = tk_creds_init();
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
-                                    "cannot prepare to serve other users (securebits): %s; give "
-                                    "the process CAP_SETPCAP, or run it as an ordinary user",
-                                    strerror(-r));
         r = new_session(session, options);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, r,
@@ -337,6 +331,18 @@ static void tear_down(struct session *session)
         tk_seeker_free(session->seeker);
         if (session->fuse)
                 fuse_session_destroy(session->fuse);
+}
+
+int tk_mount_prepare(struct tk_fault *fault)
+{
+        int r = tk_creds_init();
+
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
+                                    "cannot prepare to serve other users (securebits): %s; give "
+                                    "the process CAP_SETPCAP, or run it as an ordinary user",
+                                    strerror(-r));
+        return 0;
 }
 
 int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struct tk_fault *fault)

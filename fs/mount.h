@@ -21,6 +21,12 @@ struct tk_mount_options {
 };
 
 /*
+ * Before any thread is started, that of tk_fs_new() included: what it takes to serve many
+ * users, which each thread inherits.
+ */
+TK_MUST_USE int tk_mount_prepare(struct tk_fault *fault);
+
+/*
  * Mount @fs and serve it until it is unmounted or SIGTERM, SIGINT or SIGHUP
  * arrives. Returns when all open files are flushed and the mount is gone.
  */
