@@ -108,6 +108,20 @@ int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t las
 
 /* The backing file ----------------------------------------------------------------- */
 
+int tk_content_flush(struct tk_openfile *file, bool data_only)
+{
+        TK_RANGE_SCOPE(range);
+        int r;
+
+        tk_range_hold(&file->flushes, &range, 0, TK_RANGE_END, true);
+        r = tk_backing_sync(file->fd, data_only);
+        if (r < 0) {
+                file->flush_error = r;
+                file->flush_failures++;
+        }
+        return r;
+}
+
 /* What a sync of the backing file that begins now makes durable. */
 struct sync {
         unsigned cuts;
@@ -158,12 +172,13 @@ static void lower_border(struct tk_openfile *file, const struct sync *sync)
         file->durable = border;
 }
 
+/* Called with `syncs` held. */
 static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
         struct sync sync = begin_sync(fs, file, data_only);
         int r;
 
-        r = tk_backing_sync(file->fd, data_only);
+        r = tk_content_flush(file, data_only);
         if (r < 0) {
                 file->unsynced = true;
                 if (sync.attributes)
@@ -192,6 +207,8 @@ static void leave_all_durable(struct tk_fs *fs, struct tk_openfile *file)
 
 int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
 {
+        TK_RANGE_SCOPE(syncing);
+
         if (!fs->journal)
                 return 0;
         if (file->durable == TK_ALL_DURABLE) {
@@ -199,9 +216,10 @@ int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
                         leave_all_durable(fs, file);
                 return 0;
         }
-        if (file->cut && file->journaled_end >= RELIEF_BLOCKS)
-                return sync_backing(fs, file, true);
-        return 0;
+        if (!file->cut || file->journaled_end < RELIEF_BLOCKS)
+                return 0;
+        tk_range_hold(&file->syncs, &syncing, 0, TK_RANGE_END, true);
+        return file->cut && file->journaled_end >= RELIEF_BLOCKS ? sync_backing(fs, file, true) : 0;
 }
 
 /* fsync ---------------------------------------------------------------------------- */
@@ -219,35 +237,50 @@ static int append_mtime(struct tk_fs *fs, struct tk_openfile *file)
         return tk_journal_append(fs->journal, file, &item);
 }
 
-static int sync_mtime(struct tk_fs *fs, struct tk_openfile *file, bool *ret_backing)
+static int sync_mtime(struct tk_fs *fs, struct tk_openfile *file)
 {
+        TK_RANGE_SCOPE(syncing);
         int r = 0;
 
+        tk_range_hold(&file->syncs, &syncing, 0, TK_RANGE_END, true);
         if (!atomic_exchange(&file->mtime_unsynced, false))
                 return 0;
         if (tk_journal_is_live(fs->journal, file))
                 r = append_mtime(fs, file);
         else
-                *ret_backing = true;
+                file->attributes_unsynced = true;
         if (r < 0)
                 file->mtime_unsynced = true;
         return r;
 }
 
+/* Flush what is not durable. A sync that runs already may have taken it on: it is waited for. */
+static int sync_rest(struct tk_fs *fs, struct tk_openfile *file, bool data_only, unsigned reported)
+{
+        TK_RANGE_SCOPE(syncing);
+        int r = 0;
+
+        tk_range_hold(&file->syncs, &syncing, 0, TK_RANGE_END, true);
+        if (file->unsynced || file->durable < blocks_of(file) ||
+            (!data_only && file->attributes_unsynced))
+                r = sync_backing(fs, file, data_only);
+        if (r == 0 && file->flush_failures != reported)
+                r = file->flush_error;
+        if (r < 0)
+                file->flush_reported = file->flush_failures;
+        return r;
+}
+
 int tk_content_sync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
-        bool backing;
+        unsigned reported = file->flush_reported;
         int r = 0;
 
         if (!fs->journal)
                 return tk_backing_sync(file->fd, data_only);
-        backing = file->unsynced || file->durable < blocks_of(file) ||
-                  (!data_only && file->attributes_unsynced);
         if (!data_only)
-                r = sync_mtime(fs, file, &backing);
+                r = sync_mtime(fs, file);
         if (r == 0)
                 r = tk_journal_commit(fs->journal, file);
-        if (r == 0 && backing)
-                r = sync_backing(fs, file, data_only);
-        return r;
+        return r < 0 ? r : sync_rest(fs, file, data_only, reported);
 }

@@ -9,6 +9,7 @@
 #include "base/plant.h"
 #include "crypto/random.h"
 #include "fs/backing.h"
+#include "fs/content_sync.h"
 #include "fs/creds.h"
 #include "fs/journal_apply.h"
 #include "fs/journal_internal.h"
@@ -116,7 +117,7 @@ static int sync_area(struct tk_journal *journal, unsigned i)
         int first = 0;
 
         for (unsigned f = 0; f < area->file_count && !TK_PLANT(TK_PLANT_JOURNAL_REUSED); f++) {
-                int r = tk_backing_sync(area->files[f]->fd, false);
+                int r = tk_content_flush(area->files[f], false);
 
                 if (r < 0 && first == 0)
                         first = r;

@@ -35,6 +35,8 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
         file->unsynced = true; /* unknown */
         file->attributes_unsynced = true;
         tk_rangelock_init(&file->ranges);
+        tk_rangelock_init(&file->syncs);
+        tk_rangelock_init(&file->flushes);
         pthread_mutex_init(&file->times_lock, NULL);
         pthread_mutex_init(&file->dek_lock, NULL);
         return file;
@@ -48,6 +50,8 @@ static struct tk_openfile *file_free(struct tk_openfile *file)
         if (file->fd >= 0)
                 close(file->fd);
         tk_rangelock_done(&file->ranges);
+        tk_rangelock_done(&file->syncs);
+        tk_rangelock_done(&file->flushes);
         pthread_mutex_destroy(&file->times_lock);
         pthread_mutex_destroy(&file->dek_lock);
         free(file);

@@ -13,29 +13,36 @@
 #define tk_backing_truncate real_truncate
 #define tk_backing_fallocate real_fallocate
 #define tk_backing_setxattr real_setxattr
+#define tk_backing_sync real_sync
 #include "fs/backing.c"
 #undef tk_backing_pwritev
 #undef tk_backing_pwrite
 #undef tk_backing_truncate
 #undef tk_backing_fallocate
 #undef tk_backing_setxattr
+#undef tk_backing_sync
 // clang-format on
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 int tk_backing_pwritev(int fd, struct iovec *iov, int count, uint64_t off);
 int tk_backing_pwrite(int fd, const void *buf, size_t len, uint64_t off);
 int tk_backing_truncate(int fd, uint64_t size);
 int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len);
 int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags);
+int tk_backing_sync(int fd, bool data_only);
 
 static struct {
         atomic_uint calls; /* of those above */
         unsigned fail_at;  /* this call does nothing but fail, counted from 1; 0: none */
         int fail_with;
-        bool full; /* no page can be allocated: -ENOSPC where one would be needed */
+        atomic_uint syncs;      /* counted by themselves */
+        atomic_int sync_fails;  /* the next one does, with this */
+        atomic_bool sync_waits; /* they do not come to their end */
+        bool full;              /* no page can be allocated: -ENOSPC where one would be needed */
 } faulty;
 
 enum { FAULTY_PAGE = 4096 };
@@ -118,4 +125,14 @@ int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len,
         int r = faulty_step();
 
         return r < 0 ? r : real_setxattr(fd, name, value, len, flags);
+}
+
+int tk_backing_sync(int fd, bool data_only)
+{
+        int r = atomic_exchange(&faulty.sync_fails, 0);
+
+        faulty.syncs++;
+        while (faulty.sync_waits)
+                usleep(1000);
+        return r < 0 ? r : real_sync(fd, data_only);
 }

@@ -13,6 +13,7 @@
 #include "crypto/random.h"
 #include "fs/content.h"
 #include "fs/content_sync.h"
+#include "fs/journal.h"
 #include "fs/journal_replay.h"
 
 enum { FILE_LEN = 10 * TK_BLOCK_LEN + 100, IMAGE_MAX = 4 * 1024 * 1024 };
@@ -429,6 +430,91 @@ static void test_commit__write_fails_once(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* Syncs of a file, by several threads. */
+struct syncer {
+        struct tk_openfile *file;
+        pthread_t thread;
+        atomic_bool ended;
+        int r;
+};
+
+static void *run_sync(void *context)
+{
+        struct syncer *syncer = context;
+
+        syncer->r = tk_content_sync(test.fs, syncer->file, true);
+        tk_scratch_drop();
+        syncer->ended = true;
+        return NULL;
+}
+
+static void sync_start(struct syncer *syncer, struct tk_openfile *file)
+{
+        syncer->file = file;
+        syncer->ended = false;
+        assert_int_equal(pthread_create(&syncer->thread, NULL, run_sync, syncer), 0);
+}
+
+static void sync_both(struct tk_openfile *file, int error, struct syncer syncers[2])
+{
+        unsigned before = faulty.syncs;
+
+        faulty.sync_waits = true;
+        faulty.sync_fails = error;
+        sync_start(&syncers[0], file);
+        while (faulty.syncs == before)
+                usleep(1000);
+        sync_start(&syncers[1], file);
+        usleep(100 * 1000);
+        assert_false(syncers[0].ended);
+        assert_false(syncers[1].ended);
+        faulty.sync_waits = false;
+        for (int i = 0; i < 2; i++)
+                pthread_join(syncers[i].thread, NULL);
+}
+
+/* Nobody hears that a file is durable before the flush that makes it so has ended. */
+static void test_sync__waits_for_the_one_that_runs(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct syncer syncers[2];
+
+        tk_test_fs_start(&test);
+        file = tk_test_create(&test, "f", &inode);
+        write_at(file, 0, TK_BLOCK_LEN, 'a');
+        sync_both(file, 0, syncers);
+        assert_int_equal(syncers[0].r, 0);
+        assert_int_equal(syncers[1].r, 0);
+        write_at(file, TK_BLOCK_LEN, TK_BLOCK_LEN, 'b');
+        sync_both(file, -EIO, syncers);
+        assert_int_equal(syncers[0].r, -EIO);
+        assert_int_equal(syncers[1].r, -EIO);
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
+/* The kernel tells of a write that failed only once, and it was the journal that asked. */
+static void test_sync__hears_of_the_journals_failure(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, 0, TK_BLOCK_LEN, 'b');
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+        faulty.sync_fails = -EIO;
+        assert_int_equal(tk_journal_finish(test.fs->journal), -EIO);
+        assert_int_equal(tk_content_sync(test.fs, file, true), -EIO);
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        tk_test_close(&test, file, inode);
+        crash();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -443,6 +529,8 @@ int main(void)
                 TEST(test_replay__punched_and_written_again),
                 TEST(test_append__more_than_the_journal),
                 TEST(test_commit__write_fails_once),
+                TEST(test_sync__waits_for_the_one_that_runs),
+                TEST(test_sync__hears_of_the_journals_failure),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
