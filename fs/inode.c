@@ -615,7 +615,7 @@ _Atomic(struct tk_openfile *) *tk_inode_openfile(struct tk_inode *inode)
 
 /* Removal and renaming -------------------------------------------------------- */
 
-static struct tk_inode *find_ref(struct tk_inode_table *table, const struct stat *st)
+struct tk_inode *tk_inode_find(struct tk_inode_table *table, const struct stat *st)
 {
         struct tk_inode *inode;
 
@@ -676,7 +676,7 @@ int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const cha
                 return r;
         }
         removal->last_name = S_ISDIR(st.st_mode) || st.st_nlink == 1;
-        removal->inode = find_ref(table, &st);
+        removal->inode = tk_inode_find(table, &st);
         if (removal->inode)
                 keep_reachable(table, parentfd, name, removal);
         return 0;
@@ -729,7 +729,7 @@ void tk_inode_moved(struct tk_inode_table *table, int parentfd, struct tk_inode 
 
         if (table->by_handle || fstatat(parentfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                 return;
-        inode = find_ref(table, &st);
+        inode = tk_inode_find(table, &st);
         if (!inode)
                 return;
         copy = strdup(name);

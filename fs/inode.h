@@ -45,6 +45,9 @@ void tk_inode_forget(struct tk_inode_table *table, struct tk_inode *inode, uint6
 struct tk_inode *tk_inode_ref(struct tk_inode_table *table, struct tk_inode *inode);
 void tk_inode_unref(struct tk_inode_table *table, struct tk_inode *inode);
 
+/* The inode of the backing file @st, with one more reference; NULL if it is not in use. */
+struct tk_inode *tk_inode_find(struct tk_inode_table *table, const struct stat *st);
+
 /*
  * A new descriptor for the inode's backing file, opened with @flags (O_CLOEXEC is
  * added). A negative errno; -ESTALE if the file is not there any more.

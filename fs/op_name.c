@@ -407,6 +407,7 @@ int tk_op_link(struct tk_fs *fs, struct tk_inode *inode, struct tk_inode *parent
         tk_inode_rename_begin(fs->inodes);
         tk_inode_moved(fs->inodes, place.fd, parent, place.name.backing);
         tk_inode_rename_end(fs->inodes);
+        tk_openfile_note_attributes(fs, inode);
         return lookup_at(fs, &place, ret_entry);
 }
 
@@ -497,6 +498,22 @@ static int rename_at(struct tk_fs *fs, const struct place *from, const struct pl
         return r;
 }
 
+/* A file has this name now: an fsync of it makes the name durable as well. */
+static void note_name(struct tk_fs *fs, const struct place *place)
+{
+        struct tk_inode *inode;
+        struct stat st;
+
+        if (!fs->journal || fstatat(place->fd, place->name.backing, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(st.st_mode))
+                return;
+        inode = tk_inode_find(fs->inodes, &st);
+        if (!inode)
+                return;
+        tk_openfile_note_attributes(fs, inode);
+        tk_inode_unref(fs->inodes, inode);
+}
+
 int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
                  struct tk_inode *new_parent, const char *new_name, unsigned flags)
 {
@@ -518,5 +535,9 @@ int tk_op_rename(struct tk_fs *fs, struct tk_inode *parent, const char *name,
         r = rename_at(fs, &from, &to, flags);
         if (!(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE)) && made_way(fs, &to, r))
                 r = rename_at(fs, &from, &to, flags);
+        if (r == 0)
+                note_name(fs, &to);
+        if (r == 0 && flags & RENAME_EXCHANGE)
+                note_name(fs, &from);
         return r;
 }

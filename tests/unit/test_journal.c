@@ -515,6 +515,32 @@ static void test_sync__hears_of_the_journals_failure(void **state)
         crash();
 }
 
+/* A new name becomes durable with its file, also if the file itself is already. */
+static void test_sync__covers_the_name(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct tk_entry entry;
+        unsigned before;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        before = faulty.syncs;
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        assert_int_equal(faulty.syncs, before);
+        assert_int_equal(tk_op_rename(test.fs, test.root, "f", test.root, "g", 0), 0);
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        assert_int_equal(faulty.syncs, before + 1);
+        assert_int_equal(tk_op_link(test.fs, inode, test.root, "h", &entry), 0);
+        tk_inode_forget(test.fs->inodes, entry.inode, 1);
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        assert_int_equal(faulty.syncs, before + 2);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -531,6 +557,7 @@ int main(void)
                 TEST(test_commit__write_fails_once),
                 TEST(test_sync__waits_for_the_one_that_runs),
                 TEST(test_sync__hears_of_the_journals_failure),
+                TEST(test_sync__covers_the_name),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
