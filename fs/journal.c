@@ -30,6 +30,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 /* Files --------------------------------------------------------------------------- */
@@ -145,8 +146,7 @@ static bool is_full(const struct tk_journal *journal, const struct tk_openfile *
         const struct tk_journal_batch *batch = journal->building;
 
         return batch->count == TK_JOURNAL_ENTRIES_MAX || batch->page_count == journal->pages_max ||
-               (batch->file_count == TK_JOURNAL_FILES_MAX &&
-                file->journal.batch != batch->sequence);
+               (batch->file_count == journal->files_max && file->journal.batch != batch->sequence);
 }
 
 static void copy_page(const struct tk_journal_pending *entry, const struct tk_journal_item *item)
@@ -293,6 +293,24 @@ static int open_file(struct tk_journal *journal, uint64_t len)
         return journal->fd < 0 ? -errno : 0;
 }
 
+/* The journal holds files open: two areas and the batches take a third of the limit at most. */
+static void bound_files(struct tk_journal *journal)
+{
+        struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+        rlim_t files;
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        files = limit.rlim_cur / 8;
+        journal->area_files =
+                files < TK_JOURNAL_AREA_FILES ? (unsigned)files : TK_JOURNAL_AREA_FILES;
+        files = limit.rlim_cur / 64;
+        journal->files_max = files < TK_JOURNAL_FILES_MAX ? (unsigned)files : TK_JOURNAL_FILES_MAX;
+        if (journal->files_max == 0)
+                journal->files_max = 1;
+        if (journal->area_files < journal->files_max)
+                journal->area_files = journal->files_max;
+}
+
 /* Memory that is not used stays untouched: pages of a batch cost nothing until then. */
 static int allocate(struct tk_journal *journal)
 {
@@ -356,6 +374,7 @@ static int set_up(struct tk_journal *journal, uint64_t len)
         pthread_cond_init(&journal->changed, &attr);
         pthread_condattr_destroy(&attr);
         journal->by_handle = tk_identity_handles_work(journal->fs->rootfd);
+        bound_files(journal);
         journal->filesystem = tk_identity_filesystem(journal->fs->rootfd);
         r = tk_journal_mac_key(journal->fs, &journal->mac_key);
         if (r == 0)

@@ -141,7 +141,7 @@ static int write_batch(struct tk_journal *journal, const struct tk_journal_batch
         {
                 TK_LOCK_SCOPE(&journal->lock);
                 full = journal->areas[journal->current].file_count + batch->file_count >
-                       TK_JOURNAL_AREA_FILES;
+                       journal->area_files;
         }
         if (full || journal->area_failed ||
             journal->off + room_wanted(&writer) > journal->area_len) {
@@ -196,7 +196,7 @@ static void note_files(struct tk_journal *journal, const struct tk_journal_batch
                 if (file->journal.areas & 1U << journal->current)
                         continue;
                 file->journal.areas |= (uint8_t)(1U << journal->current);
-                assert(area->file_count < TK_JOURNAL_AREA_FILES);
+                assert(area->file_count < journal->area_files);
                 area->files[area->file_count++] = tk_openfile_ref(journal->fs, file);
         }
         area->last_sequence = batch->sequence;

@@ -16,7 +16,7 @@
 enum {
         TK_JOURNAL_BATCHES = 4, /* one being filled, one being flushed, two on their way in place */
         TK_JOURNAL_BUCKETS = 2048,
-        TK_JOURNAL_AREA_FILES = 512, /* files that an area may hold open */
+        TK_JOURNAL_AREA_FILES = 512, /* files that an area may hold open, at most */
 };
 
 struct tk_journal_batch;
@@ -56,7 +56,9 @@ struct tk_journal {
         struct tk_secret *mac_key;
         uint64_t area_len;
         uint64_t filesystem;
-        unsigned pages_max; /* of data in a batch */
+        unsigned pages_max;  /* of data in a batch */
+        unsigned files_max;  /* in a batch */
+        unsigned area_files; /* in an area */
         bool by_handle;
         bool has_thread;
         char root_path[PATH_MAX];             /* of CIPHERDIR/root, for path hints */

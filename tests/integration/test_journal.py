@@ -1,11 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the journal costs others: privileges of its thread."""
+"""What the journal costs others: descriptors, privileges of its thread."""
 
 import pathlib
 
 import pytest
+from helpers import noise, read_file, write_file
 
 CAP_SYS_RESOURCE = 24
+
+
+@pytest.mark.deadline(120)
+def test_files_that_the_journal_holds_leave_room_for_others(volume):
+    count, held_count = 500, 150
+    for i in range(count):
+        write_file(volume.mnt / f"f{i}", noise(6000))
+    volume.umount()
+    volume.prefix = ("prlimit", "--nofile=400:400")
+    volume.mount()
+    held = [open(volume.mnt / f"f{i}", "rb") for i in range(held_count)]
+    for i in range(held_count, count):
+        with open(volume.mnt / f"f{i}", "ab") as f:
+            f.write(b"x" * 100)
+    for f in held:
+        f.close()
+    assert read_file(volume.mnt / f"f{count - 1}") == noise(6000) + b"x" * 100
 
 
 def capabilities(status):
