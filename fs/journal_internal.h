@@ -75,6 +75,7 @@ struct tk_journal {
                 *queue[TK_JOURNAL_BATCHES]; /* flushed, not in place, oldest first */
         bool flushing;                      /* there is a leader */
         bool stop;
+        bool removed;     /* a file lost a name, and may be in a batch */
         bool finishing;   /* somebody waits for an empty journal */
         bool area_failed; /* the leader's: a write to the current area failed */
         unsigned queued;

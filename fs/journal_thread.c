@@ -236,13 +236,42 @@ static void drop_removed(struct tk_journal *journal, struct tk_journal_release *
         }
 }
 
+/* Whether the batch being filled keeps the space of a file that is gone otherwise. */
+static bool holds_removed(const struct tk_journal *journal)
+{
+        const struct tk_journal_batch *batch = journal->building;
+
+        for (unsigned i = 0; i < batch->file_count; i++) {
+                struct tk_openfile *file = batch->files[i];
+                unsigned refs = 1 + (unsigned)__builtin_popcount(file->journal.areas);
+                struct stat st;
+
+                if (tk_openfile_is_last(journal->fs, file, refs) && fstat(file->fd, &st) == 0 &&
+                    st.st_nlink == 0)
+                        return true;
+        }
+        return false;
+}
+
 void tk_journal_drop_removed(struct tk_journal *journal)
 {
         TK_LOCK_SCOPE(&journal->lock);
+        if (journal->areas[0].file_count + journal->areas[1].file_count + journal->queued +
+                    journal->building->file_count ==
+            0)
+                return;
+        journal->removed = true;
         pthread_cond_broadcast(&journal->changed);
 }
 
 /* The thread ---------------------------------------------------------------------- */
+
+static bool is_flush_due(struct tk_journal *journal, int64_t now_ms)
+{
+        return journal->building->count > 0 && tk_journal_may_flush(journal) &&
+               (now_ms - journal->filled_ms >= FLUSH_AFTER_MS ||
+                (journal->removed && holds_removed(journal)));
+}
 
 /* Do one thing that is due; false if nothing is. */
 static bool work(struct tk_journal *journal, struct tk_journal_release *release)
@@ -257,8 +286,7 @@ static bool work(struct tk_journal *journal, struct tk_journal_release *release)
                 (void)!checkpoint(journal, !journal->current);
                 return true;
         }
-        if (journal->building->count > 0 && now - journal->filled_ms >= FLUSH_AFTER_MS &&
-            tk_journal_may_flush(journal))
+        if (is_flush_due(journal, now))
                 return tk_journal_flush_next(journal) == 0;
         if (is_settled(journal) && journal->finishing) {
                 journal->finished = reset(journal, release);
@@ -299,6 +327,8 @@ void *tk_journal_run(void *context)
                 if (!work(journal, &release))
                         wait_tick(journal);
                 drop_removed(journal, &release);
+                if (is_settled(journal))
+                        journal->removed = false;
                 if (release.count > 0) {
                         pthread_mutex_unlock(&journal->lock);
                         tk_journal_release_all(journal, &release);

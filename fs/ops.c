@@ -235,10 +235,15 @@ static void shim_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void shim_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
                         const char *new_name, unsigned flags)
 {
+        int r;
+
         if (refused(req, false))
                 return;
-        tk_reply_error(req, tk_op_rename(fs_of(req), inode_of(req, parent), name,
-                                         inode_of(req, new_parent), new_name, flags));
+        r = tk_op_rename(fs_of(req), inode_of(req, parent), name, inode_of(req, new_parent),
+                         new_name, flags);
+        if (r == 0 && fs_of(req)->journal)
+                tk_journal_drop_removed(fs_of(req)->journal);
+        tk_reply_error(req, r);
 }
 
 /* Directories -------------------------------------------------------------------- */

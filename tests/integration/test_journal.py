@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the journal costs others: descriptors, privileges of its thread."""
+"""What the journal costs others: descriptors, space of removed files, privileges of its thread."""
 
+import os
 import pathlib
 
 import pytest
 from helpers import noise, read_file, write_file
+from mountpoint import wait_for
 
 CAP_SYS_RESOURCE = 24
 
@@ -24,6 +26,35 @@ def test_files_that_the_journal_holds_leave_room_for_others(volume):
     for f in held:
         f.close()
     assert read_file(volume.mnt / f"f{count - 1}") == noise(6000) + b"x" * 100
+
+
+def descriptors(volume):
+    fds = pathlib.Path(f"/proc/{volume.pid}/fd")
+    found = []
+    for fd in fds.iterdir():
+        try:
+            found.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+def test_space_of_a_removed_file_is_free_at_once(volume, how):
+    write_file(volume.mnt / "file", noise(100_000))
+    write_file(volume.mnt / "other", b"")
+    volume.remount()
+    with open(volume.mnt / "file", "r+b") as f:
+        f.write(b"x" * 100)
+    if how == "unlink":
+        os.unlink(volume.mnt / "file")
+    else:
+        os.rename(volume.mnt / "other", volume.mnt / "file")
+    wait_for(
+        lambda: not any(path.endswith("(deleted)") for path in descriptors(volume)),
+        3,
+        "the end of the removed file",
+    )
 
 
 def capabilities(status):
