@@ -15,6 +15,7 @@
 #include "fs/backing.h"
 #include "fs/block.h"
 #include "fs/content_internal.h"
+#include "fs/content_sync.h"
 #include "fs/creds.h"
 #include "fs/fs_internal.h"
 #include "fs/journal.h"
@@ -84,7 +85,7 @@ static int lower_seal_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64
         if (!binds || size == 0)
                 return 0;
         r = tk_seal_write(fs, file, size, false);
-        return r < 0 ? r : tk_backing_sync(file->fd, true);
+        return r < 0 ? r : tk_content_flush(file, true);
 }
 
 /* The same, as an entry of the journal. */
