@@ -8,6 +8,8 @@
 #include "fs/content_sync.h"
 #include "fs/seal.h"
 
+static const uint64_t block_len = TK_BLOCK_LEN;
+
 static struct tk_test_fs test;
 
 static int enter(void **state)
@@ -43,7 +45,7 @@ static void test_parse__any_bit(void **state)
         assert_true(found.close);
         assert_int_equal(tk_seal_parse(other, slot, &found), 0);
         assert_int_equal(tk_seal_parse(dek, zeros, &found), 0);
-        for (size_t bit = 0; bit < TK_SEAL_LEN * 8; bit++) {
+        for (size_t bit = 0; bit < (size_t)TK_SEAL_LEN * 8; bit++) {
                 tk_test_flip(slot, bit);
                 assert_int_equal(tk_seal_parse(dek, slot, &found), 0);
                 tk_test_flip(slot, bit);
@@ -83,14 +85,14 @@ static void test_sync__seals_the_one_before(void **state)
         for (int i = 0; i < 3; i++) {
                 append(file, TK_BLOCK_LEN);
                 assert_int_equal(tk_content_sync(test.fs, file, false), 0);
-                assert_int_equal(file->seal.binding_length, i * TK_BLOCK_LEN);
+                assert_int_equal(file->seal.binding_length, (uint64_t)i * block_len);
         }
         tk_test_close(&test, file, inode);
         crash();
         tk_test_fs_start(&test);
         file = reopen(&inode);
-        assert_int_equal(file->size, 3 * TK_BLOCK_LEN);
-        assert_int_equal(file->sealed, 2 * TK_BLOCK_LEN);
+        assert_int_equal(file->size, 3 * block_len);
+        assert_int_equal(file->sealed, 2 * block_len);
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
 }
@@ -135,7 +137,7 @@ static void test_truncate__lowers_the_seal(void **state)
                 append(file, TK_BLOCK_LEN);
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
-        for (uint64_t size = 9 * TK_BLOCK_LEN; size > 0; size -= 3 * TK_BLOCK_LEN) {
+        for (uint64_t size = 9 * block_len; size > 0; size -= 3 * block_len) {
                 tk_test_fs_start(&test);
                 file = reopen(&inode);
                 assert_int_equal(file->sealed, file->size);
@@ -167,13 +169,13 @@ static void test_close__cut_and_grown(void **state)
                         tk_test_close(&test, file, inode);
                         file = reopen(&inode);
                 }
-                assert_int_equal(tk_content_truncate(test.fs, file, 5 * TK_BLOCK_LEN), 0);
-                assert_int_equal(tk_content_truncate(test.fs, file, 10 * TK_BLOCK_LEN), 0);
+                assert_int_equal(tk_content_truncate(test.fs, file, 5 * block_len), 0);
+                assert_int_equal(tk_content_truncate(test.fs, file, 10 * block_len), 0);
                 tk_test_close(&test, file, inode);
                 tk_test_fs_stop(&test);
                 tk_test_fs_start(&test);
                 file = reopen(&inode);
-                assert_int_equal(file->sealed, 5 * TK_BLOCK_LEN);
+                assert_int_equal(file->sealed, 5 * block_len);
                 tk_test_close(&test, file, inode);
                 tk_test_fs_stop(&test);
                 assert_int_equal(unlink("c/root/f"), 0);
@@ -194,13 +196,13 @@ static void test_close__stops_at_a_missing_block(void **state)
                                               FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                               TK_BLOCK_LEN, TK_BLOCK_LEN),
                          0);
-        assert_int_equal(tk_content_truncate(test.fs, file, 8 * TK_BLOCK_LEN), 0);
+        assert_int_equal(tk_content_truncate(test.fs, file, 8 * block_len), 0);
         append(file, TK_BLOCK_LEN);
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
         tk_test_fs_start(&test);
         file = reopen(&inode);
-        assert_int_equal(file->sealed, 6 * TK_BLOCK_LEN);
+        assert_int_equal(file->sealed, 6 * block_len);
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
 }
@@ -241,7 +243,7 @@ static void test_close__what_a_crash_left(void **state)
                 tk_test_fs_stop(&test);
                 tk_test_fs_start(&test);
                 file = reopen(&inode);
-                assert_int_equal(file->sealed, torn ? 3 * TK_BLOCK_LEN : 5 * TK_BLOCK_LEN + 100);
+                assert_int_equal(file->sealed, torn ? 3 * block_len : 5 * block_len + 100);
                 tk_test_close(&test, file, inode);
                 tk_test_fs_stop(&test);
                 assert_int_equal(unlink("c/root/f"), 0);
@@ -259,7 +261,7 @@ static void test_sync__not_ahead_of_the_journal(void **state)
         tk_test_fs_start(&test);
         file = tk_test_create(&test, "f", &inode);
         append(file, TK_BLOCK_LEN);
-        assert_int_equal(tk_content_truncate(test.fs, file, 8 * TK_BLOCK_LEN), 0);
+        assert_int_equal(tk_content_truncate(test.fs, file, 8 * block_len), 0);
         assert_int_equal(tk_content_sync(test.fs, file, false), 0);
         assert_int_equal(tk_content_write(test.fs, file, TK_BLOCK_LEN, bytes, TK_BLOCK_LEN), 0);
         assert_true(file->journal.overlay > 0);
