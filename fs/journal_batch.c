@@ -132,7 +132,7 @@ int tk_journal_parse_head(const uint8_t page[TK_BLOCK_LEN], struct tk_journal_he
                 .filesystem = tk_get_be64(page + OFF_FILESYSTEM),
         };
 
-        if (memcmp(page + OFF_MAGIC, magic, sizeof(magic)) != 0)
+        if (memcmp(page + OFF_MAGIC, magic, sizeof(magic)) != 0) /* not secret */
                 return -EBADMSG;
         if (head.descriptor_len == 0 || head.descriptor_len % TK_BLOCK_LEN != 0 ||
             head.descriptor_len > TK_JOURNAL_DESCRIPTOR_MAX ||

@@ -73,8 +73,8 @@ static uint16_t path_hint(const struct tk_journal *journal, int fd, char path[PA
 
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         n = readlink(link, path, PATH_MAX - 1);
-        if (n <= (ssize_t)root_len + 1 || memcmp(path, journal->root_path, root_len) != 0 ||
-            n - (ssize_t)root_len - 1 > TK_JOURNAL_PATH_MAX)
+        if (n <= (ssize_t)root_len + 1 || n - (ssize_t)root_len - 1 > TK_JOURNAL_PATH_MAX ||
+            memcmp(path, journal->root_path, root_len) != 0) /* not secret */
                 return 0;
         *ret_path = path + root_len + 1;
         return (uint16_t)(n - (ssize_t)root_len - 1);

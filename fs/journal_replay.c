@@ -198,7 +198,7 @@ static int find_file(struct replay *replay, const struct tk_journal_head *head, 
         int r;
 
         for (found = replay->found; found; found = found->next)
-                if (memcmp(found->proof, entry.proof, TK_JOURNAL_PROOF_LEN) == 0) {
+                if (tk_bytes_equal_ct(found->proof, entry.proof, TK_JOURNAL_PROOF_LEN)) {
                         *ret_found = found;
                         return 0;
                 }
