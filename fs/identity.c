@@ -4,6 +4,8 @@
 
 #include "fs/identity.h"
 
+#include "base/bytes.h"
+#include "crypto/mac.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -55,9 +57,17 @@ bool tk_identity_handles_work(int rootfd)
         return fd >= 0;
 }
 
-uint64_t tk_identity_filesystem(int fd)
+uint64_t tk_identity_tree(int rootfd)
 {
+        struct tk_identity identity;
         struct statvfs st;
+        uint8_t bytes[8 + 8 + TK_IDENTITY_HANDLE_MAX];
+        uint8_t digest[TK_MAC_LEN];
 
-        return fstatvfs(fd, &st) < 0 ? 0 : st.f_fsid;
+        if (fstatvfs(rootfd, &st) < 0 || tk_identity_read(rootfd, true, &identity) < 0)
+                return 0;
+        tk_put_be64(bytes, st.f_fsid);
+        tk_put_be64(bytes + 8, identity.ino);
+        memcpy(bytes + 16, identity.handle, TK_IDENTITY_HANDLE_MAX);
+        return tk_mac_sha256(bytes, sizeof(bytes), digest) < 0 ? 0 : tk_get_be64(digest);
 }

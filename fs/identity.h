@@ -27,5 +27,8 @@ bool tk_identity_handles_work(int rootfd);
 /* A descriptor by handle, in the filesystem of @rootfd; -ESTALE: the file is gone. */
 TK_MUST_USE int tk_identity_open(int rootfd, const struct tk_identity *identity, int flags);
 
-/* A number for the filesystem of @fd, so that handles of another one are not tried. */
-uint64_t tk_identity_filesystem(int fd);
+/*
+ * A number for the tree below @rootfd, so that handles and inode numbers are used in it alone:
+ * in a copy on the same filesystem they lead to the files of the original. 0: no number.
+ */
+uint64_t tk_identity_tree(int rootfd);

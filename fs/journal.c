@@ -375,7 +375,7 @@ static int set_up(struct tk_journal *journal, uint64_t len)
         pthread_condattr_destroy(&attr);
         journal->by_handle = tk_identity_handles_work(journal->fs->rootfd);
         bound_files(journal);
-        journal->filesystem = tk_identity_filesystem(journal->fs->rootfd);
+        journal->tree = tk_identity_tree(journal->fs->rootfd);
         r = tk_journal_mac_key(journal->fs, &journal->mac_key);
         if (r == 0)
                 r = find_root_path(journal);

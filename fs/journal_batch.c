@@ -21,7 +21,7 @@ enum {
         OFF_MOUNT = 32,
         OFF_FILES = 34,
         OFF_ENTRIES = 36,
-        OFF_FILESYSTEM = 40,
+        OFF_TREE = 40,
         OFF_MAC = 96,
 };
 _Static_assert(OFF_MAC + TK_MAC_LEN == TK_JOURNAL_HEAD_LEN, "docs/format.md: batch head");
@@ -109,7 +109,7 @@ int tk_journal_write_end(struct tk_journal_writer *writer, const struct tk_journ
         tk_put_be16(p + OFF_MOUNT, head->mount);
         tk_put_be16(p + OFF_FILES, writer->files);
         tk_put_be16(p + OFF_ENTRIES, writer->entries);
-        tk_put_be64(p + OFF_FILESYSTEM, head->filesystem);
+        tk_put_be64(p + OFF_TREE, head->tree);
         r = make_mac(mac_key, p, writer->len, mac);
         if (r < 0)
                 return r;
@@ -129,7 +129,7 @@ int tk_journal_parse_head(const uint8_t page[TK_BLOCK_LEN], struct tk_journal_he
                 .mount = tk_get_be16(page + OFF_MOUNT),
                 .files = tk_get_be16(page + OFF_FILES),
                 .entries = tk_get_be16(page + OFF_ENTRIES),
-                .filesystem = tk_get_be64(page + OFF_FILESYSTEM),
+                .tree = tk_get_be64(page + OFF_TREE),
         };
 
         if (memcmp(page + OFF_MAGIC, magic, sizeof(magic)) != 0) /* not secret */

@@ -70,7 +70,7 @@ struct tk_journal_head {
         uint16_t mount;
         uint16_t files;
         uint16_t entries;
-        uint64_t filesystem;
+        uint64_t tree; /* of the handles and inode numbers: tk_identity_tree */
 };
 
 /* Bytes of a cell's block that are encrypted: what its page holds. */
@@ -90,7 +90,7 @@ void tk_journal_write_begin(struct tk_journal_writer *writer, uint8_t *bytes);
 void tk_journal_write_file(struct tk_journal_writer *writer, const struct tk_journal_file *file);
 void tk_journal_write_item(struct tk_journal_writer *writer, const struct tk_journal_item *item);
 
-/* Fill in the head: chain, sequence, mount and filesystem are taken from @head. */
+/* Fill in the head: chain, sequence, mount and tree are taken from @head. */
 TK_MUST_USE int tk_journal_write_end(struct tk_journal_writer *writer,
                                      const struct tk_journal_head *head,
                                      const struct tk_secret *mac_key);

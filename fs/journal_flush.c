@@ -63,7 +63,7 @@ static int switch_area(struct tk_journal *journal)
         return 0;
 }
 
-/* Without handles, the name that the file has now helps to find it again. */
+/* The name that the file has now finds it again where its handle does not: in a copy. */
 static uint16_t path_hint(const struct tk_journal *journal, int fd, char path[PATH_MAX],
                           const char **ret_path)
 {
@@ -95,8 +95,7 @@ static int describe_file(struct tk_journal *journal, struct tk_journal_writer *w
         }
         memcpy(entry.proof, file->journal.proof, TK_JOURNAL_PROOF_LEN);
         entry.identity = file->journal.identity;
-        if (!journal->by_handle)
-                entry.path_len = path_hint(journal, file->fd, path, &entry.path);
+        entry.path_len = path_hint(journal, file->fd, path, &entry.path);
         tk_journal_write_file(writer, &entry);
         return 0;
 }
@@ -129,7 +128,7 @@ static int write_batch(struct tk_journal *journal, const struct tk_journal_batch
 {
         struct tk_journal_head head = {.sequence = batch->sequence,
                                        .mount = journal->fs->mount_number,
-                                       .filesystem = journal->filesystem};
+                                       .tree = journal->tree};
         struct tk_journal_writer writer;
         struct iovec iov[2];
         bool full;

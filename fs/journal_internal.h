@@ -55,7 +55,7 @@ struct tk_journal {
         int fd;
         struct tk_secret *mac_key;
         uint64_t area_len;
-        uint64_t filesystem;
+        uint64_t tree;
         unsigned pages_max;  /* of data in a batch */
         unsigned files_max;  /* in a batch */
         unsigned area_files; /* in an area */

@@ -5,7 +5,9 @@
  *
  * An area counts up to the first batch that does not hold or does not follow the one
  * before. The area with the older batches comes first. A file is found by its handle,
- * else by its last path, else in the tree; its DEK proves that it is the one.
+ * else by its last path, else in the tree; its DEK proves that it is the one. A copy of
+ * the volume holds files with the same DEK: handles and inode numbers count only in the
+ * tree that they were written for.
  */
 
 #include "fs/journal_replay.h"
@@ -41,7 +43,7 @@ struct replay {
         int fd;
         uint64_t area_len;
         struct tk_secret *mac_key;
-        uint64_t filesystem;
+        uint64_t tree;
         uint8_t *batch; /* TK_JOURNAL_BATCH_MAX bytes */
         const struct tk_journal_item **items;
         struct tk_journal_item *item_space;
@@ -164,19 +166,20 @@ static int scan(struct replay *replay, const struct tk_journal_file *entry, int 
 }
 
 /* 1 and the file, 0 if it is gone, or a negative errno. */
-static int search(struct replay *replay, const struct tk_journal_file *entry, bool same_filesystem,
+static int search(struct replay *replay, const struct tk_journal_file *entry, bool same_tree,
                   struct tk_openfile **ret_file)
 {
+        bool gone = false;
         int fd;
         int r;
 
-        if (same_filesystem && entry->identity.handle_len > 0) {
+        if (same_tree && entry->identity.handle_len > 0) {
                 fd = tk_identity_open(replay->fs->rootfd, &entry->identity, O_RDWR);
-                if (fd == -ESTALE || fd == -ENOENT)
-                        return 0;
-                if (fd >= 0)
-                        return try_file(replay, entry, fd, ret_file);
-                if (fd != -EPERM && fd != -EINVAL)
+                r = fd >= 0 ? try_file(replay, entry, fd, ret_file) : 0;
+                if (r != 0)
+                        return r;
+                gone = fd >= 0 || fd == -ESTALE || fd == -ENOENT;
+                if (!gone && fd != -EPERM && fd != -EINVAL)
                         return fd;
         }
         if (entry->path_len > 0) {
@@ -185,15 +188,17 @@ static int search(struct replay *replay, const struct tk_journal_file *entry, bo
                 if (r != 0)
                         return r;
         }
+        if (gone)
+                return 0;
         fd = openat(replay->fs->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        return fd < 0 ? -errno : scan(replay, entry, fd, same_filesystem, ret_file);
+        return fd < 0 ? -errno : scan(replay, entry, fd, same_tree, ret_file);
 }
 
 static int find_file(struct replay *replay, const struct tk_journal_head *head, unsigned index,
                      struct found **ret_found)
 {
         struct tk_journal_file entry = tk_journal_file_at(replay->batch, head, index);
-        bool same = head->filesystem == replay->filesystem && head->filesystem != 0;
+        bool same = head->tree == replay->tree && head->tree != 0;
         struct found *found;
         int r;
 
@@ -465,7 +470,7 @@ int tk_journal_replay(struct tk_fs *fs, struct tk_replay_totals *ret_totals, str
         r = tk_journal_mac_key(fs, &replay.mac_key);
         if (r < 0)
                 return r;
-        replay.filesystem = tk_identity_filesystem(fs->rootfd);
+        replay.tree = tk_identity_tree(fs->rootfd);
         replay.batch = malloc(TK_JOURNAL_BATCH_MAX);
         replay.items = calloc(TK_JOURNAL_ENTRIES_MAX, sizeof(struct tk_journal_item *));
         replay.item_space = calloc(TK_JOURNAL_ENTRIES_MAX + 1, sizeof(struct tk_journal_item));

@@ -36,8 +36,7 @@ static struct tk_journal_item block_item(uint64_t at, const uint8_t *page, uint1
 static void make_batch(void)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = mac_key('k');
-        struct tk_journal_head wanted = {
-                .chain = 11, .sequence = 22, .mount = 33, .filesystem = 44};
+        struct tk_journal_head wanted = {.chain = 11, .sequence = 22, .mount = 33, .tree = 44};
         struct tk_journal_file file = {.path = "a/b", .path_len = 3};
         struct tk_journal_item item = {.type = TK_JOURNAL_SIZE, .at = 777};
         uint8_t pages[BLOCKS][TK_BLOCK_LEN];
@@ -98,7 +97,7 @@ static void test_check__round_trip(void **state)
         assert_int_equal(head.chain, 11);
         assert_int_equal(head.sequence, 22);
         assert_int_equal(head.mount, 33);
-        assert_int_equal(head.filesystem, 44);
+        assert_int_equal(head.tree, 44);
         assert_int_equal(head.pages * TK_BLOCK_LEN, batch_len);
         file = tk_journal_file_at(batch, &head, 0);
         assert_int_equal(file.identity.ino, 5);
