@@ -48,6 +48,7 @@ struct replay {
         const struct tk_journal_item **items;
         struct tk_journal_item *item_space;
         struct found *found;
+        bool stale; /* there are batches that hold, but don't count */
         struct tk_replay_totals totals;
         struct tk_fault *fault;
 };
@@ -301,26 +302,42 @@ static int put_batch(struct replay *replay, const struct tk_journal_head *head)
 
 /* Reading --------------------------------------------------------------------------- */
 
-/* Read the batch at @off of area @area: 1, or 0 if there is none that holds. */
+/* Read @len bytes at @off of area @area: 1, or 0 if they reach behind its end. */
+static int read_bytes(struct replay *replay, unsigned area, uint64_t off, size_t len)
+{
+        ssize_t n;
+
+        if (len > replay->area_len - off)
+                return 0;
+        n = tk_fdio_pread(replay->fd, replay->batch, len, (off_t)(area * replay->area_len + off));
+        if (n < 0)
+                return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, (int)n,
+                                    "%s: its journal can't be read: %s",
+                                    tk_volume_path(replay->fs->volume), strerror((int)-n));
+        return n == (ssize_t)len;
+}
+
+/* Read the batch at @off of area @area: 1, or 0 if there is none that holds and counts. */
 static int read_batch(struct replay *replay, unsigned area, uint64_t off,
                       struct tk_journal_head *ret_head)
 {
-        off_t at = (off_t)(area * replay->area_len + off);
-        uint64_t left = replay->area_len - off;
-        size_t len;
         int r;
 
-        if (left < TK_BLOCK_LEN ||
-            tk_fdio_pread(replay->fd, replay->batch, TK_BLOCK_LEN, at) != TK_BLOCK_LEN ||
-            tk_journal_parse_head(replay->batch, ret_head) < 0)
+        r = read_bytes(replay, area, off, TK_BLOCK_LEN);
+        if (r <= 0)
+                return r;
+        if (tk_journal_parse_head(replay->batch, ret_head) < 0)
                 return 0;
-        len = (size_t)ret_head->pages * TK_BLOCK_LEN;
-        if (len > left || tk_fdio_pread(replay->fd, replay->batch, len, at) != (ssize_t)len)
-                return 0;
+        r = read_bytes(replay, area, off, (size_t)ret_head->pages * TK_BLOCK_LEN);
+        if (r <= 0)
+                return r;
         r = tk_journal_check(replay->batch, ret_head, replay->mac_key);
-        if (r == -EBADMSG || (r == 0 && !tk_volume_is_unclean(replay->fs->volume, ret_head->mount)))
-                return 0;
-        return r < 0 ? r : 1;
+        if (r < 0)
+                return r == -EBADMSG ? 0 : r;
+        if (tk_volume_awaits_replay(replay->fs->volume, ret_head->mount))
+                return 1;
+        replay->stale = true;
+        return 0;
 }
 
 /* The sequence of an area's first batch; 0 if the area holds none. */
@@ -389,6 +406,25 @@ static int empty(struct replay *replay, unsigned older)
                      : 0;
 }
 
+/*
+ * Nothing to replay. Batches of a mount that ended cleanly, that was replayed already, or whose
+ * number this one has now, must not be there when they might count again.
+ */
+static int drop_stale(struct replay *replay)
+{
+        int r = 0;
+
+        if (replay->fs->mount_number == 0)
+                return 0;
+        if (replay->stale) {
+                tk_log(TK_LOG_WARNING,
+                       "%s: its journal is an older one: left out; was it put back from a backup?",
+                       tk_volume_path(replay->fs->volume));
+                r = empty(replay, 0);
+        }
+        return r < 0 ? r : tk_volume_note_replay(replay->fs->volume, replay->fault);
+}
+
 static int replay_all(struct replay *replay)
 {
         uint64_t first[2];
@@ -401,7 +437,7 @@ static int replay_all(struct replay *replay)
                         return r;
         }
         if (first[0] == 0 && first[1] == 0)
-                return 0;
+                return drop_stale(replay);
         if ((fcntl(replay->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
                 return tk_fault_set(replay->fault, TK_FAULT_PERMISSION, -EROFS,
                                     "%s was not unmounted cleanly, and its journal must be "
@@ -416,6 +452,8 @@ static int replay_all(struct replay *replay)
                 r = sync_files(replay);
         if (r == 0)
                 r = empty(replay, older);
+        if (r == 0)
+                r = tk_volume_note_replay(replay->fs->volume, replay->fault);
         return r;
 }
 
@@ -454,6 +492,18 @@ static void replay_done(struct replay *replay)
         free(replay->item_space);
 }
 
+/* Without a journal, whatever only it held is lost. */
+static int note_missing(struct tk_fs *fs, struct tk_fault *fault)
+{
+        if (fs->mount_number == 0 || !tk_volume_any_awaits_replay(fs->volume))
+                return 0;
+        tk_log(TK_LOG_WARNING,
+               "%s was not unmounted cleanly, and its journal is missing: if there was one, the "
+               "last overwrites may be lost",
+               tk_volume_path(fs->volume));
+        return tk_volume_note_replay(fs->volume, fault);
+}
+
 int tk_journal_replay(struct tk_fs *fs, struct tk_replay_totals *ret_totals, struct tk_fault *fault)
 {
         TK_CLEANUP(replay_done) struct replay replay = {.fs = fs, .fd = -1, .fault = fault};
@@ -466,7 +516,7 @@ int tk_journal_replay(struct tk_fs *fs, struct tk_replay_totals *ret_totals, str
                                     "cannot open the journal of %s: %s", tk_volume_path(fs->volume),
                                     strerror(-r));
         if (replay.fd < 0 || replay.area_len == 0)
-                return 0;
+                return note_missing(fs, fault);
         r = tk_journal_mac_key(fs, &replay.mac_key);
         if (r < 0)
                 return r;

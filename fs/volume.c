@@ -157,6 +157,30 @@ static bool is_unclean(const struct tk_volume_text *text, uint16_t mount)
         return false;
 }
 
+/* How many numbers @to comes behind @from; they begin again at 1 behind 65535. */
+static unsigned distance(uint16_t from, uint16_t to)
+{
+        return ((unsigned)to + UINT16_MAX - from) % UINT16_MAX;
+}
+
+static bool awaits_replay(const struct tk_volume *volume, uint16_t mount)
+{
+        const struct tk_volume_text *text = &volume->text;
+        uint16_t newest = volume->mount_number > 0 ? volume->previous_mount : text->last_mount;
+        unsigned behind = distance(text->replayed_mount, mount);
+
+        return behind > 0 && behind <= distance(text->replayed_mount, newest) &&
+               is_unclean(text, mount);
+}
+
+static bool any_awaits_replay(const struct tk_volume *volume)
+{
+        for (size_t i = 0; i < volume->text.unclean_count; i++)
+                if (awaits_replay(volume, volume->text.unclean[i]))
+                        return true;
+        return false;
+}
+
 /* The number behind the last one that stands for no unclean mount; 0 if there is none. */
 static uint16_t next_mount_number(const struct tk_volume_text *text)
 {
@@ -187,7 +211,10 @@ int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
         if (!unclean)
                 return -ENOMEM;
         text->unclean = unclean;
+        if (!any_awaits_replay(volume)) /* so it stays near, and numbers can begin again */
+                text->replayed_mount = text->last_mount;
         unclean[text->unclean_count++] = number;
+        volume->previous_mount = text->last_mount;
         text->last_mount = number;
         volume->mount_number = number;
         return tk_volume_store_text(volume, fault);
@@ -210,6 +237,29 @@ bool tk_volume_is_unclean(struct tk_volume *volume, uint16_t number)
 {
         TK_LOCK_SCOPE(&volume->text_lock);
         return is_unclean(&volume->text, number);
+}
+
+bool tk_volume_awaits_replay(struct tk_volume *volume, uint16_t number)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return awaits_replay(volume, number);
+}
+
+bool tk_volume_any_awaits_replay(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return any_awaits_replay(volume);
+}
+
+int tk_volume_note_replay(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        if (!any_awaits_replay(volume))
+                return 0;
+        text->replayed_mount = volume->mount_number > 0 ? volume->previous_mount : text->last_mount;
+        return tk_volume_store_text(volume, fault);
 }
 
 uint16_t tk_volume_mount_number(const struct tk_volume *volume)

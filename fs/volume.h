@@ -149,6 +149,16 @@ TK_MUST_USE int tk_volume_mount_end(struct tk_volume *volume, struct tk_fault *f
 /* Whether mount @number has not ended cleanly (yet). */
 bool tk_volume_is_unclean(struct tk_volume *volume, uint16_t number);
 
+/*
+ * Whether mount @number has not ended cleanly and its journal was not replayed since: it is
+ * older than this mount, and newer than what tk_volume_note_replay has noted. And: is there any?
+ */
+bool tk_volume_awaits_replay(struct tk_volume *volume, uint16_t number);
+bool tk_volume_any_awaits_replay(struct tk_volume *volume);
+
+/* The journals of all mounts before this one are replayed: durably noted, if there is any. */
+TK_MUST_USE int tk_volume_note_replay(struct tk_volume *volume, struct tk_fault *fault);
+
 /* The number that mount_begin took; 0 before. */
 uint16_t tk_volume_mount_number(const struct tk_volume *volume);
 

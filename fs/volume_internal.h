@@ -20,7 +20,8 @@ struct tk_volume {
         struct tk_secret *mac_key;    /* NULL before unlock */
         struct tk_keyring *keyring;   /* NULL before unlock */
         char fingerprint[TK_FINGERPRINT_LEN + 1];
-        uint16_t mount_number;
+        uint16_t mount_number;   /* of this mount; 0 if it has none */
+        uint16_t previous_mount; /* the newest before it */
 };
 
 /* Write @text with its MAC as the volume file in @dirfd, atomically and durably. */

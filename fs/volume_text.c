@@ -28,7 +28,8 @@ enum seen {
         SEEN_LAST = 32,
         SEEN_UNCLEAN = 64,
         SEEN_MAC = 128,
-        SEEN_ALL = 255,
+        SEEN_REPLAYED = 256,
+        SEEN_ALL = 511,
 };
 
 struct parse {
@@ -331,6 +332,12 @@ static int parse_mounts(struct parse *parse, const struct tk_ini_entry *entry)
                 parse->text->last_mount = (uint16_t)number;
                 return once(parse, SEEN_LAST);
         }
+        if (strcmp(entry->name, "replayed") == 0) {
+                if (parse_number(entry->value, 0, UINT16_MAX, &number) < 0)
+                        return bad(parse, "replayed is not a mount number");
+                parse->text->replayed_mount = (uint16_t)number;
+                return once(parse, SEEN_REPLAYED);
+        }
         if (strcmp(entry->name, "unclean") == 0)
                 return parse_unclean(parse, entry->value);
         return bad(parse, "unknown key");
@@ -504,7 +511,8 @@ static void write_kek(FILE *out, const struct tk_volume_text *text, size_t i)
 /* Lines of sixteen numbers stay below the limit of a line. */
 static void write_mounts(FILE *out, const struct tk_volume_text *text)
 {
-        fprintf(out, "[mounts]\nlast = %u\nunclean =", text->last_mount);
+        fprintf(out, "[mounts]\nlast = %u\nreplayed = %u\nunclean =", text->last_mount,
+                text->replayed_mount);
         for (size_t i = 0; i < text->unclean_count; i++)
                 fprintf(out, "%s%u", i > 0 && i % 16 == 0 ? "\n    " : " ", text->unclean[i]);
         fprintf(out, "\n");

@@ -35,7 +35,8 @@ struct tk_volume_text {
         size_t wrap_count;
 
         uint16_t last_mount;
-        uint16_t *unclean; /* numbers of mounts that have not ended cleanly */
+        uint16_t replayed_mount; /* no journal of it or of one before it counts any more */
+        uint16_t *unclean;       /* numbers of mounts that have not ended cleanly */
         size_t unclean_count;
 
         uint8_t mac[TK_MAC_LEN];

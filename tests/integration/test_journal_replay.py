@@ -53,3 +53,51 @@ def test_a_copy_is_replayed_into_itself(volume, make_volume):
     copy.umount()
     volume.mount()
     assert block_of(volume.mnt / "file", 3) == b"C" * BLOCK
+
+
+def test_a_journal_with_the_number_of_the_mount_that_begins_is_left_out(volume):
+    """Volume file and files come from a backup, the journal is that of a mount after it."""
+    write_file(volume.mnt / "file", noise(10 * BLOCK))
+    volume.umount()
+    backup = volume.directory / "backup"
+    copy_tree(volume.cipher, backup)
+    volume.mount()
+    overwrite(volume.mnt / "file", 3, b"B")
+    crash(volume)
+    copy_tree(backup / "turnkeyfs.volume", volume.cipher)
+    copy_tree(f"{backup}/root/.", volume.cipher / "root")
+    volume.expect_log("warning: .*journal is an older one")
+    volume.mount()
+    assert read_file(volume.mnt / "file") == noise(10 * BLOCK)
+    crash(volume)
+    volume.mount()
+    assert read_file(volume.mnt / "file") == noise(10 * BLOCK)
+
+
+def test_an_old_journal_put_back_is_left_out(volume):
+    """Mounts that crashed stay in the list of unclean ones, but their journal counts once."""
+    write_file(volume.mnt / "file", noise(10 * BLOCK))
+    volume.remount()
+    overwrite(volume.mnt / "file", 3, b"B")
+    crash(volume)
+    old = (volume.cipher / JOURNAL).read_bytes()
+    volume.mount()
+    overwrite(volume.mnt / "file", 3, b"C")
+    volume.umount()
+    with open(volume.cipher / JOURNAL, "r+b") as f:
+        f.write(old)
+    volume.assert_verifies_clean()
+    volume.expect_log("warning: .*journal is an older one")
+    volume.mount()
+    assert block_of(volume.mnt / "file", 3) == b"C" * BLOCK
+
+
+def test_a_missing_journal_is_said(volume):
+    write_file(volume.mnt / "file", noise(10 * BLOCK))
+    crash(volume)
+    os.unlink(volume.cipher / JOURNAL)
+    volume.expect_log("warning: .*journal is missing")
+    volume.mount()
+    assert "journal is missing" in volume.log()
+    volume.remount()
+    assert volume.log().count("journal is missing") == 1

@@ -330,11 +330,11 @@ def parse_batch(area, at, mac_key):
     )
 
 
-def read_area(area, mac_key, unclean):
+def read_area(area, mac_key, counting):
     """The batches of an area that count, in order."""
     batches, at = [], 0
     while (batch := parse_batch(area, at, mac_key)) is not None:
-        if batch.mount not in unclean:
+        if batch.mount not in counting:
             break
         if batches and (batch.chain, batch.sequence) != (
             batches[-1].chain,
@@ -346,7 +346,7 @@ def read_area(area, mac_key, unclean):
     return batches
 
 
-def read_journal(path, mac_key, unclean):
+def read_journal(path, mac_key, counting):
     """{proof of a file: [its entries]} of everything that a mount would replay."""
     try:
         with open(path, "rb") as f:
@@ -354,7 +354,7 @@ def read_journal(path, mac_key, unclean):
     except FileNotFoundError:
         return {}
     half = len(raw) // 2 // BLOCK * BLOCK
-    areas = [read_area(raw[start : start + half], mac_key, unclean) for start in (0, half)]
+    areas = [read_area(raw[start : start + half], mac_key, counting) for start in (0, half)]
     areas.sort(key=lambda batches: batches[0].sequence if batches else 0)
     found = {}
     for batch in areas[0] + areas[1]:
@@ -398,6 +398,7 @@ class Volume:
         self.by_kms = self.options["dek_wrap"] == "kms"
         self.shift = BLOCK if self.by_kms else 0  # a page before group 0 holds the longer record
         self.mounts_last = int("".join(ini["mounts"]["last"]))
+        self.mounts_replayed = int("".join(ini["mounts"]["replayed"]))
         self.mounts_unclean = [int(n) for n in " ".join(ini["mounts"]["unclean"]).split()]
         self._keks = self._sections(ini, "kek ")
         self._wraps = self._sections(ini, "wrap ")
@@ -436,8 +437,17 @@ class Volume:
         self.journal = read_journal(
             os.path.join(self.path, "journal", "journal"),
             expand(self.key, b"turnkeyfs journal"),
-            self.mounts_unclean,
+            self._mounts_to_replay(),
         )
+
+    def _mounts_to_replay(self):
+        """Numbers of the mounts whose journal counts; behind 65535 they begin again at 1."""
+
+        def behind(number):
+            return (number - self.mounts_replayed) % 65535
+
+        newest = behind(self.mounts_last)
+        return [n for n in self.mounts_unclean if 0 < behind(n) <= newest]
 
     def _unwrap(self, number, keystore, blob=None):
         """What a wrap of KEK version @number holds; @blob: another blob under the same root key."""

@@ -140,7 +140,8 @@ static void check_file(uint64_t off, size_t len, uint8_t with, uint64_t size)
 }
 
 /* Overwrite in a mount that crashes; what was in place before goes to @ret_place. */
-static void overwrite_and_crash(struct image *ret_place, struct image *ret_journal)
+static void overwrite_and_crash(struct image *ret_place, struct image *ret_journal,
+                                struct image *ret_volume)
 {
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
@@ -154,6 +155,7 @@ static void overwrite_and_crash(struct image *ret_place, struct image *ret_journ
         write_at(file, 0, 10, 'c'); /* nobody waited for this one */
         tk_test_close(&test, file, inode);
         image_take(ret_journal, "c/journal/journal");
+        image_take(ret_volume, "c/turnkeyfs.volume");
         crash();
         image_put(ret_place, ret_place->len);
 }
@@ -170,14 +172,16 @@ static void test_replay__brings_what_was_acknowledged(void **state)
 {
         struct image place;
         struct image journal;
+        struct image volume;
 
         make_volume();
-        overwrite_and_crash(&place, &journal);
+        overwrite_and_crash(&place, &journal, &volume);
         tk_test_fs_start(&test);
         check_overwritten();
         tk_test_fs_stop(&test);
         image_drop(&place);
         image_drop(&journal);
+        image_drop(&volume);
 }
 
 /* A crash during replay, after it, and once more: always the same. */
@@ -185,14 +189,16 @@ static void test_replay__again_and_again(void **state)
 {
         struct image place;
         struct image journal;
+        struct image volume;
 
         make_volume();
-        overwrite_and_crash(&place, &journal);
+        overwrite_and_crash(&place, &journal, &volume);
         for (int i = 0; i < 3; i++) {
                 tk_test_fs_start(&test);
                 check_overwritten();
                 crash();
                 image_put(&journal, journal.len);
+                image_put(&volume, volume.len);
                 if (i == 1)
                         image_put(&place, place.len);
         }
@@ -201,6 +207,7 @@ static void test_replay__again_and_again(void **state)
         tk_test_fs_stop(&test);
         image_drop(&place);
         image_drop(&journal);
+        image_drop(&volume);
 }
 
 /* The journal's only batch torn at every sector: all of it, or nothing. */
@@ -208,15 +215,17 @@ static void test_replay__torn_batch(void **state)
 {
         struct image place;
         struct image journal;
+        struct image volume;
         unsigned complete = 0;
 
         make_volume();
-        overwrite_and_crash(&place, &journal);
+        overwrite_and_crash(&place, &journal, &volume);
         for (size_t cut = 0; cut <= 6 * TK_BLOCK_LEN; cut += 512) {
                 bool old;
 
                 image_put(&place, place.len);
                 image_put(&journal, cut);
+                image_put(&volume, volume.len);
                 tk_test_fs_start(&test);
                 {
                         struct tk_inode *inode = NULL;
@@ -235,6 +244,7 @@ static void test_replay__torn_batch(void **state)
         assert_true(complete > 0 && complete < 20);
         image_drop(&place);
         image_drop(&journal);
+        image_drop(&volume);
 }
 
 /* What a mount left that ended cleanly later is not believed again. */
@@ -265,14 +275,16 @@ static void test_replay__file_is_gone(void **state)
 {
         struct image place;
         struct image journal;
+        struct image volume;
 
         make_volume();
-        overwrite_and_crash(&place, &journal);
+        overwrite_and_crash(&place, &journal, &volume);
         assert_int_equal(unlink("c/root/f"), 0);
         tk_test_fs_start(&test);
         tk_test_fs_stop(&test);
         image_drop(&place);
         image_drop(&journal);
+        image_drop(&volume);
 }
 
 static void test_replay__file_was_renamed(void **state)
@@ -281,9 +293,10 @@ static void test_replay__file_was_renamed(void **state)
         struct tk_openfile *file;
         struct image place;
         struct image journal;
+        struct image volume;
 
         make_volume();
-        overwrite_and_crash(&place, &journal);
+        overwrite_and_crash(&place, &journal, &volume);
         assert_int_equal(mkdir("c/root/d", 0755), 0);
         assert_int_equal(rename("c/root/f", "c/root/d/g"), 0);
         tk_test_fs_start(&test);
@@ -297,6 +310,7 @@ static void test_replay__file_was_renamed(void **state)
         tk_test_fs_stop(&test);
         image_drop(&place);
         image_drop(&journal);
+        image_drop(&volume);
 }
 
 static void test_replay__garbage_and_missing(void **state)

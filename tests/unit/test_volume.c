@@ -384,6 +384,44 @@ static void test_mount__numbers(void **state)
         }
 }
 
+/* The journal of a mount awaits replay from its crash until a later mount has replayed it. */
+static void test_mount__awaits_replay(void **state)
+{
+        struct tk_fake_kms fake = {0};
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = tk_fake_open(&fake);
+        char fingerprint[TK_FINGERPRINT_LEN + 1];
+        struct tk_fault fault = {0};
+        struct tk_volume *volume;
+
+        assert_int_equal(create("v", kms, TK_DEK_WRAP_KEK, fingerprint, &fault), 0);
+        for (int i = 1; i <= 2; i++) { /* both crash, the second before its replay */
+                volume = begin_mount(kms);
+                assert_false(tk_volume_awaits_replay(volume, (uint16_t)i));
+                tk_volume_free(volume);
+        }
+        volume = begin_mount(kms);
+        assert_true(tk_volume_awaits_replay(volume, 1));
+        assert_true(tk_volume_awaits_replay(volume, 2));
+        assert_false(tk_volume_awaits_replay(volume, 3));
+        assert_false(tk_volume_awaits_replay(volume, 4));
+        assert_int_equal(tk_volume_note_replay(volume, &fault), 0);
+        assert_false(tk_volume_any_awaits_replay(volume));
+        tk_volume_free(volume); /* a crash, too */
+
+        volume = begin_mount(kms);
+        assert_false(tk_volume_awaits_replay(volume, 1));
+        assert_false(tk_volume_awaits_replay(volume, 2));
+        assert_true(tk_volume_awaits_replay(volume, 3));
+        assert_int_equal(tk_volume_note_replay(volume, &fault), 0);
+        assert_int_equal(tk_volume_mount_end(volume, &fault), 0);
+        tk_volume_free(volume);
+
+        volume = begin_mount(kms);
+        assert_false(tk_volume_any_awaits_replay(volume));
+        assert_int_equal(tk_volume_mount_end(volume, &fault), 0);
+        tk_volume_free(volume);
+}
+
 /* A volume with several protectors and mounts, as other releases may leave one. */
 struct built {
         struct tk_volume_text text;
@@ -492,6 +530,34 @@ static void test_mount__numbers_wrap(void **state)
         }
 }
 
+/* Numbers that began again come behind those before. */
+static void test_mount__awaits_replay_wraps(void **state)
+{
+        static const uint16_t unclean[] = {65533, 65535, 1, 5};
+        struct tk_fake_kms fake = {.key_id = "key-one"};
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = tk_fake_open(&fake);
+        struct built built;
+        struct tk_volume *volume;
+
+        build_volume(&built);
+        build_protector(&built, &fake);
+        built.text.last_mount = 2;
+        built.text.replayed_mount = 65534;
+        built.text.unclean = malloc(sizeof(unclean));
+        memcpy(built.text.unclean, unclean, sizeof(unclean));
+        built.text.unclean_count = 4;
+        store_built(&built);
+        volume = begin_mount(kms);
+        assert_int_equal(tk_volume_mount_number(volume), 3);
+        assert_false(tk_volume_awaits_replay(volume, 65533));
+        assert_true(tk_volume_awaits_replay(volume, 65535));
+        assert_true(tk_volume_awaits_replay(volume, 1));
+        assert_false(tk_volume_awaits_replay(volume, 2)); /* it ended cleanly */
+        assert_false(tk_volume_awaits_replay(volume, 3));
+        assert_false(tk_volume_awaits_replay(volume, 5));
+        tk_volume_free(volume);
+}
+
 static void test_mount__no_number_left(void **state)
 {
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
@@ -533,6 +599,8 @@ int main(void)
                 TK_TEST_IN_DIR(test_lock__second_is_refused),
                 TK_TEST_IN_DIR(test_lock__reads_again),
                 TK_TEST_IN_DIR(test_mount__numbers),
+                TK_TEST_IN_DIR(test_mount__awaits_replay),
+                TK_TEST_IN_DIR(test_mount__awaits_replay_wraps),
                 TK_TEST_IN_DIR(test_mount__numbers_wrap),
                 TK_TEST_IN_DIR(test_mount__no_number_left),
         };

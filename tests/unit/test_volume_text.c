@@ -42,6 +42,7 @@ static void fill(struct tk_volume_text *text, unsigned keks, unsigned protectors
                 text->unclean[i] = (uint16_t)(65535 - i);
         text->unclean_count = unclean;
         text->last_mount = 65535;
+        text->replayed_mount = 65534;
         for (size_t i = 0; i < TK_MAC_LEN; i++)
                 text->mac[i] = (uint8_t)(0xA0 + i);
 }
@@ -63,6 +64,7 @@ static void check_same(const struct tk_volume_text *a, const struct tk_volume_te
         assert_int_equal(a->dek_wrap, b->dek_wrap);
         assert_int_equal(a->names, b->names);
         assert_int_equal(a->last_mount, b->last_mount);
+        assert_int_equal(a->replayed_mount, b->replayed_mount);
         assert_memory_equal(a->mac, b->mac, TK_MAC_LEN);
         assert_int_equal(a->kek_count, b->kek_count);
         for (size_t i = 0; i < a->kek_count; i++) {
@@ -236,6 +238,10 @@ static void test_parse__damage(void **state)
                 {"[mounts]", "[amounts]"},
                 {"last = 65535", "last = 65536"},
                 {"last = 65535\n", ""},
+                {"replayed = 65534", "replayed = 65536"},
+                {"replayed = 65534", "replayed = x"},
+                {"replayed = 65534\n", ""},
+                {"replayed = 65534\n", "replayed = 65534\nreplayed = 65534\n"},
                 {"unclean = 65535", "unclean = 65536"},
                 {"unclean = 65535", "unclean = 0"},
                 {"unclean = 65535", "unclean = 65535  1"},
