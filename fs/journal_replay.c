@@ -340,36 +340,45 @@ static int read_batch(struct replay *replay, unsigned area, uint64_t off,
         return 0;
 }
 
-/* The sequence of an area's first batch; 0 if the area holds none. */
-static int first_sequence(struct replay *replay, unsigned area, uint64_t *ret_sequence)
-{
-        struct tk_journal_head head;
-        int r;
+/* Sequences of an area's first and last batch; 0 if it holds none. */
+struct span {
+        uint64_t first;
+        uint64_t last;
+};
 
-        r = read_batch(replay, area, 0, &head);
-        *ret_sequence = r > 0 ? head.sequence : 0;
-        return r < 0 ? r : 0;
-}
-
-static int replay_area(struct replay *replay, unsigned area)
+/* Read an area's batches, and with @put put them in place. */
+static int walk_area(struct replay *replay, unsigned area, bool put, struct span *ret_span)
 {
         struct tk_journal_head head;
         uint64_t chain = 0;
-        uint64_t sequence = 0;
         uint64_t off = 0;
         int r;
 
+        *ret_span = (struct span){0};
         while ((r = read_batch(replay, area, off, &head)) > 0) {
-                if (off > 0 && (head.chain != chain || head.sequence != sequence + 1))
+                if (off == 0)
+                        ret_span->first = head.sequence;
+                else if (head.chain != chain || head.sequence != ret_span->last + 1)
                         return 0;
                 chain = head.chain;
-                sequence = head.sequence;
+                ret_span->last = head.sequence;
                 off += (uint64_t)head.pages * TK_BLOCK_LEN;
-                r = put_batch(replay, &head);
+                r = put ? put_batch(replay, &head) : 0;
                 if (r < 0)
                         return r;
         }
         return r;
+}
+
+/*
+ * The area to put in place first. A batch whose flush failed is written again in the other
+ * area, and more behind it: of two areas that begin with the same one, the shorter is older.
+ */
+static unsigned older_area(const struct span spans[2])
+{
+        if (spans[0].first != spans[1].first)
+                return spans[1].first < spans[0].first;
+        return spans[1].last < spans[0].last;
 }
 
 /* Emptying -------------------------------------------------------------------------- */
@@ -427,16 +436,16 @@ static int drop_stale(struct replay *replay)
 
 static int replay_all(struct replay *replay)
 {
-        uint64_t first[2];
+        struct span spans[2];
         unsigned older;
         int r;
 
         for (unsigned area = 0; area < 2; area++) {
-                r = first_sequence(replay, area, &first[area]);
+                r = walk_area(replay, area, false, &spans[area]);
                 if (r < 0)
                         return r;
         }
-        if (first[0] == 0 && first[1] == 0)
+        if (spans[0].first == 0 && spans[1].first == 0)
                 return drop_stale(replay);
         if ((fcntl(replay->fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
                 return tk_fault_set(replay->fault, TK_FAULT_PERMISSION, -EROFS,
@@ -444,10 +453,10 @@ static int replay_all(struct replay *replay)
                                     "replayed first, which needs to write: mount it once with "
                                     "the right to",
                                     tk_volume_path(replay->fs->volume));
-        older = first[1] < first[0];
-        r = replay_area(replay, older);
+        older = older_area(spans);
+        r = walk_area(replay, older, true, &spans[older]);
         if (r == 0)
-                r = replay_area(replay, !older);
+                r = walk_area(replay, !older, true, &spans[!older]);
         if (r == 0)
                 r = sync_files(replay);
         if (r == 0)

@@ -355,7 +355,7 @@ def read_journal(path, mac_key, counting):
         return {}
     half = len(raw) // 2 // BLOCK * BLOCK
     areas = [read_area(raw[start : start + half], mac_key, counting) for start in (0, half)]
-    areas.sort(key=lambda batches: batches[0].sequence if batches else 0)
+    areas.sort(key=lambda found: (found[0].sequence, found[-1].sequence) if found else (0, 0))
     found = {}
     for batch in areas[0] + areas[1]:
         for entry in batch.entries:

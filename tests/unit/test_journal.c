@@ -555,6 +555,41 @@ static void test_sync__covers_the_name(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* A batch that was written to area 1, failed there, and was written to area 0 with more behind. */
+static void test_replay__areas_that_begin_alike(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct image journal;
+        struct image place;
+        struct image later;
+        size_t half;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        image_take(&place, "c/root/f");
+        file = open_file("f", &inode);
+        write_at(file, 0, TK_BLOCK_LEN, 'b');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        image_take(&journal, "c/journal/journal");
+        half = journal.len / 2;
+        memcpy(journal.bytes + half, journal.bytes, half);
+        write_at(file, 0, TK_BLOCK_LEN, 'c');
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        image_take(&later, "c/journal/journal");
+        memcpy(journal.bytes, later.bytes, half);
+        tk_test_close(&test, file, inode);
+        crash();
+        image_put(&place, place.len);
+        image_put(&journal, journal.len);
+        tk_test_fs_start(&test);
+        check_file(0, TK_BLOCK_LEN, 'c', FILE_LEN);
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+        image_drop(&later);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -562,6 +597,7 @@ int main(void)
                 TEST(test_replay__again_and_again),
                 TEST(test_replay__torn_batch),
                 TEST(test_replay__not_of_a_clean_mount),
+                TEST(test_replay__areas_that_begin_alike),
                 TEST(test_replay__file_is_gone),
                 TEST(test_replay__file_was_renamed),
                 TEST(test_replay__garbage_and_missing),
