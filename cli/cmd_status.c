@@ -261,11 +261,17 @@ static void print_versions(const json_t *files)
 static void print_rotation(const json_t *rotation)
 {
         const char *error = json_string_value(json_object_get(rotation, "error"));
+        const json_t *files;
+        bool started;
 
         print_field("rotation", get_text(rotation, "state"));
         print_window(rotation);
-        print_versions(json_object_get(rotation, "files_by_version"));
-        if (get_number(rotation, "started") == 0)
+        files = json_object_get(rotation, "files_by_version");
+        started = get_number(rotation, "started") > 0;
+        /* Inodes of a whole filesystem are no news before somebody waits for a rotation. */
+        if (started || !json_is_true(json_object_get(files, "estimated")))
+                print_versions(files);
+        if (!started)
                 return;
         printf("%-16spass %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT
                " files seen in it; %" JSON_INTEGER_FORMAT " rewrapped in all, %" JSON_INTEGER_FORMAT

@@ -230,8 +230,8 @@ int main(int argc, char **argv)
         int r;
 
         if (tk_openssl_wipe_memory() < 0)
-                tk_log(TK_LOG_WARNING, "OpenSSL was in use before its memory could be made to be "
-                                       "wiped; a core could hold keys");
+                tk_log(TK_LOG_DEBUG, "OpenSSL was in use before its memory could be made to be "
+                                     "wiped; a core could hold keys");
         r = run(argc, argv, &fault);
         if (r == 0 && (fflush(stdout) != 0 || ferror(stdout)))
                 r = tk_fault_set(&fault, TK_FAULT_INTERNAL, -errno, "cannot write the output: %s",
