@@ -149,7 +149,7 @@ static void overwrite_and_crash(struct image *ret_place, struct image *ret_journ
         tk_test_fs_start(&test);
         image_take(ret_place, "c/root/f");
         file = open_file("f", &inode);
-        write_at(file, 2 * TK_BLOCK_LEN, 3 * TK_BLOCK_LEN, 'b');
+        write_at(file, 2UL * TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b');
         write_at(file, FILE_LEN - 50, 500, 'b');
         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
         write_at(file, 0, 10, 'c'); /* nobody waited for this one */
@@ -162,10 +162,10 @@ static void overwrite_and_crash(struct image *ret_place, struct image *ret_journ
 
 static void check_overwritten(void)
 {
-        check_file(2 * TK_BLOCK_LEN, 3 * TK_BLOCK_LEN, 'b', FILE_LEN + 450);
+        check_file(2UL * TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b', FILE_LEN + 450);
         check_file(FILE_LEN - 50, 500, 'b', FILE_LEN + 450);
-        check_file(0, 2 * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
-        check_file(5 * TK_BLOCK_LEN, 5 * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
+        check_file(0, 2UL * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
+        check_file(5UL * TK_BLOCK_LEN, 5UL * TK_BLOCK_LEN, 'a', FILE_LEN + 450);
 }
 
 static void test_replay__brings_what_was_acknowledged(void **state)
@@ -220,7 +220,7 @@ static void test_replay__torn_batch(void **state)
 
         make_volume();
         overwrite_and_crash(&place, &journal, &volume);
-        for (size_t cut = 0; cut <= 6 * TK_BLOCK_LEN; cut += 512) {
+        for (size_t cut = 0; cut <= 6UL * TK_BLOCK_LEN; cut += 512) {
                 bool old;
 
                 image_put(&place, place.len);
@@ -405,18 +405,20 @@ static void test_append__more_than_the_journal(void **state)
         tk_test_fs_start(&test);
         file = open_file("f", &inode);
         for (unsigned i = 0; i < 1000; i++) {
-                write_at(file, i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26));
+                write_at(file, (uint64_t)i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN,
+                         (uint8_t)('a' + i % 26));
                 if (i % 7 == 0)
                         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
-                assert_true(
-                        holds(file, i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26)));
+                assert_true(holds(file, (uint64_t)i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN,
+                                  (uint8_t)('a' + i % 26)));
         }
         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
         tk_test_close(&test, file, inode);
         crash();
         tk_test_fs_start(&test);
         for (unsigned i = 990; i < 1000; i++)
-                check_file(i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26), FILE_LEN);
+                check_file((uint64_t)i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN, (uint8_t)('a' + i % 26),
+                           FILE_LEN);
         tk_test_fs_stop(&test);
 }
 

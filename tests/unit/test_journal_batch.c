@@ -159,9 +159,9 @@ static void test_check__sectors_swapped(void **state)
         make_batch();
         memcpy(torn, batch, batch_len);
         /* Two data pages: what each says is right, for the other one. */
-        memcpy(torn + batch_len - 3 * TK_BLOCK_LEN, batch + batch_len - 2 * TK_BLOCK_LEN,
+        memcpy(torn + batch_len - 3UL * TK_BLOCK_LEN, batch + batch_len - 2UL * TK_BLOCK_LEN,
                TK_BLOCK_LEN);
-        memcpy(torn + batch_len - 2 * TK_BLOCK_LEN, batch + batch_len - 3 * TK_BLOCK_LEN,
+        memcpy(torn + batch_len - 2UL * TK_BLOCK_LEN, batch + batch_len - 3UL * TK_BLOCK_LEN,
                TK_BLOCK_LEN);
         assert_int_equal(check(torn), -EBADMSG);
 }
@@ -169,7 +169,7 @@ static void test_check__sectors_swapped(void **state)
 static void test_check__any_bit_of_the_descriptor(void **state)
 {
         make_batch();
-        for (size_t bit = 0; bit < (TK_JOURNAL_HEAD_LEN + 600) * 8; bit++) {
+        for (size_t bit = 0; bit < (TK_JOURNAL_HEAD_LEN + 600) * 8UL; bit++) {
                 tk_test_flip(batch, bit);
                 assert_true(check(batch) == -EBADMSG);
                 tk_test_flip(batch, bit);

@@ -133,7 +133,8 @@ static void stored_name(const struct bearer *bearer, char stored[XATTR_NAME_MAX 
         for (const char *at = list; at < list + len; at += strlen(at) + 1) {
                 if (!tk_userattr_is_stored(at))
                         continue;
-                strcpy(stored, at);
+                assert_true(strlen(at) <= XATTR_NAME_MAX);
+                memcpy(stored, at, strlen(at) + 1);
                 count++;
         }
         assert_int_equal(count, 1);
