@@ -119,7 +119,7 @@ static void check_siblings(struct tk_inode *inode)
         int fd = open_below(inode);
         DIR *dir = fdopendir(fd);
         const struct dirent *entry;
-        char other[NAME_MAX + 1];
+        char other[NAME_MAX + sizeof(TK_NAMES_SIBLING_END)];
         struct stat st;
 
         assert_non_null(dir);
