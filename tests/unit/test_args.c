@@ -18,10 +18,12 @@ enum { WORDS_MAX = 12 };
 static int parse(char *line, struct tk_args *args, struct tk_fault *fault)
 {
         static char verb[] = "verb";
-        char *argv[WORDS_MAX + 2] = {verb, NULL};
+        static char *argv[WORDS_MAX + 2]; /* what is parsed points into it */
         int argc = 1;
         char *word;
 
+        memset(argv, 0, sizeof(argv));
+        argv[0] = verb;
         while (argc <= WORDS_MAX && (word = strsep(&line, "|")))
                 argv[argc++] = word;
         memset(fault, 0, sizeof(*fault));
