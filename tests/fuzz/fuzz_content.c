@@ -16,6 +16,7 @@
 #include "fs/content_internal.h"
 #include "fs/fs_internal.h"
 #include "fs/keyring.h"
+#include "fs/volume_internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -27,9 +28,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 enum { BLOCKS = TK_GROUP_BLOCKS + 20, GOOD_SIZE = BLOCKS * TK_BLOCK_LEN - 1000 };
 
 static struct {
+        struct tk_volume volume; /* all mounts of it ended cleanly */
         struct tk_fs fs;
         struct tk_openfile file;
-        size_t len; /* of the good backing file */
+        struct tk_openfile loaded; /* the file as it is before each run */
+        size_t len;                /* of the good backing file */
         uint8_t *backing;
         uint8_t *plain;
 } good;
@@ -71,6 +74,8 @@ static void make_good(void)
         require(tk_keyring_new(id, &good.fs.keyring) == 0);
         require(tk_keyring_add(good.fs.keyring, 1, kek) == 0);
         good.fs.mount_number = 1;
+        good.fs.volume = &good.volume;
+        pthread_mutex_init(&good.volume.text_lock, NULL);
         tk_rangelock_init(&good.file.ranges);
         pthread_mutex_init(&good.file.dek_lock, NULL);
         good.file.dek = dek;
@@ -92,6 +97,7 @@ static void make_good(void)
         require(good.backing);
         require(tk_fdio_pread(good.file.fd, good.backing, good.len, 0) == (ssize_t)good.len);
         close(good.file.fd);
+        good.loaded = good.file;
         free(request);
 }
 
@@ -190,6 +196,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         backing = malloc(good.len);
         require(backing);
         memcpy(backing, good.backing, good.len);
+        *file = good.loaded;
         file->size = GOOD_SIZE;
         if (len >= 2) {
                 /* Half of the time whole, else cut anywhere. */
