@@ -103,10 +103,11 @@ static bool binds_after_crash(struct tk_fs *fs, const struct tk_seal *seal)
                                 !tk_volume_is_unclean(fs->volume, (uint16_t)seal->mount));
 }
 
-/* Within its own mount a seal of a close holds, too. */
+/* Within its own mount a seal of a close holds, too, unless a close failed to write its own. */
 static bool binds_now(struct tk_fs *fs, const struct tk_seal *seal)
 {
-        return binds_after_crash(fs, seal) || seal->mount == fs->mount_number;
+        return binds_after_crash(fs, seal) ||
+               (seal->mount == fs->mount_number && !fs->seals_missing);
 }
 
 /* A mount that ended cleanly has sealed what it wrote: a block of it without a seal tells. */
@@ -331,12 +332,10 @@ int tk_seal_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t length, b
 
 void tk_seal_close_held(struct tk_fs *fs, struct tk_openfile *file)
 {
-        struct stat st;
         int r;
 
+        /* A file without a name is sealed, too: who had looked it up may open it yet. */
         if (fs->read_only || !atomic_exchange(&file->unsealed, false) || file->size == 0)
-                return;
-        if (fstat(file->fd, &st) == 0 && st.st_nlink == 0)
                 return;
         tk_creds_charge(file->owner);
         r = file->dek ? tk_seal_write(fs, file, file->size, true) : -ENOKEY;
