@@ -23,7 +23,7 @@ from helpers import (
     read_file,
     write_file,
 )
-from mountpoint import Filesystem, run
+from mountpoint import Filesystem, run, wait_for
 
 FOUR_BLOCKS = noise(4 * BLOCK)
 
@@ -634,6 +634,8 @@ def test_no_space_is_enospc_and_what_was_there_stays(work, make_volume):
         fill(volume.mnt / "filler")
         assert read_file(volume.mnt / "kept") == FOUR_BLOCKS
         os.unlink(volume.mnt / "filler")
+        # Its space comes back when the kernel forgets it, a moment later.
+        wait_for(lambda: os.statvfs(small.path).f_bavail > 200, what="free space")
         write_file(volume.mnt / "again", FOUR_BLOCKS)
         assert read_file(volume.mnt / "again") == FOUR_BLOCKS
         volume.umount()
