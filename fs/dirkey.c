@@ -16,7 +16,6 @@
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
-#include "fs/lift.h"
 #include "fs/names.h"
 #include <assert.h>
 #include <dirent.h>
@@ -215,20 +214,6 @@ const struct tk_secret *tk_dirkey_names(const struct tk_dirkey *key)
 
 /* Records ------------------------------------------------------------------------- */
 
-/* -ENODATA if there is none, -EBADMSG for something that can't be one. */
-static int read_record(struct tk_fs *fs, int fd, struct tk_record *ret_record)
-{
-        ssize_t n;
-
-        memset(ret_record, 0, sizeof(*ret_record));
-        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
-        if (n == -ERANGE)
-                return -EBADMSG;
-        if (n < 0)
-                return (int)n;
-        return (size_t)n == tk_record_len(ret_record) ? 0 : -EBADMSG;
-}
-
 /* A key around @dek, which is taken over, also on failure. */
 static int key_new(struct tk_fs *fs, struct tk_secret *dek, struct tk_dirkey **ret_key)
 {
@@ -259,10 +244,13 @@ int tk_dirkey_load_alone(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key)
         struct tk_record record;
         int r;
 
-        r = read_record(fs, fd, &record);
-        if (r == 0)
-                r = tk_keyring_unwrap(fs->keyring, &record, &dek);
-        return r < 0 ? r : key_new(fs, dek, ret_key);
+        r = tk_keyattr_read(fs, fd, &record);
+        if (r < 0)
+                return r;
+        r = tk_keyring_unwrap(fs->keyring, &record, &dek);
+        if (r < 0)
+                return r;
+        return key_new(fs, dek, ret_key);
 }
 
 int tk_dirkey_from_record(struct tk_fs *fs, const struct tk_record *record,

@@ -308,6 +308,19 @@ int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek, struct tk_reco
         return 0;
 }
 
+int tk_keyattr_read(struct tk_fs *fs, int fd, struct tk_record *ret_record)
+{
+        ssize_t n;
+
+        memset(ret_record, 0, sizeof(*ret_record));
+        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
+        if (n == -ERANGE)
+                return -EBADMSG;
+        if (n < 0)
+                return (int)n;
+        return (size_t)n == tk_record_len(ret_record) ? 0 : -EBADMSG;
+}
+
 int tk_keyattr_store(int fd, const struct tk_record *record)
 {
         return tk_backing_setxattr(fd, TK_KEYATTR_NAME, record->bytes, tk_record_len(record), 0);

@@ -49,5 +49,11 @@ TK_MUST_USE int tk_keyattr_heal(int fd, const struct tk_keyattr *keyattr);
 TK_MUST_USE int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek,
                                 struct tk_record *ret_record);
 
+/*
+ * The record in the attribute of @fd, not unwrapped. -ENODATA if there is none, -EBADMSG
+ * for something that can't be one.
+ */
+TK_MUST_USE int tk_keyattr_read(struct tk_fs *fs, int fd, struct tk_record *ret_record);
+
 /* Write the attribute. */
 TK_MUST_USE int tk_keyattr_store(int fd, const struct tk_record *record);

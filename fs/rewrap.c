@@ -148,20 +148,6 @@ static int rewrap_regular(struct tk_fs *fs, struct tk_inode *inode)
         return r;
 }
 
-/* The record in the attribute of @fd. -ENODATA if there is none, -EBADMSG for what can't be one. */
-static int read_attribute(struct tk_fs *fs, int fd, struct tk_record *ret_record)
-{
-        ssize_t n;
-
-        memset(ret_record, 0, sizeof(*ret_record));
-        n = tk_lift_getxattr(fs, fd, TK_KEYATTR_NAME, ret_record->bytes, TK_RECORD_MAX);
-        if (n == -ERANGE)
-                return -EBADMSG;
-        if (n < 0)
-                return (int)n;
-        return (size_t)n == tk_record_len(ret_record) ? 0 : -EBADMSG;
-}
-
 static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *dek = NULL;
@@ -173,7 +159,7 @@ static int rewrap_dir(struct tk_fs *fs, struct tk_inode *inode)
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         if (fd < 0)
                 return fd;
-        r = read_attribute(fs, fd, &record);
+        r = tk_keyattr_read(fs, fd, &record);
         if (r == -ENODATA)
                 return TK_REWRAP_NONE;
         if (r == 0)
@@ -206,7 +192,7 @@ uint16_t tk_rewrap_version(struct tk_fs *fs, struct tk_inode *inode)
         struct tk_record record;
         uint16_t version = 0;
 
-        if (fd < 0 || read_attribute(fs, fd, &record) < 0 ||
+        if (fd < 0 || tk_keyattr_read(fs, fd, &record) < 0 ||
             tk_record_kek_version(record.bytes, tk_record_len(&record), &version) < 0)
                 return 0;
         return version;
