@@ -1,20 +1,27 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """
-From samples to tables and JSON.
+From samples to JSON, and from JSON to tables: the Markdown of one or more results.
 
-Samples are {metric: {system: [value per round]}}. A ratio above 1 always means
-that turnkeyfs is better, whichever way the metric counts.
+With --document, what lies between the two comments <!-- table --> and
+<!-- end of table --> of that file is replaced by it.
 """
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 
-from workloads import METRICS
+from metrics import METRICS
 
 PASSTHROUGHS = ('ptll', 'ptll-wb')
+PEERS = ('gocryptfs', 'passthrough')
+BEGIN, END = '<!-- table -->\n', '<!-- end of table -->\n'
+LINEAR_LIST = ('passthrough_ll finds each inode by going through a list of all it knows: its rows with 10,000 files '
+               'show that, too.')
 
 
 def medians(samples):
@@ -29,16 +36,23 @@ def ratio(metric, ours, theirs):
     return ours / theirs if METRICS[metric].better == 'more' else theirs / ours
 
 
-def ratios(middle):
-    """{metric: {'gocryptfs': x, 'passthrough': x}}: turnkeyfs against gocryptfs and the better passthrough."""
-    result = {}
-    for metric, by_system in middle.items():
-        ours = by_system.get('turnkeyfs')
-        passthroughs = [ratio(metric, ours, by_system[name]) for name in PASSTHROUGHS if name in by_system]
-        passthroughs = [value for value in passthroughs if value is not None]
-        result[metric] = {'gocryptfs': ratio(metric, ours, by_system.get('gocryptfs')),
-                          'passthrough': min(passthroughs) if passthroughs else None}
-    return result
+def ratios(metric, middle):
+    """{peer: ratio or None} of one row: `middle` is its median by system."""
+    ours = middle.get('turnkeyfs')
+    passthroughs = [ratio(metric, ours, middle.get(name)) for name in PASSTHROUGHS]
+    passthroughs = [value for value in passthroughs if value is not None]
+    return {'gocryptfs': ratio(metric, ours, middle.get('gocryptfs')),
+            'passthrough': min(passthroughs) if passthroughs else None}
+
+
+def reached(metric, middle):
+    """Whether turnkeyfs is where this row has to be; None if it can't be said."""
+    row, compared = METRICS[metric], ratios(metric, middle)
+    verdicts = [compared[peer] >= row.targets[peer] for peer in PEERS
+                if row.targets[peer] is not None and compared[peer] is not None]
+    if row.limit is not None and 'turnkeyfs' in middle:
+        verdicts.append(middle['turnkeyfs'] <= row.limit)
+    return all(verdicts) if verdicts else None
 
 
 def spread(values):
@@ -55,11 +69,10 @@ def number(value):
     return f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
-def _rows(title, header, rows):
-    table = [[title, *header], *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+def _markdown(header, rows):
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     out = []
-    for i, row in enumerate(table):
+    for i, row in enumerate([header, *rows]):
         out.append('| ' + ' | '.join([row[0].ljust(widths[0])] +
                                      [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]) + ' |')
         if i == 0:
@@ -67,26 +80,39 @@ def _rows(title, header, rows):
     return '\n'.join(out)
 
 
+def _compared(metric, middle):
+    """The cells that compare: a ratio and its target for each peer, and the verdict."""
+    row, compared = METRICS[metric], ratios(metric, middle)
+    cells = []
+    for peer in PEERS:
+        target = row.targets[peer]
+        cells += [number(compared[peer]), '' if target is None else f'{target:.2g}']
+    if row.limit is not None:
+        cells[1] = f'<= {row.limit}'
+    verdict = reached(metric, middle)
+    return cells + ['' if verdict is None else 'yes' if verdict else '**no**']
+
+
 def table(samples, systems):
-    """Medians and ratios, then the spread, as Markdown."""
+    """Medians, ratios and targets, then the spread, as Markdown."""
     middle = medians(samples)
-    compared = ratios(middle)
     metrics = [metric for metric in METRICS if middle.get(metric)]
-    header = list(systems)
-    with_ratios = 'turnkeyfs' in systems and len(systems) > 1
-    if with_ratios:
-        header += ['vs gocryptfs', 'vs passthrough']
+    compares = 'turnkeyfs' in systems and len(systems) > 1
+    header = ['median', *systems]
+    if compares:
+        header += ['vs gocryptfs', 'target', 'vs passthrough', 'target', 'reached']
     rows = []
     for metric in metrics:
         row = [f'{metric} [{METRICS[metric].unit}]'] + [number(middle[metric].get(system)) for system in systems]
-        if with_ratios:
-            row += [number(compared[metric][peer]) for peer in ('gocryptfs', 'passthrough')]
-        rows.append(row)
-    out = [_rows('median', header, rows)]
+        rows.append(row + _compared(metric, middle[metric]) if compares else row)
+    out = [_markdown(header, rows)]
+    if any(system in PASSTHROUGHS for system in systems):
+        out.append(LINEAR_LIST)
     if any(len(values) > 1 for by_system in samples.values() for values in by_system.values()):
         rows = [[metric] + [str(spread(samples[metric][system])) if samples[metric].get(system) else '-'
                             for system in systems] for metric in metrics]
-        out.append(_rows('spread %', systems, rows))
+        out.append('Spread, (max - min) / median in %:')
+        out.append(_markdown(['spread', *systems], rows))
     return '\n\n'.join(out)
 
 
@@ -113,17 +139,71 @@ def environment():
     }
 
 
-def write_json(path, about, samples, failures):
+def result(about, systems, samples, failures):
+    """All there is to know of one run, for JSON."""
     middle = medians(samples)
-    result = {
-        'schema': 1,
+    return {
+        'schema': 2,
         **about,
+        'systems': systems,
         'metrics': {metric: {'unit': METRICS[metric].unit, 'better': METRICS[metric].better,
                              'samples': samples[metric], 'median': middle[metric],
-                             'ratio': ratios(middle)[metric]}
+                             'ratio': ratios(metric, middle[metric]), 'reached': reached(metric, middle[metric])}
                     for metric in METRICS if middle.get(metric)},
         'failures': failures,
     }
+
+
+def write_json(path, found):
     with open(path, 'w', encoding='utf-8') as out:
-        json.dump(result, out, indent=1)
+        json.dump(found, out, indent=1)
         out.write('\n')
+
+
+def read_json(path):
+    with open(path, encoding='utf-8') as text:
+        found = json.load(text)
+    if found.get('schema') != 2:
+        raise SystemExit(f'{path}: not written by this tests/bench/run.py')
+    return found
+
+
+def text(found):
+    """One run as a section of Markdown."""
+    machine = found['environment']
+    samples = {metric: row['samples'] for metric, row in found['metrics'].items() if metric in METRICS}
+    libraries = ', '.join(f'{name} {machine[name]}' for name in ('libfuse', 'openssl') if machine.get(name))
+    out = [f'### {found["label"]}',
+           f'{found["date"]}, {found["rounds"]} rounds, scale {found["scale"]:g}; {machine["cpus"]} CPUs '
+           f'({machine["cpu"]}), Linux {machine["kernel"]}, {libraries}, load {machine["load_at_start"]:.1f} at the start.',
+           table(samples, found['systems'])]
+    out += [f'FAILED: {failure}' for failure in found['failures']]
+    return '\n\n'.join(out)
+
+
+def put_into(document, markdown):
+    """Replace what lies between the comments."""
+    with open(document, encoding='utf-8') as old:
+        content = old.read()
+    if BEGIN not in content or END not in content.split(BEGIN, 1)[1]:
+        raise SystemExit(f'{document}: no {BEGIN.strip()} with an {END.strip()} after it')
+    before, rest = content.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    with open(document, 'w', encoding='utf-8') as new:
+        new.write(before + BEGIN + '\n' + markdown + '\n\n' + END + after)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('results', nargs='+', metavar='JSON', help='of tests/bench/run.py, in the order of the sections')
+    parser.add_argument('--document', metavar='FILE')
+    options = parser.parse_args()
+    markdown = '\n\n'.join(text(read_json(path)) for path in options.results)
+    if options.document:
+        put_into(options.document, markdown)
+    else:
+        print(markdown)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

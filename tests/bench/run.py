@@ -5,7 +5,10 @@ Speed of turnkeyfs beside the plain directory, libfuse's passthrough_ll and
 gocryptfs: the same work in turn, the median of several rounds, and ratios.
 
 Needs root (it mounts, and drops caches), fio, git and, for the comparison,
-gocryptfs and libfuse3-dev. Absolute numbers depend on the machine: use ratios.
+gocryptfs and libfuse3-dev, for its row PostgreSQL. Absolute numbers depend on the
+machine: use ratios. The whole table, into a document:
+
+  nice -n -20 tests/bench/run.py --backing tmpfs,ext4 --out build-bench/results --document docs/performance.md
 """
 
 import argparse
@@ -15,12 +18,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
+import measuring  # noqa: E402
+import metrics  # noqa: E402
 import report  # noqa: E402
 import systems  # noqa: E402
+from inputs import Inputs  # noqa: E402
 import workloads  # noqa: E402
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -103,47 +110,90 @@ def measure(system, group, inputs, check):
         system.create()
         systems.drop_caches()
         system.mount()
-        return work(system, inputs, check)
+        found = work(system, inputs, check)
+        peak = system.peak_rss_mib()
+        if peak is not None:
+            found['peak_rss'] = peak
+            if system.most_inodes:
+                found['peak_rss_beside_inodes'] = peak - 200 * system.most_inodes / (1 << 20)
+        return found
     finally:
         system.destroy()
 
 
-def run(options, context):
-    """Returns samples and failures."""
-    inputs = workloads.Inputs(options.cache, options.scale)
+def add(samples, metric, system, number, value):
+    """A value of a round into the samples."""
+    values = samples.setdefault(metric, {}).setdefault(system, [])
+    if metrics.METRICS[metric].whole and len(values) > number:
+        values[number] = max(values[number], value)
+    else:
+        values.append(value)
+
+
+def run(options, backing, context):
+    """Returns samples, failures and the names of the systems."""
+    inputs = Inputs(options.cache, options.scale)
     usable = chosen_systems(options.systems, context)
-    samples, failures = {}, []
+    samples, failures, left_out = {}, [], set()
     for number in range(options.rounds):
         for group in chosen_groups(options.only):
             # Another one begins in every round, so that none has always the quiet or the dirty start.
             start = number % len(usable) if usable else 0
             for system in usable[start:] + usable[:start]:
-                say(f'round {number + 1}: {group}: {system.name}')
+                if group in left_out or system.groups and group not in system.groups:
+                    continue
+                say(f'{backing}, round {number + 1}: {group}: {system.name}')
                 try:
                     for metric, value in measure(system, group, inputs, check=number == 0).items():
-                        samples.setdefault(metric, {}).setdefault(system.name, []).append(value)
-                except (OSError, RuntimeError, subprocess.SubprocessError, workloads.Wrong) as error:
+                        add(samples, metric, system.name, number, value)
+                except measuring.Unmeasured:
+                    continue
+                except systems.Unavailable as reason:
+                    say(f'{group} left out: {reason}')
+                    left_out.add(group)
+                except (OSError, RuntimeError, subprocess.SubprocessError, measuring.Wrong) as error:
                     failures.append(f'{group} on {system.name} in round {number + 1}: {error}')
                     say('FAILED: ' + failures[-1])
     return samples, failures, [system.name for system in usable]
 
 
+def run_on(options, backing):
+    """One backing, from an empty directory to a result."""
+    about = {'label': ', '.join(filter(None, (backing, options.label))), 'date': time.strftime('%Y-%m-%d'),
+             'environment': report.environment(), 'backing': backing, 'rounds': options.rounds,
+             'scale': options.scale}
+    with tempfile.TemporaryDirectory(prefix='turnkeyfs-bench-', dir='/var/tmp') as work:
+        with backing_filesystem(backing, work, options.image_dir) as place:
+            context = Context(work, place, options.cache, options.turnkeyfs)
+            samples, failures, names = run(options, backing, context)
+    return report.result(about, names, samples, failures)
+
+
+def words(text):
+    return text.split(',')
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--backing', default='tmpfs',
-                        help='tmpfs, ext4 (an image of 8 GiB on a loop device), or an existing directory')
+    parser.add_argument('--backing', type=words, default=['tmpfs'], help='with commas: tmpfs (default), '
+                        'ext4 (an image of 8 GiB on a loop device), or an existing directory')
     parser.add_argument('--image-dir', default='/var/tmp', help='where the ext4 image lies (default: /var/tmp)')
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--scale', type=float, default=1.0, help='1: full size (default), 0.05: a try')
-    parser.add_argument('--only', type=lambda text: text.split(','), help='groups or metrics, with commas')
-    parser.add_argument('--systems', type=lambda text: text.split(','),
-                        default=[system.name for system in systems.ALL], help='with commas (default: all)')
+    parser.add_argument('--quick', action='store_true', help='one round of scale 0.05')
+    parser.add_argument('--only', type=words, help='groups or rows, with commas')
+    parser.add_argument('--systems', type=words, default=[system.name for system in systems.ALL],
+                        help='with commas (default: all)')
     parser.add_argument('--turnkeyfs', default=os.path.join(TOP, 'build-release', 'turnkeyfs'),
                         help='the program (default: build-release/turnkeyfs)')
     parser.add_argument('--cache', default=os.path.join(TOP, 'build-bench'),
                         help='what is made once: passthrough_ll, inputs (default: build-bench)')
-    parser.add_argument('--json', metavar='FILE', help='write everything there as well')
+    parser.add_argument('--label', default='', help='what is special about this run, for its heading')
+    parser.add_argument('--out', metavar='DIR', help='write a JSON per backing there')
+    parser.add_argument('--document', metavar='FILE', help='put the tables into it, as report.py does')
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.scale = 1, 0.05
     if options.rounds < 1 or options.scale <= 0:
         parser.error('--rounds and --scale are positive')
     return options
@@ -158,23 +208,17 @@ def main():
         if not shutil.which(tool):
             raise SystemExit(f'run.py: {tool} is missing; see tk_bench_packages in packaging/dependencies')
     os.makedirs(options.cache, exist_ok=True)
-    about = {'environment': report.environment(), 'backing': options.backing, 'rounds': options.rounds,
-             'scale': options.scale}
-
-    with tempfile.TemporaryDirectory(prefix='turnkeyfs-bench-', dir='/var/tmp') as work:
-        with backing_filesystem(options.backing, work, options.image_dir) as backing:
-            context = Context(work, backing, options.cache, options.turnkeyfs)
-            samples, failures, names = run(options, context)
-
-    machine = about['environment']
-    print(f'{options.backing} backing, {options.rounds} rounds, scale {options.scale:g}; {machine["cpus"]} CPUs '
-          f'({machine["cpu"]}), Linux {machine["kernel"]}, load {machine["load_at_start"]:.1f} at the start\n')
-    print(report.table(samples, names))
-    for failure in failures:
-        print(f'\nFAILED: {failure}')
-    if options.json:
-        report.write_json(options.json, about, samples, failures)
-    return 1 if failures or not samples else 0
+    results = []
+    for backing in options.backing:
+        results.append(run_on(options, backing))
+        print(report.text(results[-1]) + '\n', flush=True)
+        if options.out:
+            os.makedirs(options.out, exist_ok=True)
+            name = os.path.basename(backing.rstrip('/')) or 'root'
+            report.write_json(os.path.join(options.out, name + '.json'), results[-1])
+    if options.document:
+        report.put_into(options.document, '\n\n'.join(report.text(found) for found in results))
+    return 1 if any(found['failures'] or not found['metrics'] for found in results) else 0
 
 
 if __name__ == '__main__':

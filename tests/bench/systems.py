@@ -7,6 +7,7 @@ read from /proc/PID, and log to a file of their own.
 """
 
 import gzip
+import json
 import os
 import resource
 import shutil
@@ -22,7 +23,10 @@ class Unavailable(Exception):
 
 
 class System:
-    """One system on one backing directory. `name` is for the command line, `title` for the table."""
+    """One system on one backing directory. `name` is for the command line and the table."""
+
+    groups = None  # of workloads; None: all of them
+    linear_list = False  # finds an inode by going through all it knows
 
     def __init__(self, context):
         self.context = context
@@ -31,6 +35,7 @@ class System:
         self.log = os.path.join(context.work, self.name + '.log')
         self.daemon = None
         self.peak_kib = 0
+        self.most_inodes = 0
 
     # What differs between systems.
     def available(self):
@@ -46,6 +51,10 @@ class System:
     def umount_command(self):
         return ['umount', self.mountpoint]
 
+    def known_inodes(self):
+        """How many inodes the kernel knows of this mount; 0 if the daemon can't tell."""
+        return 0
+
     # What is the same.
     @property
     def root(self):
@@ -53,6 +62,7 @@ class System:
         return self.mountpoint
 
     def create(self):
+        self.peak_kib = self.most_inodes = 0
         os.makedirs(self.backing)
         os.makedirs(self.mountpoint, exist_ok=True)
         self.init()
@@ -68,12 +78,11 @@ class System:
             if time.monotonic() > deadline:
                 raise RuntimeError(f'{self.name}: not mounted after 30 s: {self._log_end()}')
             time.sleep(0.01)
-        self.peak_kib = 0
 
     def unmount(self):
         if not self.daemon:
             return
-        self.peak_rss_mib()
+        self.note_memory()
         for _ in range(20):
             done = subprocess.run(self.umount_command(), stdin=subprocess.DEVNULL, capture_output=True)
             if done.returncode == 0 or not os.path.ismount(self.mountpoint):
@@ -108,17 +117,26 @@ class System:
             fields = stat.read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
-    def peak_rss_mib(self):
-        """The daemon's peak memory since it was mounted; None without a daemon."""
-        if not self.daemon:
-            return None
+    def _memory_kib(self, field):
         try:
             with open(f'/proc/{self.daemon.pid}/status', encoding='ascii') as status:
-                peak = [int(line.split()[1]) for line in status if line.startswith('VmHWM')]
-        except OSError:
-            peak = []
-        self.peak_kib = max([self.peak_kib] + peak)
-        return self.peak_kib / 1024
+                return [int(line.split()[1]) for line in status if line.startswith(field + ':')][0]
+        except (OSError, IndexError):
+            return 0
+
+    def rss_bytes(self):
+        return 1024 * self._memory_kib('VmRSS')
+
+    def note_memory(self):
+        """Remember the daemon's peak memory, and how many inodes it knows: both are gone after an unmount."""
+        if self.daemon:
+            self.peak_kib = max(self.peak_kib, self._memory_kib('VmHWM'))
+            self.most_inodes = max(self.most_inodes, self.known_inodes())
+
+    def peak_rss_mib(self):
+        """The highest memory of all daemons since the directory was made; None without a daemon."""
+        self.note_memory()
+        return self.peak_kib / 1024 if self.peak_kib else None
 
     def _log_end(self):
         with open(self.log, encoding='utf-8', errors='replace') as log:
@@ -127,7 +145,6 @@ class System:
 
 class Plain(System):
     name = 'plain'
-    title = 'plain'
 
     @property
     def root(self):
@@ -142,8 +159,8 @@ class Plain(System):
 
 class Turnkeyfs(System):
     name = 'turnkeyfs'
-    title = 'turnkeyfs'
     names = 'encrypted'
+    durability = 'strict'
 
     def available(self):
         if not shutil.which(self.context.turnkeyfs):
@@ -157,7 +174,8 @@ class Turnkeyfs(System):
         if os.path.exists(keystore):
             os.unlink(keystore)
         with open(self._configuration(), 'w', encoding='utf-8') as conf:
-            conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n')
+            conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n'
+                       f'[mount]\ndurability = {self.durability}\n')
         subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
                        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -167,17 +185,28 @@ class Turnkeyfs(System):
     def umount_command(self):
         return [self.context.turnkeyfs, 'umount', self.mountpoint]
 
+    def known_inodes(self):
+        shown = subprocess.run([self.context.turnkeyfs, 'status', '--json', self.mountpoint], check=True,
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return json.loads(shown.stdout)['daemon']['counters']['known_inodes']
+
 
 class TurnkeyfsPlainNames(Turnkeyfs):
     name = 'plain-names'
-    title = 'turnkeyfs, names = plain'
     names = 'plain'
+    groups = ('small_files', 'listing', 'inodes', 'tree')
+
+
+class TurnkeyfsRelaxed(Turnkeyfs):
+    name = 'relaxed'
+    durability = 'relaxed'
+    groups = ('random_4k', 'appends', 'sqlite', 'pgbench')
 
 
 class Passthrough(System):
     """libfuse's own example, without encryption: what FUSE costs by itself."""
     name = 'ptll'
-    title = 'ptll'
+    linear_list = True
     options = ''
 
     def available(self):
@@ -190,13 +219,11 @@ class Passthrough(System):
 
 class PassthroughWriteback(Passthrough):
     name = 'ptll-wb'
-    title = 'ptll-wb'
     options = ',writeback,cache=always'
 
 
 class Gocryptfs(System):
     name = 'gocryptfs'
-    title = 'gocryptfs'
 
     def available(self):
         if not shutil.which('gocryptfs'):
@@ -210,7 +237,7 @@ class Gocryptfs(System):
         return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
 
 
-ALL = (Plain, Turnkeyfs, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback, Gocryptfs)
+ALL = (Plain, Turnkeyfs, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback, Gocryptfs)
 
 
 def drop_caches():
