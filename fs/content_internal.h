@@ -53,8 +53,8 @@ TK_MUST_USE int tk_content_journal_hole(struct tk_fs *fs, struct tk_openfile *fi
  */
 TK_MUST_USE int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t last);
 
-/* Before a write, without a range: after a cut, let fewer blocks count as durable if that pays. */
-TK_MUST_USE int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file);
+/* Before a write, without a range: after a cut, let fewer blocks count as durable if they may. */
+void tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file);
 
 /* Raise @value to @to, if it is less. */
 static inline void tk_content_raise(_Atomic uint64_t *value, uint64_t to)

@@ -73,34 +73,49 @@ static int grow_held(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
         return 0;
 }
 
-/* No seal that binds may be longer than its file; one of a file without bytes goes with it. */
-static int lower_seal_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
+/* Less is sealed from now on. Whether a seal that binds is longer, and must be lowered first. */
+static bool lower_seal(struct tk_openfile *file, uint64_t size)
 {
         bool binds = file->seal.binding >= 0 && file->seal.binding_length > size;
-        int r;
 
         tk_seal_lower(file, size);
-        if (size == 0)
+        if (size == 0) /* the seal of a file without bytes goes with it */
                 file->seal.binding_length = 0;
-        if (!binds || size == 0)
-                return 0;
-        r = tk_seal_write(fs, file, size, false);
-        return r < 0 ? r : tk_content_flush(file, true);
+        return binds && size > 0;
 }
 
-/* The same, as an entry of the journal. */
-static int journal_lower_seal(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
+/*
+ * What goes is fresh, or the whole of a file of which the journal holds nothing. In the latter
+ * case what is written next is fresh: it lies in other space than what was there, which goes
+ * to nobody before the cut is durable. So a crash leaves the old file or the new one.
+ */
+static int shrink_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
 {
-        struct tk_journal_item item = {.type = TK_JOURNAL_SEAL};
-        bool binds = file->seal.binding >= 0 && file->seal.binding_length > size;
+        int r = 0;
+
+        if (lower_seal(file, size)) {
+                r = tk_seal_write(fs, file, size, false);
+                if (r == 0)
+                        r = tk_content_flush(file, true);
+        }
+        if (r == 0)
+                r = tk_content_cut(file, size);
+        if (r < 0)
+                return r;
+        file->unsynced = true;
+        file->size = size;
+        file->cuts++;
+        if (size == 0)
+                file->durable = 0;
+        return 0;
+}
+
+/* The lowered seal, as an entry of the journal. */
+static int journal_seal(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
+{
+        struct tk_journal_item item = {.type = TK_JOURNAL_SEAL, .at = tk_seal_next_slot(file)};
         int r;
 
-        tk_seal_lower(file, size);
-        if (size == 0)
-                file->seal.binding_length = 0;
-        if (!binds || size == 0)
-                return 0;
-        item.at = tk_seal_next_slot(file);
         r = tk_seal_prepare(fs, file, size, false, item.cell);
         if (r == 0)
                 r = tk_journal_append(fs->journal, file, &item);
@@ -109,45 +124,15 @@ static int journal_lower_seal(struct tk_fs *fs, struct tk_openfile *file, uint64
         return r;
 }
 
-/* What goes is fresh, or the whole of a file of which the journal holds nothing. */
-static int shrink_at_once(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
-                          uint64_t size)
-{
-        int r = 0;
-
-        if (size > 0)
-                r = shorten_last_block(fs, file, scratch, size);
-        if (r == 0)
-                r = lower_seal_at_once(fs, file, size);
-        if (r == 0)
-                r = tk_content_cut(file, size);
-        if (r < 0)
-                return r;
-        file->unsynced = true;
-        file->size = size;
-        file->cuts++;
-        if (size == 0) {
-                file->journaled_end = 0;
-                file->synced_end = 0;
-                file->cut = true;
-        }
-        return 0;
-}
-
 /*
  * The new end and the new size are durable in the journal before the file is cut, which
  * the journal's thread does. Replay cuts again: so until the entry is gone, everything
  * that is written to the file goes through the journal.
  */
-static int shrink_journaled(struct tk_fs *fs, struct tk_openfile *file, struct tk_scratch *scratch,
-                            uint64_t size)
+static int shrink_journaled(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
 {
-        int r = 0;
+        int r = lower_seal(file, size) ? journal_seal(fs, file, size) : 0;
 
-        if (size > 0)
-                r = shorten_last_block(fs, file, scratch, size);
-        if (r == 0)
-                r = journal_lower_seal(fs, file, size);
         if (r == 0)
                 r = journal_size(fs, file, size, 0);
         if (r < 0)
@@ -167,10 +152,13 @@ static int shrink_held(struct tk_fs *fs, struct tk_openfile *file, struct tk_scr
 {
         uint64_t durable = file->durable;
         bool fresh = durable != TK_ALL_DURABLE && size >= durable * TK_BLOCK_LEN;
+        int r = size > 0 ? shorten_last_block(fs, file, scratch, size) : 0;
 
+        if (r < 0)
+                return r;
         if (!fs->journal || fresh || (size == 0 && !tk_journal_is_live(fs->journal, file)))
-                return shrink_at_once(fs, file, scratch, size);
-        return shrink_journaled(fs, file, scratch, size);
+                return shrink_at_once(fs, file, size);
+        return shrink_journaled(fs, file, size);
 }
 
 int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)

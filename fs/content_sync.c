@@ -4,8 +4,8 @@
  * Content: the border between fresh and durable blocks, and fsync.
  *
  * A block below `durable` may be relied upon after a crash: it changes by way of the
- * journal only. The border rises when an fsync begins. It falls only after a cut, when
- * the cut is durable itself, and never below a block that the journal holds.
+ * journal only. The border rises when an fsync begins. It falls only when the file is cut
+ * to nothing, and never while the journal holds a block of it.
  */
 
 #include "fs/content_sync.h"
@@ -26,9 +26,6 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* Blocks of a file rewritten after a cut that go through the journal before a sync ends that. */
-enum { RELIEF_BLOCKS = 256 };
-
 static uint64_t blocks_of(const struct tk_openfile *file)
 {
         return (file->size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN;
@@ -46,7 +43,6 @@ static void touch(struct tk_openfile *file)
 
 static int append(struct tk_fs *fs, struct tk_openfile *file, const struct tk_journal_item *item)
 {
-        tk_content_raise(&file->journaled_end, item->at + 1);
         touch(file);
         return tk_journal_append(fs->journal, file, item);
 }
@@ -147,29 +143,12 @@ static struct sync begin_sync(struct tk_fs *fs, struct tk_openfile *file, bool d
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
         if (!TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
                 tk_content_raise(&file->durable, blocks_of(file));
-        tk_content_raise(&file->synced_end, blocks_of(file));
         file->unsynced = false;
         seal_synced(fs, file);
         sync.cuts = file->cuts;
         sync.size = file->size;
         sync.attributes = !data_only && atomic_exchange(&file->attributes_unsynced, false);
         return sync;
-}
-
-/* A cut is durable: what was below it will not be seen again. */
-static void lower_border(struct tk_openfile *file, const struct sync *sync)
-{
-        uint64_t border;
-        TK_RANGE_SCOPE(range);
-
-        tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
-        if (file->cuts != sync->cuts)
-                return;
-        file->cut = false;
-        if (file->durable == TK_ALL_DURABLE)
-                return;
-        border = file->synced_end > file->journaled_end ? file->synced_end : file->journaled_end;
-        file->durable = border;
 }
 
 /* Called with `syncs` held. */
@@ -187,8 +166,6 @@ static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_on
         }
         if (TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
                 tk_content_raise(&file->durable, blocks_of(file));
-        if (file->cut)
-                lower_border(file, &sync);
         if (file->cuts == sync.cuts)
                 tk_content_raise(&file->synced_len, sync.size);
         return 0;
@@ -205,21 +182,11 @@ static void leave_all_durable(struct tk_fs *fs, struct tk_openfile *file)
                 file->durable = blocks_of(file);
 }
 
-int tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
+void tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
 {
-        TK_RANGE_SCOPE(syncing);
-
-        if (!fs->journal)
-                return 0;
-        if (file->durable == TK_ALL_DURABLE) {
-                if (!tk_journal_holds(fs->journal, file->journal.size_sequence))
-                        leave_all_durable(fs, file);
-                return 0;
-        }
-        if (!file->cut || file->journaled_end < RELIEF_BLOCKS)
-                return 0;
-        tk_range_hold(&file->syncs, &syncing, 0, TK_RANGE_END, true);
-        return file->cut && file->journaled_end >= RELIEF_BLOCKS ? sync_backing(fs, file, true) : 0;
+        if (fs->journal && file->durable == TK_ALL_DURABLE &&
+            !tk_journal_holds(fs->journal, file->journal.size_sequence))
+                leave_all_durable(fs, file);
 }
 
 /* fsync ---------------------------------------------------------------------------- */

@@ -71,13 +71,10 @@ struct tk_openfile {
          * change of size is in the journal.
          */
         _Atomic uint64_t durable;
-        _Atomic uint64_t journaled_end;  /* behind the last block journaled since the last cut */
-        _Atomic uint64_t synced_end;     /* behind the last block that a sync since then covers */
         atomic_uint flush_failures;      /* of flushes of `fd`: the kernel tells only once */
         atomic_uint flush_reported;      /* of these, what a sync has returned */
         atomic_int flush_error;          /* the last */
-        atomic_bool cut;                 /* cut to nothing since the backing file was last synced */
-        atomic_uint cuts;                /* how often */
+        atomic_uint cuts;                /* how often it was cut */
         atomic_bool unsynced;            /* changed in place since the backing file was synced */
         atomic_bool attributes_unsynced; /* the same of what an fsync covers beside content */
         atomic_bool mtime_unsynced;

@@ -276,12 +276,10 @@ static int check_size(const struct tk_check *check, const struct tk_node *found,
                      (unsigned long long)most);
 }
 
-/* Each block is that of an allowed version, whole. */
-static int check_content(const struct tk_check *check, const struct tk_node *found, uint32_t id,
-                         size_t latest, char why[TK_CHECK_WHY])
+/* Each block is that of one of versions @from to @latest, whole. */
+static int check_blocks(const struct tk_check *check, const struct tk_node *found, uint32_t id,
+                        size_t from, size_t latest, char why[TK_CHECK_WHY])
 {
-        size_t from = content_bound(check, id);
-
         if (check_size(check, found, id, from, latest, why) < 0)
                 return -1;
         for (uint64_t block = 0; block * TK_DISK_PAGE < found->size; block++) {
@@ -305,6 +303,31 @@ static int check_content(const struct tk_check *check, const struct tk_node *fou
                                      id, (unsigned long long)block, len, from, latest);
         }
         return 0;
+}
+
+static bool cuts_to_nothing(const struct tk_event *event, uint32_t id)
+{
+        return event->type == TK_EVENT_TRUNCATE && event->node == id && event->off == 0;
+}
+
+/*
+ * A file that is cut to nothing and written again is the old one or the new one: what is
+ * found is of versions before the cut, or from it on.
+ */
+static int check_content(const struct tk_check *check, const struct tk_node *found, uint32_t id,
+                         size_t latest, char why[TK_CHECK_WHY])
+{
+        size_t from = content_bound(check, id);
+        size_t end = latest;
+
+        for (size_t v = latest; v > from; v--) {
+                if (!cuts_to_nothing(&check->work->versions[v].event, id))
+                        continue;
+                if (check_blocks(check, found, id, v, end, why) == 0)
+                        return 0;
+                end = v - 1;
+        }
+        return check_blocks(check, found, id, from, end, why);
 }
 
 /* The attributes of a file in the version's tree. */

@@ -160,6 +160,8 @@ bool tk_states_advance(struct tk_states *states)
 
 /* States ------------------------------------------------------------------------------ */
 
+enum { UNCUT_MAX = 64 };
+
 /* A state in the making. */
 struct maker {
         const struct tk_states *states;
@@ -170,6 +172,10 @@ struct maker {
         unsigned none;   /* of 100 pages, these have nothing that is not durable, */
         unsigned all;    /* and these have everything */
         unsigned torn;   /* of 100 pages */
+        struct {
+                uint32_t nodes[UNCUT_MAX]; /* cut to nothing, but that is not there */
+                unsigned count;
+        } uncut;
 };
 
 /* Pages in the order in which they first come up, to give them bits. */
@@ -367,6 +373,23 @@ static size_t draw_meta_end(const struct tk_states *states, const struct tk_choi
         }
 }
 
+static bool is_uncut(const struct maker *maker, uint32_t node)
+{
+        for (unsigned i = 0; i < maker->uncut.count; i++)
+                if (maker->uncut.nodes[i] == node)
+                        return true;
+        return false;
+}
+
+/* A change of metadata that is not there. What is written behind a cut that is not is nowhere. */
+static void skip(struct maker *maker, const struct tk_event *event)
+{
+        if (event->type != TK_EVENT_TRUNCATE || event->off > 0 || is_uncut(maker, event->node))
+                return;
+        assert(maker->uncut.count < UNCUT_MAX);
+        maker->uncut.nodes[maker->uncut.count++] = event->node;
+}
+
 void tk_states_make(const struct tk_states *states, const struct tk_choice *choice,
                     struct tk_disk *ret_disk)
 {
@@ -389,9 +412,13 @@ void tk_states_make(const struct tk_states *states, const struct tk_choice *choi
                 const struct tk_event *event = event_of(states, i);
                 size_t index = states->pending[i].index;
 
+                if (event->type == TK_EVENT_WRITE && is_uncut(&maker, event->node))
+                        continue;
                 if (event->type == TK_EVENT_WRITE && !states->pending[i].durable)
                         write_loose(&maker, event, index);
                 else if (event->type == TK_EVENT_WRITE || index < maker.meta_end)
                         tk_disk_apply(ret_disk, event, false);
+                else
+                        skip(&maker, event);
         }
 }

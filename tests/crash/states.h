@@ -8,7 +8,9 @@
  * leaves a prefix of it, at least what a flush made durable. Data that no flush covers
  * may be there or not, page by page, and torn at 512 bytes. A flush of a file makes
  * durable its data and all metadata up to its own last; fdatasync counts only what the
- * size and the layout need.
+ * size and the layout need. Space is given to others only when it is durable that it was
+ * given back: so what is written after a cut to nothing lies elsewhere, and is there only if
+ * the cut is.
  *
  * The harsh model adds that a file may have grown while the data is missing (zeros), and
  * that it may not have grown although later metadata is there. The ext4 model allocates

@@ -206,6 +206,25 @@ static void rewrite_whole(struct tk_work *work, uint64_t seed)
         }
 }
 
+/* The same, never synced, while another file is: the journal's flush is for all of them. */
+static void rewrite_beside(struct tk_work *work, uint64_t seed)
+{
+        int file = durable_file(work, "out", 9 * BLOCK);
+        int log = durable_file(work, "log", 100);
+
+        for (unsigned i = 0; i < 8; i++) {
+                tk_work_truncate(work, file, 0);
+                tk_work_write(work, file, 0, 1 + chance(&seed, 5 * BLOCK), i * 10);
+                if (i % 4 == 3)
+                        tk_work_write(work, file, 5 * BLOCK, 1 + chance(&seed, 8 * BLOCK),
+                                      1000 + i);
+                tk_work_write(work, log, 100 + i * 50, 50, i * 10 + 1);
+                tk_work_fsync(work, log);
+                if (i == 4)
+                        tk_work_fdatasync(work, file);
+        }
+}
+
 /* An editor: write beside, sync, rename over. */
 static void editor(struct tk_work *work, uint64_t seed)
 {
@@ -483,6 +502,7 @@ const struct tk_workload tk_workloads[] = {
         {"punch-rewrite", punch_rewrite},
         {"punch-groups", punch_groups},
         {"rewrite-whole", rewrite_whole},
+        {"rewrite-beside", rewrite_beside},
         {"editor", editor},
         {"directories", directories},
         {"links", links},

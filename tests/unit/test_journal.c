@@ -592,6 +592,32 @@ static void test_replay__areas_that_begin_alike(void **state)
         image_drop(&later);
 }
 
+/* A file that is cut to nothing and written again costs no flush and no journal, however often. */
+static void test_truncate__rewriting_needs_no_journal(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        unsigned syncs;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        syncs = faulty.syncs;
+        for (unsigned with = 'b'; with < 'z'; with++) {
+                assert_int_equal(tk_content_truncate(test.fs, file, 0), 0);
+                write_at(file, 0, 6000, (uint8_t)with);
+                assert_false(tk_journal_is_live(test.fs->journal, file));
+                assert_true(holds(file, 0, 6000, (uint8_t)with));
+        }
+        assert_int_equal(faulty.syncs, syncs);
+        /* What an fsync covers goes through the journal again. */
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        write_at(file, 0, TK_BLOCK_LEN, 'z');
+        assert_true(tk_journal_is_live(test.fs->journal, file));
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -610,6 +636,7 @@ int main(void)
                 TEST(test_sync__waits_for_the_one_that_runs),
                 TEST(test_sync__hears_of_the_journals_failure),
                 TEST(test_sync__covers_the_name),
+                TEST(test_truncate__rewriting_needs_no_journal),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
