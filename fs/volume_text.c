@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/ini.h"
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -170,12 +171,26 @@ static int parse_kek(struct parse *parse, const struct tk_ini_entry *entry)
         return bad(parse, "unknown key");
 }
 
+/* Whether a value that is written comes back: not as a comment, nor without its ends. */
+static bool is_text(const char *value)
+{
+        size_t len = strlen(value);
+
+        if (len == 0 || value[0] == ';' || strpbrk(value, "\r\n") ||
+            isspace((unsigned char)value[0]) || isspace((unsigned char)value[len - 1]))
+                return false;
+        for (size_t i = 1; i < len; i++)
+                if (value[i] == ';' && isspace((unsigned char)value[i - 1]))
+                        return false;
+        return true;
+}
+
 static int copy_text(struct parse *parse, char *to, size_t max, const char *value)
 {
         size_t len = strlen(value);
 
-        if (len == 0 || len >= max)
-                return bad(parse, "a text is empty or too long");
+        if (len >= max || !is_text(value))
+                return bad(parse, "a text is empty or too long, or begins with a semicolon");
         memcpy(to, value, len + 1);
         return 0;
 }
@@ -518,6 +533,19 @@ static void write_mounts(FILE *out, const struct tk_volume_text *text)
         fprintf(out, "\n");
 }
 
+/* Whether what comes from providers can be written. */
+static bool texts_hold(const struct tk_volume_text *text)
+{
+        for (size_t i = 0; i < text->wrap_count; i++) {
+                const struct tk_volume_wrap *wrap = &text->wraps[i];
+
+                if (!is_text(wrap->provider) || !is_text(wrap->wrap.key_id) ||
+                    !is_text(wrap->wrap.version) || !is_text(wrap->wrap.algorithm))
+                        return false;
+        }
+        return true;
+}
+
 int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed)
 {
         char id[TK_VOLUME_ID_LEN * 2 + 1];
@@ -525,6 +553,8 @@ int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed)
         size_t buf_len = 0;
         FILE *out;
 
+        if (!texts_hold(text))
+                return -EINVAL;
         out = open_memstream(&buf, &buf_len);
         if (!out)
                 return -ENOMEM;

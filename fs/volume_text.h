@@ -51,7 +51,10 @@ struct tk_volume_text {
 TK_MUST_USE int tk_volume_text_parse(const char *text, const char *path,
                                      struct tk_volume_text *ret_text, struct tk_fault *fault);
 
-/* The text up to the [mac] section: what the MAC covers. The caller frees it. -ENOMEM. */
+/*
+ * The text up to the [mac] section: what the MAC covers. The caller frees it. -ENOMEM;
+ * -EINVAL if a provider gave a text that would not be read as it is.
+ */
 TK_MUST_USE int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed);
 
 /* @signed_text with its [mac] section. The caller frees it. */

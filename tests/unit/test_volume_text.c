@@ -162,6 +162,22 @@ static void test_round_trip__longest_texts(void **state)
         check_round_trip(&text);
 }
 
+/* A text that would be read as a comment, or without its ends, is not written. */
+static void test_format__texts_that_would_not_come_back(void **state)
+{
+        static const char *const texts[] = {"", ";v", "; v", "v ;w", " v", "v ", "a\nb", "a\rb"};
+        struct tk_volume_text text;
+        char *formatted = NULL;
+
+        fill(&text, 1, 1, 0, 60);
+        for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+                snprintf(text.wraps[0].wrap.version, TK_KMS_VERSION_MAX, "%s", texts[i]);
+                assert_int_equal(tk_volume_text_format(&text, &formatted), -EINVAL);
+        }
+        snprintf(text.wraps[0].wrap.version, TK_KMS_VERSION_MAX, "a;b=c #d [e]");
+        check_round_trip(&text);
+}
+
 static void check_refused(const char *text, int error, enum tk_fault_kind kind)
 {
         struct tk_volume_text parsed;
@@ -197,6 +213,7 @@ static void test_parse__damage(void **state)
                 const char *to;
         } damage[] = {
                 {"format = 1\n", ""},
+                {"version = version-1", "version =;version-1"},
                 {"format = 1", "format = one"},
                 {"format = 1", "format = 0"},
                 {"format = 1\n", "format = 1\nformat = 1\n"},
@@ -362,6 +379,7 @@ int main(void)
                 TK_TEST(test_round_trip__dek_wrap_kms),
                 TK_TEST(test_round_trip__names_encrypted),
                 TK_TEST(test_round_trip__longest_texts),
+                TK_TEST(test_format__texts_that_would_not_come_back),
                 TK_TEST(test_parse__damage),
                 TK_TEST(test_parse__newer_format),
                 TK_TEST(test_parse__nothing_behind_the_mac),
