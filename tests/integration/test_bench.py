@@ -12,6 +12,7 @@ from mountpoint import turnkeyfs
 BENCH = pathlib.Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import hotpaths  # noqa: E402
 import report  # noqa: E402
 from metrics import METRICS  # noqa: E402
 
@@ -90,6 +91,25 @@ def test_reached_needs_both_targets_and_the_limit():
     assert report.reached("inode_bytes", {"turnkeyfs": 200})
     assert not report.reached("inode_bytes", {"turnkeyfs": 201})
     assert report.reached("seqwrite", {"turnkeyfs": 280}) is None
+
+
+def test_hotpaths_judges_what_is_above_its_bound_or_has_none():
+    bounds = {"read": 1000, "write": 2000}
+    assert hotpaths.judge({"read": 1100, "write": 100}, bounds, margin=10) == 0
+    assert hotpaths.judge({"read": 1101, "write": 2000}, bounds, margin=10) == 1
+    assert hotpaths.judge({"read": 1000, "other": 1}, bounds, margin=10) == 2
+
+
+def test_hotpaths_counts_what_ran_in_the_program_itself(tmp_path):
+    dump = tmp_path / "out.1"
+    dump.write_text(
+        "desc: Trigger: Client Request: read\nevents: Ir\n\n"
+        "ob=(1) /b/tk_hotpaths\nfl=(1) a.c\nfn=(1) read\n10 7\n+1 30\n"
+        "cob=(2) /lib/libcrypto.so.3\ncfn=(2) cipher\ncalls=1 0\n* 5000\n-1 3\n\n"
+        "ob=(2)\nfn=(2)\n0 5000\n\n"
+        "ob=(1)\nfn=(3) other\n20 2\n"
+    )
+    assert hotpaths.own_instructions(dump, "/elsewhere/tk_hotpaths") == 42
 
 
 def test_a_run_measures_and_fills_a_document(tmp_path):
