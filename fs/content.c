@@ -521,7 +521,7 @@ static int write_journaled(const struct write *write)
                 uint64_t last = piece.last < end ? piece.last : end - 1;
                 int r;
 
-                r = tk_content_want_space(write->file, block, last);
+                r = tk_content_want_space(write->fs, write->file, block, last);
                 for (; r == 0 && block <= last; block++)
                         r = tk_content_journal_block(write->fs, write->file, block,
                                                      cell_in(&piece, block),

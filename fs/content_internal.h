@@ -51,7 +51,8 @@ TK_MUST_USE int tk_content_journal_hole(struct tk_fs *fs, struct tk_openfile *fi
  * Blocks @first to @last of one group are going to the journal: see that they can be put
  * in place later, by taking the space for holes now.
  */
-TK_MUST_USE int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t last);
+TK_MUST_USE int tk_content_want_space(struct tk_fs *fs, struct tk_openfile *file, uint64_t first,
+                                      uint64_t last);
 
 /* Before a write, without a range: after a cut, let fewer blocks count as durable if they may. */
 void tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file);

@@ -86,11 +86,12 @@ static int lacks_space(const struct tk_openfile *file, uint64_t first, uint64_t 
         return 0;
 }
 
-int tk_content_want_space(struct tk_openfile *file, uint64_t first, uint64_t last)
+int tk_content_want_space(struct tk_fs *fs, struct tk_openfile *file, uint64_t first, uint64_t last)
 {
         uint64_t tags = file->base + tk_tag_page_off(tk_group_of_block(first));
         int r;
 
+        tk_journal_keep_space(fs->journal, file, first, last);
         r = lacks_space(file, first, last - first + 1);
         if (r <= 0)
                 return r;

@@ -204,6 +204,8 @@ static void add_entry(struct tk_journal *journal, struct tk_openfile *file,
         if (item->type == TK_JOURNAL_BLOCK || item->type == TK_JOURNAL_HOLE)
                 link_entry(journal, entry);
         file->journal.sequence = batch->sequence;
+        if (item->type == TK_JOURNAL_HOLE)
+                file->journal.punched = true;
         if (item->type == TK_JOURNAL_SIZE)
                 file->journal.size_sequence = batch->sequence;
 }
@@ -237,6 +239,31 @@ int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
         same->item.crc = crc;
         copy_page(same, item);
         return 0;
+}
+
+/* The space of one block. Called with the lock held, which it lets go of while it waits. */
+static void keep_space(struct tk_journal *journal, struct tk_openfile *file, uint64_t block)
+{
+        struct tk_journal_pending *entry;
+
+        while ((entry = find(journal, file, block)) && entry->item.type == TK_JOURNAL_HOLE) {
+                entry->keep_space = true;
+                if (entry->batch == journal->building)
+                        entry->item.flags |= TK_JOURNAL_KEEP; /* replay keeps it, too */
+                if (!entry->batch->applying)
+                        return;
+                pthread_cond_wait(&journal->changed, &journal->lock);
+        }
+}
+
+void tk_journal_keep_space(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
+                           uint64_t last)
+{
+        if (!file->journal.punched || file->journal.overlay == 0)
+                return;
+        TK_LOCK_SCOPE(&journal->lock);
+        for (uint64_t block = first; block <= last; block++)
+                keep_space(journal, file, block);
 }
 
 /* Life ---------------------------------------------------------------------------- */

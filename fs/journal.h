@@ -54,6 +54,13 @@ struct tk_journal *tk_journal_free(struct tk_journal *journal);
 TK_MUST_USE int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
                                   const struct tk_journal_item *item);
 
+/*
+ * Blocks @first to @last of @file are going to be appended. Holes among them that are on
+ * their way in place keep their space from now on, or are in place when this returns.
+ */
+void tk_journal_keep_space(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
+                           uint64_t last);
+
 /* Have all entries of @file that were appended so far durable in the journal. */
 TK_MUST_USE int tk_journal_commit(struct tk_journal *journal, struct tk_openfile *file);
 

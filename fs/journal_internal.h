@@ -27,6 +27,7 @@ struct tk_journal_pending {
         struct tk_journal_batch *batch;
         struct tk_journal_pending *next; /* in its bucket, while linked */
         bool linked;                     /* the newest entry of its block: reads see it */
+        bool keep_space;                 /* of a hole: its block is written again */
 };
 
 struct tk_journal_batch {
@@ -38,6 +39,7 @@ struct tk_journal_batch {
         struct tk_openfile *files[TK_JOURNAL_FILES_MAX]; /* counted */
         unsigned file_count;
         bool busy;
+        bool applying; /* the thread puts it in place just now */
 };
 
 struct tk_journal_area {

@@ -24,6 +24,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -256,6 +257,19 @@ static int ensure_header(struct tk_openfile *file, const struct tk_journal_item 
         return tk_backing_pwrite(file->fd, file->record.bytes, tk_record_len(&file->record), 0);
 }
 
+static int cannot_put(struct replay *replay, const struct tk_openfile *file, int error)
+{
+        bool full = error == -ENOSPC || error == -EDQUOT;
+        char path[PATH_MAX];
+
+        tk_backing_path(file->fd, path, sizeof(path));
+        return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, error,
+                            "%s: overwrites that the journal holds can't be put in place: %s; %s",
+                            path, strerror(-error),
+                            full ? "free some space there and mount again"
+                                 : "mount again when that is mended: the journal keeps them");
+}
+
 static int put_file(struct replay *replay, const struct tk_journal_head *head, unsigned index)
 {
         struct tk_journal_cursor cursor = {0};
@@ -280,10 +294,7 @@ static int put_file(struct replay *replay, const struct tk_journal_head *head, u
         if (r == 0)
                 r = tk_journal_apply(&target, replay->items, count);
         if (r < 0)
-                return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, r,
-                                    "%s: overwrites that the journal holds can't be put in place: "
-                                    "%s",
-                                    tk_volume_path(replay->fs->volume), strerror(-r));
+                return cannot_put(replay, found->file, r);
         replay->totals.entries += count;
         return 0;
 }

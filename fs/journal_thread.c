@@ -93,15 +93,26 @@ static void note_applied(struct tk_journal *journal, struct tk_journal_batch *ba
         journal->queued--;
 }
 
+/* From here on the space of holes goes, but of those whose block is written again. */
+static void begin_applying(struct tk_journal_batch *batch)
+{
+        for (unsigned i = 0; i < batch->count; i++)
+                if (batch->entries[i].keep_space)
+                        batch->entries[i].item.flags |= TK_JOURNAL_KEEP;
+        batch->applying = true;
+}
+
 /* The lock is held, and let go of meanwhile; so below. */
 static void put_next(struct tk_journal *journal, struct tk_journal_release *release)
 {
         struct tk_journal_batch *batch = journal->queue[0];
         int r;
 
+        begin_applying(batch);
         pthread_mutex_unlock(&journal->lock);
         r = put_batch(journal, batch);
         pthread_mutex_lock(&journal->lock);
+        batch->applying = false;
         journal->stuck = r;
         if (r == 0)
                 note_applied(journal, batch, release);

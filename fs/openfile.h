@@ -21,6 +21,7 @@ struct tk_openfile_journal {
         _Atomic uint64_t sequence;      /* of the batch with the newest entry; 0: none */
         _Atomic uint64_t size_sequence; /* of the batch with the newest size entry */
         _Atomic int64_t touched_ns;     /* when the newest journaled write was, since the epoch */
+        atomic_bool punched;            /* there was an entry of a hole */
         uint64_t batch;                 /* the batch that `index` is for */
         uint16_t index;
         uint8_t areas; /* bits: which areas hold a reference */

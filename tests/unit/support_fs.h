@@ -164,7 +164,8 @@ struct tk_test_fs {
 
 static const struct tk_caller tk_test_caller = {.umask = 022};
 
-static inline void tk_test_fs_start(struct tk_test_fs *test)
+/* As far as a mount number: no filesystem yet. */
+static inline void tk_test_fs_open(struct tk_test_fs *test)
 {
         struct tk_volume_options options = {.dek_wrap = test->dek_wrap,
                                             .names = test->names,
@@ -183,6 +184,13 @@ static inline void tk_test_fs_start(struct tk_test_fs *test)
                                           &(struct tk_volume_unlock){.lease_ms = 60000}, &fault),
                          0);
         assert_int_equal(tk_volume_mount_begin(test->volume, &fault), 0);
+}
+
+static inline void tk_test_fs_start(struct tk_test_fs *test)
+{
+        struct tk_fault fault = {0};
+
+        tk_test_fs_open(test);
         assert_int_equal(tk_fs_new(test->volume, &(struct tk_fs_options){.read_only = false},
                                    &test->fs, &fault),
                          0);

@@ -16,6 +16,20 @@
 #include "fs/journal.h"
 #include "fs/journal_replay.h"
 
+/* Reading the file with this inode number fails with EIO; 0: none. Takes the place of libc's. */
+static ino_t unreadable;
+
+ssize_t preadv(int fd, const struct iovec *iov, int count, off_t off)
+{
+        struct stat st;
+
+        if (unreadable != 0 && fstat(fd, &st) == 0 && st.st_ino == unreadable) {
+                errno = EIO;
+                return -1;
+        }
+        return syscall(SYS_preadv, fd, iov, (long)count, (long)off, 0L);
+}
+
 enum { FILE_LEN = 10 * TK_BLOCK_LEN + 100, IMAGE_MAX = 4 * 1024 * 1024 };
 
 static struct tk_test_fs test;
@@ -395,6 +409,106 @@ static void test_replay__punched_and_written_again(void **state)
         tk_test_fs_stop(&test);
 }
 
+enum { HOLE_OFF = 2 * TK_BLOCK_LEN, HOLE_LEN = 4 * TK_BLOCK_LEN };
+
+static void punch(struct tk_openfile *file)
+{
+        assert_int_equal(tk_content_fallocate(test.fs, file,
+                                              FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HOLE_OFF,
+                                              HOLE_LEN),
+                         0);
+}
+
+/*
+ * What is punched and written again keeps its space: others may have taken it otherwise when
+ * the second entry comes in place. If it is gone already, the write fails, and nothing else.
+ */
+static void test_append__block_over_a_hole_on_a_full_disk(void **state)
+{
+        uint8_t bytes[HOLE_LEN];
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        int r;
+
+        make_volume();
+        for (int flushed = 0; flushed < 2; flushed++) {
+                tk_test_fs_start(&test);
+                file = open_file("f", &inode);
+                write_at(file, 0, FILE_LEN, 'b');
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+                assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+                punch(file);
+                if (flushed)
+                        assert_int_equal(tk_journal_commit(test.fs->journal, file), 0);
+                faulty.full = true;
+                fill(bytes, sizeof(bytes), 'c');
+                r = tk_content_write(test.fs, file, HOLE_OFF, bytes, sizeof(bytes));
+                assert_true(r == 0 || (flushed && r == -ENOSPC));
+                assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+                assert_true(holds(file, HOLE_OFF, HOLE_LEN, r == 0 ? 'c' : 0));
+                faulty.full = false;
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+        }
+}
+
+/* A journal that can't be read is none that is empty: the mount fails, and the next one replays. */
+static void test_replay__journal_cant_be_read(void **state)
+{
+        struct tk_fault fault = {0};
+        struct image place;
+        struct image journal;
+        struct image volume;
+        struct stat st;
+
+        make_volume();
+        overwrite_and_crash(&place, &journal, &volume);
+        assert_int_equal(stat("c/journal/journal", &st), 0);
+        tk_test_fs_open(&test);
+        unreadable = st.st_ino;
+        assert_int_equal(tk_fs_new(test.volume, &(struct tk_fs_options){.read_only = false},
+                                   &test.fs, &fault),
+                         -EIO);
+        assert_non_null(strstr(fault.text, "journal"));
+        unreadable = 0;
+        crash();
+        tk_test_fs_start(&test);
+        check_overwritten();
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+        image_drop(&journal);
+        image_drop(&volume);
+}
+
+/* Replay on a full disk says what to do; with some space the volume mounts. */
+static void test_replay__full_disk(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct tk_fault fault = {0};
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        punch(file);
+        assert_int_equal(tk_journal_commit(test.fs->journal, file), 0);
+        write_at(file, HOLE_OFF, HOLE_LEN, 'c');
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        tk_test_close(&test, file, inode);
+        crash();
+        tk_test_fs_open(&test);
+        faulty.full = true;
+        assert_int_equal(tk_fs_new(test.volume, &(struct tk_fs_options){.read_only = false},
+                                   &test.fs, &fault),
+                         -ENOSPC);
+        assert_non_null(strstr(fault.text, "free some space"));
+        faulty.full = false;
+        crash();
+        tk_test_fs_start(&test);
+        check_file(HOLE_OFF, HOLE_LEN, 'c', FILE_LEN);
+        tk_test_fs_stop(&test);
+}
+
 /* Much more than the journal holds: areas are used again and again. */
 static void test_append__more_than_the_journal(void **state)
 {
@@ -632,6 +746,9 @@ int main(void)
                 TEST(test_replay__cut_and_written_again),
                 TEST(test_replay__punched_and_written_again),
                 TEST(test_append__more_than_the_journal),
+                TEST(test_append__block_over_a_hole_on_a_full_disk),
+                TEST(test_replay__full_disk),
+                TEST(test_replay__journal_cant_be_read),
                 TEST(test_commit__write_fails_once),
                 TEST(test_sync__waits_for_the_one_that_runs),
                 TEST(test_sync__hears_of_the_journals_failure),
