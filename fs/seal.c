@@ -162,10 +162,29 @@ static int judge(struct tk_fs *fs, struct tk_openfile *file, const uint8_t tag_p
         return 0;
 }
 
+/* Whether a crashed mount wrote the first block that is not sealed, or not to its end. */
+static int ends_in_crash(struct tk_fs *fs, const struct tk_openfile *file)
+{
+        uint64_t last = tk_block_of(file->size - 1);
+        uint8_t cell[TK_CELL_LEN];
+        ssize_t n;
+
+        if (file->sealed >= file->size)
+                return 0;
+        n = tk_fdio_pread(
+                file->fd, cell, sizeof(cell),
+                (off_t)(file->base + tk_cell_off(file->solid < last ? file->solid : last)));
+        if (n < (ssize_t)sizeof(cell))
+                return n < 0 ? (int)n : 0;
+        return !tk_bytes_are_zero(cell, sizeof(cell)) &&
+               tk_volume_is_unclean(fs->volume, tk_get_be16(cell + TK_CELL_LEN - 2));
+}
+
 int tk_seal_load(struct tk_fs *fs, struct tk_openfile *file)
 {
         TK_CLEANUP(tk_freep) uint8_t *tag_page = NULL;
         ssize_t n;
+        int r;
 
         file->seal = (struct tk_openfile_seal){.binding = -1};
         if (file->size == 0)
@@ -174,7 +193,14 @@ int tk_seal_load(struct tk_fs *fs, struct tk_openfile *file)
         if (!tag_page)
                 return -ENOMEM;
         n = tk_fdio_pread(file->fd, tag_page, TK_BLOCK_LEN, (off_t)file->base);
-        return n < 0 ? (int)n : judge(fs, file, tag_page);
+        r = n < 0 ? (int)n : judge(fs, file, tag_page);
+        if (r < 0 || !file->writable || fs->read_only)
+                return r;
+        /* The close of who opens a file that a crash has left seals what is good of it. */
+        r = ends_in_crash(fs, file);
+        if (r > 0)
+                file->unsealed = true;
+        return r < 0 ? r : 0;
 }
 
 /* Writing ---------------------------------------------------------------------------- */
@@ -314,15 +340,33 @@ static int put_slot(struct tk_openfile *file, unsigned slot, const uint8_t bytes
         return r == -EPERM || r == -EACCES ? 0 : r;
 }
 
+/* Whether the newest seal says all that one over @length bytes would. */
+static bool says_the_same(struct tk_fs *fs, const struct tk_openfile *file, uint64_t length,
+                          bool close)
+{
+        uint32_t mount = file->seal.newest_mount;
+
+        if (file->seal.newest_length != length)
+                return false;
+        return mount == 0 || (close && (mount == fs->mount_number ||
+                                        !tk_volume_is_unclean(fs->volume, (uint16_t)mount)));
+}
+
 int tk_seal_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t length, bool close)
 {
         uint8_t slot[TK_SEAL_LEN];
         int r;
 
-        if (file->seal.newest_length == length &&
-            file->seal.newest_mount == (close ? fs->mount_number : 0U))
+        if (says_the_same(fs, file, length, close))
                 return 0;
-        r = tk_seal_prepare(fs, file, length, close, slot);
+        r = extend_solid(fs, file, (length + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN);
+        if (r < 0)
+                return r;
+        if (length > file->solid * TK_BLOCK_LEN)
+                length = file->solid * TK_BLOCK_LEN;
+        if (says_the_same(fs, file, length, close))
+                return 0;
+        r = tk_seal_prepare_whole(fs, file, length, close, slot);
         if (r == 0)
                 r = put_slot(file, tk_seal_next_slot(file), slot);
         if (r == 0)

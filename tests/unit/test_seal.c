@@ -58,6 +58,8 @@ static void append(struct tk_openfile *file, size_t len)
 {
         uint8_t bytes[TK_BLOCK_LEN];
 
+        if (len == 0)
+                return;
         assert_true(len <= sizeof(bytes));
         memset(bytes, 'x', len);
         assert_int_equal(tk_content_write(test.fs, file, file->size, bytes, len), 0);
@@ -221,12 +223,14 @@ static void flip_data(uint64_t block)
 }
 
 /* What a crash left is sealed by the next mount that writes, as far as it is good. */
-static void test_close__what_a_crash_left(void **state)
+static void check_what_a_crash_left(bool appends)
 {
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
         for (int torn = 0; torn < 2; torn++) {
+                uint64_t more = appends ? 100 : 0;
+
                 tk_test_fs_start(&test);
                 file = tk_test_create(&test, "f", &inode);
                 for (int i = 0; i < 5; i++)
@@ -238,16 +242,53 @@ static void test_close__what_a_crash_left(void **state)
                 tk_test_fs_start(&test);
                 file = reopen(&inode);
                 assert_int_equal(file->sealed, 0);
-                append(file, 100);
+                append(file, more);
                 tk_test_close(&test, file, inode);
                 tk_test_fs_stop(&test);
                 tk_test_fs_start(&test);
                 file = reopen(&inode);
-                assert_int_equal(file->sealed, torn ? 3 * block_len : 5 * block_len + 100);
+                assert_int_equal(file->sealed, torn ? 3 * block_len : 5 * block_len + more);
                 tk_test_close(&test, file, inode);
                 tk_test_fs_stop(&test);
                 assert_int_equal(unlink("c/root/f"), 0);
         }
+}
+
+static void test_close__what_a_crash_left(void **state)
+{
+        check_what_a_crash_left(true);
+}
+
+/* So it does if the file is opened only. */
+static void test_open__what_a_crash_left(void **state)
+{
+        check_what_a_crash_left(false);
+}
+
+/* Where a seal can't go on, a sync does not write the same one again. */
+static void test_sync__same_seal_once(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        uint16_t sequence;
+
+        tk_test_fs_start(&test);
+        file = tk_test_create(&test, "f", &inode);
+        append(file, TK_BLOCK_LEN);
+        assert_int_equal(tk_content_truncate(test.fs, file, 8 * block_len), 0);
+        for (int i = 0; i < 2; i++) {
+                append(file, TK_BLOCK_LEN);
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        }
+        assert_int_equal(file->seal.binding_length, block_len);
+        sequence = file->seal.sequence;
+        for (int i = 0; i < 3; i++) {
+                append(file, TK_BLOCK_LEN);
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        }
+        assert_int_equal(file->seal.sequence, sequence);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
 }
 
 /* The seal of an fsync leaves out a hole that is filled, but not in place yet. */
@@ -281,6 +322,8 @@ int main(void)
                 TEST(test_close__cut_and_grown),
                 TEST(test_close__stops_at_a_missing_block),
                 TEST(test_close__what_a_crash_left),
+                TEST(test_open__what_a_crash_left),
+                TEST(test_sync__same_seal_once),
                 TEST(test_sync__not_ahead_of_the_journal),
         };
 
