@@ -333,9 +333,12 @@ static int restore(const struct tk_args *args, struct job *job, struct tk_volume
                 .progress = {.update = draw_restore, .context = &report},
                 .found = on_found,
                 .context = &report};
-        int r;
+        int r = 0;
 
-        r = tk_fs_new(volume, &fs_options, &fs, fault);
+        if (job->volume_file)
+                r = tk_volume_doubt_later_mounts(volume, fault);
+        if (r == 0)
+                r = tk_fs_new(volume, &fs_options, &fs, fault);
         if (r == 0) {
                 tk_progress_init(&report.progress, "escrow restore", 0);
                 r = tk_escrow_restore(fs, job->escrow, &options, &totals, fault);

@@ -17,6 +17,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Mounts that there may have been since a volume file that is put back was saved. */
+enum { LATER_MOUNTS = 256 };
+
 /* Write @text with its MAC as the volume file. */
 int tk_volume_store(int dirfd, const struct tk_volume_text *text, const struct tk_secret *mac_key)
 {
@@ -217,6 +220,27 @@ int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault)
         volume->previous_mount = text->last_mount;
         text->last_mount = number;
         volume->mount_number = number;
+        return tk_volume_store_text(volume, fault);
+}
+
+int tk_volume_doubt_later_mounts(struct tk_volume *volume, struct tk_fault *fault)
+{
+        struct tk_volume_text *text = &volume->text;
+        uint16_t *unclean;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        unclean = reallocarray(text->unclean, text->unclean_count + LATER_MOUNTS, sizeof(*unclean));
+        if (!unclean)
+                return -ENOMEM;
+        text->unclean = unclean;
+        for (unsigned i = 0; i < LATER_MOUNTS; i++) {
+                uint16_t number = next_mount_number(text);
+
+                if (number == 0)
+                        break;
+                unclean[text->unclean_count++] = number;
+                text->last_mount = number;
+        }
         return tk_volume_store_text(volume, fault);
 }
 

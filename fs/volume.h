@@ -75,6 +75,13 @@ TK_MUST_USE int tk_volume_create(const char *path, const struct tk_volume_option
  */
 TK_MUST_USE int tk_volume_put_back(const char *path, const char *text, struct tk_fault *fault);
 
+/*
+ * The volume file was put back, and knows nothing of the mounts since it was saved. The next
+ * 256 numbers count as theirs, and as unclean: what they left is judged as after a crash. For
+ * an unlocked volume that is not mounted.
+ */
+TK_MUST_USE int tk_volume_doubt_later_mounts(struct tk_volume *volume, struct tk_fault *fault);
+
 /* Read and parse the volume file of @path. Nothing in it is trusted yet. */
 TK_MUST_USE int tk_volume_open(const char *path, struct tk_volume **ret_volume,
                                struct tk_fault *fault);
