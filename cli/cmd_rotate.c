@@ -41,7 +41,7 @@ static int say_incomplete(const struct tk_volume *volume, uint64_t failed, struc
         return tk_fault_set(fault, TK_FAULT_INTERNAL, -EIO,
                             "the rotation of %s is incomplete: the key records of %" PRIu64
                             " files could not be rewrapped, so the old key versions stay in use; "
-                            "the log names the files",
+                            "the log names the first of them",
                             tk_volume_path(volume), failed);
 }
 

@@ -23,13 +23,14 @@
 #include <string.h>
 #include <time.h>
 
-enum { PASSES_MAX = 100, PACE_SLACK_US = 10000, PACE_SLICE_US = 50000 };
+enum { PASSES_MAX = 100, PACE_SLACK_US = 10000, PACE_SLICE_US = 50000, SAID_MAX = 20 };
 
 struct walk {
         struct tk_fs *fs;
         const struct tk_rotate_options *options;
         struct tk_rotate_progress progress;
         uint64_t old;   /* records found old in this pass */
+        uint64_t said;  /* failures that were logged, in all passes; not those of open files */
         int64_t due_us; /* when the next file is due, by the rate */
 };
 
@@ -114,16 +115,26 @@ static char *backing_path(const struct spot *spot)
 }
 
 /* Say what can't be done about the file at @spot: by its path in the mount, if that can be had. */
-static void say(const struct walk *walk, const struct spot *spot, const char *what, int r)
+static void say_path(struct tk_fs *fs, const struct spot *spot, const char *what, int r)
 {
         TK_CLEANUP(tk_freep) char *backing = backing_path(spot);
         TK_CLEANUP(tk_freep) char *plain = NULL;
 
-        if (backing && tk_translate_to_plain(walk->fs, backing, &plain) == 0)
-                tk_log_limited(TK_LOG_ERROR, "rotation: '/%s' %s: %s", plain, what, strerror(-r));
+        if (backing && tk_translate_to_plain(fs, backing, &plain) == 0)
+                tk_log(TK_LOG_ERROR, "rotation: '/%s' %s: %s", plain, what, strerror(-r));
         else
-                tk_log_limited(TK_LOG_ERROR, "rotation: the backing file '%s' %s: %s",
-                               backing ? backing : spot->name, what, strerror(-r));
+                tk_log(TK_LOG_ERROR, "rotation: the backing file '%s' %s: %s",
+                       backing ? backing : spot->name, what, strerror(-r));
+}
+
+/* There may be a million: the first few are named, the others are in the result's count. */
+static void say(struct walk *walk, const struct spot *spot, const char *what, int r)
+{
+        if (walk->said < SAID_MAX)
+                say_path(walk->fs, spot, what, r);
+        else if (walk->said == SAID_MAX)
+                tk_log(TK_LOG_ERROR, "rotation: there are more such files, which are not named");
+        walk->said++;
 }
 
 static int visit_inode(struct walk *walk, struct tk_inode *inode, const struct spot *spot)

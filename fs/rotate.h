@@ -41,8 +41,8 @@ struct tk_rotate_options {
 
 /*
  * Returns 0 with @ret_progress: done, nothing to do (no pass) or incomplete, because
- * records could not be rewrapped, which is logged. -ECANCELED if it was stopped; what
- * was done stays. One rotation at a time per filesystem.
+ * records could not be rewrapped: the first few are logged, the progress has their number.
+ * -ECANCELED if it was stopped; what was done stays. One rotation at a time per filesystem.
  */
 TK_MUST_USE int tk_rotate_run(struct tk_fs *fs, const struct tk_rotate_options *options,
                               struct tk_rotate_progress *ret_progress, struct tk_fault *fault);

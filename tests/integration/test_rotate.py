@@ -222,6 +222,24 @@ def test_a_file_that_can_t_be_rewrapped_keeps_the_old_version(volume):
     assert record_versions(volume) == {3}
 
 
+def test_of_many_files_that_can_t_be_rewrapped_a_few_are_named(volume):
+    fill(volume, 60)
+    volume.umount()
+    directory = volume.below("dir")
+    files = [os.path.join(directory, name) for name in os.listdir(directory)]
+    files = [path for path in files if os.path.isfile(path) and not os.path.islink(path)]
+    if not all(lock_file(path, True) for path in files):
+        pytest.skip("no immutable files here")
+    try:
+        said = volume.command("rotate", volume.cipher, check=False)
+        assert said.returncode == 1 and f"{len(files)} files could not be" in said.stderr
+        assert said.stderr.count("can't be rewrapped") == 20
+        assert said.stderr.count("there are more such files") == 1
+    finally:
+        for path in files:
+            lock_file(path, False)
+
+
 @pytest.mark.conf({"mount": {"read_only": "yes"}})
 def test_a_read_only_mount_refuses(volume):
     assert "read-only" in fails(2, "rotate", volume.mnt)
