@@ -83,7 +83,8 @@ int tk_fdio_read_file(int dirfd, const char *name, size_t max, char **ret_text, 
         struct stat st;
         ssize_t n;
 
-        fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
+        /* What is a fifo, though it should be a file, is empty: nobody waits for a writer. */
+        fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
         if (fstat(fd, &st) < 0)

@@ -11,6 +11,7 @@
 #include "cli/open.h"
 #include "cli/serve.h"
 #include "cli/text.h"
+#include "fs/escrow_note.h"
 #include "fs/volume.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -125,6 +126,17 @@ static json_t *gather_mountpoint(struct tk_volume *volume)
         return tk_text_json(info.mountpoint);
 }
 
+/* null if none was exported, as far as can be told. */
+static json_t *gather_escrow(struct tk_volume *volume)
+{
+        struct tk_escrow_note note;
+
+        if (tk_escrow_note_read(volume, &note) < 0)
+                return json_null();
+        return json_pack("{sI sb}", "exported", (json_int_t)note.exported, "outdated",
+                         tk_escrow_note_is_outdated(volume, &note));
+}
+
 /* The format is the only one that tk_volume_open accepts in this release. */
 static json_t *gather(struct tk_volume *volume, const char **ret_why)
 {
@@ -132,7 +144,7 @@ static json_t *gather(struct tk_volume *volume, const char **ret_why)
         json_t *daemon = tk_serve_ask(volume, ret_why);
 
         tk_hex_encode(tk_volume_id(volume), TK_VOLUME_ID_LEN, id);
-        return json_pack("{si so ss sI si ss ss so so si so so so}",                            //
+        return json_pack("{si so ss sI si ss ss so so si so so so so}",                         //
                          "schema", SCHEMA,                                                      //
                          "path", tk_text_json(tk_volume_path(volume)),                          //
                          "volume_id", id,                                                       //
@@ -147,6 +159,7 @@ static json_t *gather(struct tk_volume *volume, const char **ret_why)
                          "unclean_mounts", (int)tk_serve_unclean_count(volume, daemon), //
                          "kek_versions", gather_keks(volume),                           //
                          "no_longer_needed", gather_unneeded(volume),                   //
+                         "escrow", gather_escrow(volume),                               //
                          "daemon", daemon ? daemon : json_null());
 }
 
@@ -209,6 +222,22 @@ static void print_unneeded(const json_t *list)
                 tk_text_print(stdout, get_text(root, "version"));
                 putchar('\n');
         }
+}
+
+/* What saves the names, where a backup loses extended attributes. */
+static void print_escrow(const json_t *escrow)
+{
+        char when[32];
+
+        if (!json_is_object(escrow)) {
+                print_field("escrow", "none was exported; 'turnkeyfs escrow export' saves the key "
+                                      "records, which some backups lose");
+                return;
+        }
+        printf("%-16sexported %s%s\n", "escrow", tk_text_time(get_number(escrow, "exported"), when),
+               json_is_true(json_object_get(escrow, "outdated"))
+                       ? ", and of no use since the rotation after that: export again"
+                       : "");
 }
 
 static void print_window(const json_t *rotation)
@@ -402,6 +431,7 @@ static void print_text(const json_t *root, const char *why)
                get_number(root, "unclean_mounts"));
         print_keks(json_object_get(root, "kek_versions"));
         print_unneeded(json_object_get(root, "no_longer_needed"));
+        print_escrow(json_object_get(root, "escrow"));
         if (json_is_object(daemon))
                 print_daemon(daemon);
         else if (why)

@@ -7,6 +7,7 @@
 #include "cli/provider.h"
 #include "cli/serve.h"
 #include "cli/text.h"
+#include "fs/escrow_note.h"
 #include "fs/volume.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +20,16 @@
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
+#include <time.h>
 
-enum { XATTR_LEN = 64, FREE_MIN_MIB = 1024, FREE_MIN_PERCENT = 5, INODES_MIN = 1000 };
+enum {
+        XATTR_LEN = 64,
+        FREE_MIN_MIB = 1024,
+        FREE_MIN_PERCENT = 5,
+        INODES_MIN = 1000,
+        ESCROW_DAYS_MAX = 30,
+        DAY_S = 24 * 3600,
+};
 
 static void check_owner(struct tk_doctor *doctor, int dirfd)
 {
@@ -213,6 +222,30 @@ static void check_use(struct tk_doctor *doctor, struct tk_volume *volume)
                 tk_doctor_ok(doctor, "unclean mounts", "none");
 }
 
+/* Without one, a backup that lost its extended attributes is a backup without names. */
+static void check_escrow(struct tk_doctor *doctor, struct tk_volume *volume)
+{
+        static const char todo[] = "run 'turnkeyfs escrow export CIPHERDIR FILE', best before each "
+                                   "backup";
+        struct tk_escrow_note note;
+        int r = tk_escrow_note_read(volume, &note);
+        long days = r < 0 ? 0 : (long)((time(NULL) - note.exported) / DAY_S);
+
+        if (r < 0)
+                tk_doctor_warn(doctor, "escrow", todo, "none was exported%s",
+                               r == -ENOENT ? "" : ", as far as can be told");
+        else if (tk_escrow_note_is_outdated(volume, &note))
+                tk_doctor_warn(doctor, "escrow", todo,
+                               "the last one was exported %ld days ago, before a rotation: it is "
+                               "of no use any more",
+                               days);
+        else if (days > ESCROW_DAYS_MAX)
+                tk_doctor_warn(doctor, "escrow", todo, "the last one was exported %ld days ago",
+                               days);
+        else
+                tk_doctor_ok(doctor, "escrow", "exported %ld days ago", days);
+}
+
 static void check_volume_file(struct tk_doctor *doctor)
 {
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
@@ -226,6 +259,7 @@ static void check_volume_file(struct tk_doctor *doctor)
         }
         tk_doctor_ok(doctor, "volume file", "parses");
         check_use(doctor, volume);
+        check_escrow(doctor, volume);
         check_keys(doctor, volume);
 }
 

@@ -17,6 +17,7 @@ struct tk_escrow_export_totals {
         uint64_t carried;     /* kept as the escrow had them: missing or unreadable in the tree */
         uint64_t unreadable;  /* files and directories that could not be looked at */
         uint64_t retired;     /* records under KEK versions that are retired */
+        int note_error;       /* negative errno: the note of it (escrow_note.h) was not written */
 };
 
 struct tk_escrow_progress {

@@ -13,6 +13,7 @@
 #include "fs/escrow.h"
 
 #include "fs/backing.h"
+#include "fs/escrow_note.h"
 #include "fs/keyattr.h"
 #include "fs/treewalk.h"
 #include "fs/volume_internal.h"
@@ -209,6 +210,7 @@ struct run {
         const char *name;
         const char *path;
         char sibling[NAME_MAX + 1]; /* the new escrow, until it is renamed */
+        struct tk_escrow_note note;
         struct merge merge;
 };
 
@@ -319,12 +321,22 @@ static uint64_t count_retired(struct tk_volume *volume, const uint64_t *by_versi
         return count;
 }
 
+/* The oldest KEK version in use that a record is under; 0: none is. */
+static uint16_t oldest_in_use(struct tk_volume *volume, const uint64_t *by_version)
+{
+        for (size_t i = 0; i < tk_volume_kek_count(volume); i++)
+                if (by_version[i + 1] > 0 && tk_volume_kek_at(volume, i).active)
+                        return (uint16_t)(i + 1);
+        return 0;
+}
+
 static int write_all(struct run *run, int fd, struct tk_volume **ret_after, struct tk_fault *fault)
 {
         struct merge *merge = &run->merge;
         int r;
 
-        r = tk_escrow_writer_new(fd, tk_volume_id(run->volume), time(NULL), &merge->writer);
+        run->note.exported = (int64_t)time(NULL);
+        r = tk_escrow_writer_new(fd, tk_volume_id(run->volume), run->note.exported, &merge->writer);
         if (r < 0)
                 return cannot_write(run, r, fault);
         r = merge_all(merge);
@@ -336,6 +348,7 @@ static int write_all(struct run *run, int fd, struct tk_volume **ret_after, stru
         if (r < 0)
                 return r;
         merge->totals.retired = count_retired(*ret_after, merge->by_version);
+        run->note.kek = oldest_in_use(*ret_after, merge->by_version);
         r = tk_escrow_writer_end(merge->writer, (*ret_after)->raw);
         if (r == 0)
                 r = put_in_place(run, fd);
@@ -401,8 +414,13 @@ int tk_escrow_export(struct tk_volume *volume, int dirfd, const char *name, cons
                                   .merge = {.rootfd = -1, .progress = progress}};
 
                 r = export_once(&run, fault);
-                if (r >= 0)
-                        *ret_totals = run.merge.totals;
+                if (r < 0)
+                        continue;
+                *ret_totals = run.merge.totals;
+                /* One that lacks something is not what `status` is to count on. */
+                if (ret_totals->unreadable == 0)
+                        ret_totals->note_error =
+                                tk_escrow_note_write(tk_volume_dirfd(volume), &run.note);
         }
         return r < 0 ? r : 0;
 }

@@ -130,6 +130,70 @@ def test_it_is_the_same_from_the_mountpoint_and_unmounted(filled, work):
     assert entries(work / "mounted").keys() == entries(work / "unmounted").keys()
 
 
+# --- how old it is -------------------------------------------------------------------------------
+
+
+def doctor_says(volume):
+    done = volume.command("doctor", volume.cipher)
+    (line,) = [line for line in done.stdout.splitlines() if " escrow: " in line]
+    return line
+
+
+def age_of_escrow(volume):
+    return volume.status(volume.cipher)["escrow"]
+
+
+def test_status_and_doctor_know_how_old_the_last_one_is(filled, work):
+    note = filled.cipher / "turnkeyfs.exported"
+    assert age_of_escrow(filled) is None
+    assert "none was exported" in run(turnkeyfs(), "status", filled.mnt).stdout
+    assert doctor_says(filled).startswith("warn") and "escrow export" in doctor_says(filled)
+    before = int(time.time())
+    export(filled, work / "escrow")
+    found = age_of_escrow(filled)
+    assert not found["outdated"] and before <= found["exported"] <= time.time()
+    assert found["exported"] == reader.Escrow(work / "escrow").created
+    assert doctor_says(filled).startswith("ok")
+    note.write_text(f"[escrow]\nexported = {before - 31 * 24 * 3600}\nkek = 1\n")
+    assert doctor_says(filled).startswith("warn") and "31 days" in doctor_says(filled)
+    export(filled, work / "escrow")
+    filled.umount()
+    run(turnkeyfs(), "rotate", "-c", filled.conf, filled.cipher)
+    assert age_of_escrow(filled)["outdated"]
+    assert "of no use" in run(turnkeyfs(), "status", filled.cipher).stdout
+    assert doctor_says(filled).startswith("warn") and "rotation" in doctor_says(filled)
+    export(filled, work / "escrow")
+    assert not age_of_escrow(filled)["outdated"]
+
+
+@pytest.mark.parametrize("what", ["text", "huge", "fifo", "symlink", "directory"])
+def test_whatever_lies_in_the_place_of_the_note_does_no_harm(filled, work, what):
+    note = filled.cipher / "turnkeyfs.exported"
+    if what == "text":
+        note.write_text("[escrow]\nexported = -1\nkek = 1\nmore = 2\n")
+    elif what == "huge":
+        note.write_text("[escrow]\n" + "exported = 1\n" * 10000)
+    elif what == "fifo":
+        os.mkfifo(note)
+    elif what == "symlink":
+        note.symlink_to("/dev/zero")
+    else:
+        note.mkdir()
+    assert age_of_escrow(filled) is None
+    assert doctor_says(filled).startswith("warn")
+    words = (turnkeyfs(), "escrow", "export", filled.cipher, work / "escrow")
+    done = run(*words)
+    assert ("cannot note" in done.stderr) == (what == "directory")
+    assert (age_of_escrow(filled) is None) == (what == "directory")
+
+
+def test_without_root_the_note_is_the_owners(mine):
+    export(mine, mine.directory / "escrow")
+    note = mine.cipher / "turnkeyfs.exported"
+    assert note.stat().st_uid == mine.cipher.stat().st_uid != 0
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+
+
 # --- kept up to date -----------------------------------------------------------------------------
 
 
