@@ -110,6 +110,11 @@ static int judge_export(const char *cipherdir, const struct tk_escrow_export_tot
                         "turnkeyfs: warning: %" PRIu64 " key records are under retired KEK "
                         "versions, and can't be used; 'turnkeyfs verify' names their files\n",
                         totals->retired);
+        if (totals->note_error < 0)
+                fprintf(stderr,
+                        "turnkeyfs: warning: cannot note in %s that it was exported: %s; "
+                        "'turnkeyfs status' won't know\n",
+                        cipherdir, strerror(-totals->note_error));
         if (totals->unreadable == 0)
                 return 0;
         return tk_fault_set(fault, TK_FAULT_PERMISSION, -EACCES,
@@ -250,9 +255,9 @@ static int judge_restore(struct tk_volume *volume, const struct tk_escrow_restor
         if (totals->count[TK_ESCROW_RETIRED] > 0)
                 snprintf(retired, sizeof(retired),
                          "; KEK version %u of the escrow is retired: use an escrow that was "
-                         "exported after that rotation, or, if the tree is a backup from before "
-                         "it, move turnkeyfs.volume away, so that the escrow's is put back",
-                         totals->retired_version);
+                         "exported after that rotation, or 'turnkeyfs key readmit %u CIPHERDIR', "
+                         "while the root key version of that time exists, and restore again",
+                         totals->retired_version, totals->retired_version);
         if (totals->count[TK_ESCROW_NEWER] > 0)
                 newer = "; the volume file is older than the tree: use an escrow that was exported "
                         "after the last rotation";

@@ -466,5 +466,17 @@ const struct tk_command tk_key_verbs[] = {
                  "      --rotate-before DAYS  a new version so long before expiry\n"
                  "      --expiry DAYS         the life of a version made by rotation\n"
                  "      --notify-before DAYS  an event so long before expiry\n" JSON_HELP},
+        {.name = "key readmit",
+         .synopsis = "[-c CONF] KEK-VERSION CIPHERDIR",
+         .summary = "accept key records under a retired KEK version, for a restored backup",
+         .options = "c:j",
+         .min_paths = 2,
+         .max_paths = 2,
+         .run = tk_key_readmit,
+         .help = "CIPHERDIR must not be mounted, and the root key version that protects the KEK\n"
+                 "version must be enabled. The next rotation, which the next mount begins, "
+                 "rewraps\n"
+                 "what is under it and retires it again. 'turnkeyfs status' lists the KEK "
+                 "versions.\n\n" JSON_HELP},
         {.name = NULL},
 };

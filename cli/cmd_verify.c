@@ -92,6 +92,11 @@ static json_t *finding_json(const struct tk_verify_finding *finding)
                 json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
                 json_object_set_new(object, "length", json_integer((json_int_t)finding->length));
         }
+        if (object && finding->retired)
+                json_object_set_new(object, "retired", json_integer(finding->retired));
+        if (object && finding->repair_error)
+                json_object_set_new(object, "repair_error",
+                                    json_string(strerror(-finding->repair_error)));
         if (object && finding->renamed_to)
                 json_object_set_new(object, "renamed_to", tk_text_json(finding->renamed_to));
         if (object && finding->attribute)
@@ -106,6 +111,10 @@ static void print_finding(const struct tk_verify_finding *finding)
         if (finding->kind == TK_VERIFY_BLOCK)
                 printf(": bytes %" PRIu64 " to %" PRIu64, finding->offset,
                        finding->offset + finding->length - 1);
+        if (finding->retired)
+                printf(": it is under the retired KEK version %u", finding->retired);
+        if (finding->repair_error)
+                printf(": cannot be renamed: %s", strerror(-finding->repair_error));
         if (finding->renamed_to) {
                 fputs(": renamed to ", stdout);
                 tk_text_print(stdout, finding->renamed_to);
@@ -171,6 +180,8 @@ static void print_totals(const struct tk_verify_totals *totals, bool repair)
         else
                 printf("%" PRIu64 " findings, %" PRIu64 " bad blocks\n", totals->findings,
                        totals->bad_blocks);
+        if (totals->repairs > 0)
+                printf("%" PRIu64 " entries renamed: a mount shows them\n", totals->repairs);
         if (totals->orphans > 0)
                 printf("%" PRIu64 " siblings of long names without entries%s: no damage\n",
                        totals->orphans, repair ? ", removed" : "");
@@ -214,6 +225,51 @@ static int verify(struct tk_volume *volume, bool json, bool repair,
         return r;
 }
 
+/* What to do about the findings, one after the other. */
+static void advise(const struct tk_verify_totals *totals, FILE *out)
+{
+        uint64_t missing = totals->records - totals->retired;
+        uint64_t hidden = totals->names - totals->repairs;
+
+        if (totals->retired > 0)
+                fprintf(out,
+                        "; key records in %" PRIu64 " places are under a retired KEK version: "
+                        "'turnkeyfs key readmit %u CIPHERDIR' accepts them again, while the root "
+                        "key version of that time exists",
+                        totals->retired, totals->retired_version);
+        if (missing > 0)
+                fprintf(out,
+                        "; key records are missing in %" PRIu64 " places: 'turnkeyfs escrow "
+                        "restore' puts them back from an escrow, otherwise restore from a backup",
+                        missing);
+        if (hidden > 0)
+                fprintf(out,
+                        "; %" PRIu64
+                        " entries are in no listing: 'turnkeyfs verify --repair' gives "
+                        "them new names",
+                        hidden);
+        if (totals->repairs > 0)
+                fprintf(out, "; %" PRIu64 " entries have new names now", totals->repairs);
+        if (totals->findings > totals->records + totals->names)
+                fputs("; restore the files concerned from a backup", out);
+}
+
+static int judge(const struct tk_volume *volume, const struct tk_verify_totals *totals,
+                 struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *advice = NULL;
+        size_t len = 0;
+        FILE *out = open_memstream(&advice, &len);
+
+        if (!out)
+                return -ENOMEM;
+        advise(totals, out);
+        if (fclose(out) != 0)
+                return -ENOMEM;
+        return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG, "%s: %" PRIu64 " findings%s",
+                            tk_volume_path(volume), totals->findings, advice);
+}
+
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_conf_freep) struct tk_conf *conf = NULL;
@@ -239,13 +295,5 @@ int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault)
         if (r < 0 || totals.findings == 0)
                 return r;
         fflush(stdout);
-        if (totals.records > 0)
-                return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG,
-                                    "%s: %" PRIu64 " findings; key records are missing in %" PRIu64
-                                    " places: 'turnkeyfs escrow restore' puts them back from an "
-                                    "escrow, otherwise restore from a backup",
-                                    tk_volume_path(volume), totals.findings, totals.records);
-        return tk_fault_set(fault, TK_FAULT_DATA_DAMAGED, -EBADMSG,
-                            "%s: %" PRIu64 " findings; restore the files concerned from a backup",
-                            tk_volume_path(volume), totals.findings);
+        return judge(volume, &totals, fault);
 }

@@ -56,6 +56,9 @@ const struct tk_command *tk_command_find(const char *name);
 /* The second level of @command: "list" finds "key list". NULL if there is none. */
 const struct tk_command *tk_command_find_verb(const struct tk_command *command, const char *verb);
 
+/* `key readmit`: of all verbs of `key` the one that is about the volume. */
+int tk_key_readmit(const struct tk_args *args, struct tk_fault *fault);
+
 /* What `key` and `escrow` can do. */
 extern const struct tk_command tk_key_verbs[];
 extern const struct tk_command tk_escrow_verbs[];

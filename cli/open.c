@@ -57,17 +57,19 @@ struct tk_provider_volume tk_open_target(const struct tk_volume *volume)
 }
 
 /* Only its provider counts. */
-static int open_previous(const struct tk_volume *volume, const struct tk_conf *conf,
-                         struct tk_provider *ret_provider, struct tk_fault *fault)
+int tk_open_previous(const struct tk_volume *volume, const struct tk_conf *conf,
+                     struct tk_open_keys *keys, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_conf_freep) struct tk_conf *previous = NULL;
         struct tk_provider_volume target = tk_open_target(volume);
         int r;
 
+        if (!conf->kms.previous || keys->previous.kms)
+                return 0;
         r = tk_conf_load(conf->kms.previous, &previous, fault);
         if (r < 0)
                 return r;
-        return tk_provider_open(previous, &target, ret_provider, fault);
+        return tk_provider_open(previous, &target, &keys->previous, fault);
 }
 
 int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
@@ -79,7 +81,7 @@ int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
 
         /* Once the move is finished, the previous key is not asked any more. */
         if (conf->kms.previous && tk_volume_active_count(volume) > 1) {
-                r = keys->previous.kms ? 0 : open_previous(volume, conf, &keys->previous, fault);
+                r = tk_open_previous(volume, conf, keys, fault);
                 if (r < 0)
                         return r;
                 options.previous = keys->previous.kms;

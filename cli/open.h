@@ -27,6 +27,13 @@ TK_MUST_USE int tk_open_unlock(struct tk_volume *volume, const struct tk_conf *c
                                const char *doing, struct tk_open_keys *ret_keys,
                                struct tk_fault *fault);
 
+/*
+ * Open the provider in [kms] previous, whether or not a KEK version in use is under its key;
+ * does nothing without that option, or if it is open.
+ */
+TK_MUST_USE int tk_open_previous(const struct tk_volume *volume, const struct tk_conf *conf,
+                                 struct tk_open_keys *keys, struct tk_fault *fault);
+
 /* Unlock it by the open provider @keys, and by the one in [kms] previous, which is opened. */
 TK_MUST_USE int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
                                     struct tk_open_keys *keys, struct tk_fault *fault);

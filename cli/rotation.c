@@ -82,12 +82,23 @@ static uint64_t estimate_files(struct tk_fs *fs)
         return st.f_files - st.f_ffree;
 }
 
-/* An earlier mount's rotation is as old as its KEK version, by a clock that may have been set. */
+/*
+ * An earlier mount's rotation is as old as its KEK version, or as the last one that was admitted
+ * again, by a clock that may have been set.
+ */
 static int64_t begun_before(struct tk_volume *volume)
 {
         size_t count = tk_volume_kek_count(volume);
-        int64_t age_s = (int64_t)time(NULL) - tk_volume_kek_at(volume, count - 1).created;
+        int64_t newest = tk_volume_kek_at(volume, count - 1).created;
+        int64_t age_s;
 
+        for (size_t i = 0; i < count; i++) {
+                struct tk_volume_kek kek = tk_volume_kek_at(volume, i);
+
+                if (kek.active && kek.readmitted > newest)
+                        newest = kek.readmitted;
+        }
+        age_s = (int64_t)time(NULL) - newest;
         if (tk_volume_active_count(volume) < 2)
                 return TK_ROTATION_NEVER;
         return tk_clock_ms() - (age_s > 0 ? age_s * 1000 : 0);

@@ -325,3 +325,18 @@ int tk_keyattr_store(int fd, const struct tk_record *record)
 {
         return tk_backing_setxattr(fd, TK_KEYATTR_NAME, record->bytes, tk_record_len(record), 0);
 }
+
+uint16_t tk_keyattr_version(struct tk_fs *fs, int fd, bool with_copy)
+{
+        struct tk_record record;
+        uint16_t version = 0;
+
+        if (tk_keyattr_read(fs, fd, &record) == 0 &&
+            tk_record_kek_version(record.bytes, tk_record_len(&record), &version) == 0)
+                return version;
+        memset(&record, 0, sizeof(record));
+        if (with_copy && tk_fdio_pread(fd, record.bytes, TK_RECORD_MAX, 0) >= TK_RECORD_LEN &&
+            tk_record_kek_version(record.bytes, tk_record_len(&record), &version) == 0)
+                return version;
+        return 0;
+}

@@ -55,5 +55,12 @@ TK_MUST_USE int tk_keyattr_make(struct tk_fs *fs, struct tk_secret **ret_dek,
  */
 TK_MUST_USE int tk_keyattr_read(struct tk_fs *fs, int fd, struct tk_record *ret_record);
 
+/*
+ * The KEK version that the record in the attribute names, or without such a one that in the
+ * copy, if @with_copy (a regular file that can be read); 0: none that could be right. It need
+ * not be authentic.
+ */
+uint16_t tk_keyattr_version(struct tk_fs *fs, int fd, bool with_copy);
+
 /* Write the attribute. */
 TK_MUST_USE int tk_keyattr_store(int fd, const struct tk_record *record);

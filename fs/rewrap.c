@@ -189,11 +189,6 @@ int tk_rewrap_inode(struct tk_fs *fs, struct tk_inode *inode)
 uint16_t tk_rewrap_version(struct tk_fs *fs, struct tk_inode *inode)
 {
         TK_AUTOCLOSE int fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        struct tk_record record;
-        uint16_t version = 0;
 
-        if (fd < 0 || tk_keyattr_read(fs, fd, &record) < 0 ||
-            tk_record_kek_version(record.bytes, tk_record_len(&record), &version) < 0)
-                return 0;
-        return version;
+        return fd < 0 ? 0 : tk_keyattr_version(fs, fd, false);
 }

@@ -50,7 +50,37 @@ static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, ui
                 .kind = kind, .path = walk->path, .offset = off, .length = len, .error = error};
 
         walk->totals.findings++;
-        walk->totals.records += kind == TK_VERIFY_RECORD || kind == TK_VERIFY_DIRECTORY;
+        walk->callbacks->finding(walk->callbacks->context, &finding);
+}
+
+/* The KEK version that the record of @name in @dirfd names, if it is a retired one, else 0. */
+static uint16_t retired_version(struct walk *walk, int dirfd, const char *name, bool with_copy)
+{
+        TK_AUTOCLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        struct tk_volume *volume = walk->fs->volume;
+        uint16_t version = fd < 0 ? 0 : tk_keyattr_version(walk->fs, fd, with_copy);
+
+        if (version == 0 || version > tk_volume_kek_count(volume) ||
+            tk_volume_kek_at(volume, version - 1U).active)
+                return 0;
+        if (version > walk->totals.retired_version)
+                walk->totals.retired_version = version;
+        walk->totals.retired++;
+        return version;
+}
+
+/* The file or directory @name in @dirfd has no usable key record. */
+static void report_record(struct walk *walk, enum tk_verify_kind kind, int dirfd, const char *name,
+                          int error)
+{
+        struct tk_verify_finding finding = {
+                .kind = kind,
+                .path = walk->path,
+                .retired = retired_version(walk, dirfd, name, kind == TK_VERIFY_RECORD),
+                .error = error};
+
+        walk->totals.findings++;
+        walk->totals.records++;
         walk->callbacks->finding(walk->callbacks->context, &finding);
 }
 
@@ -227,7 +257,7 @@ static void verify_file(struct walk *walk, int dirfd, const char *name)
         verify_record(walk, fd, (uint64_t)st.st_size);
         r = tk_openfile_load_alone(walk->fs, fd, &file);
         if (r < 0) {
-                report(walk, TK_VERIFY_RECORD, 0, (uint64_t)st.st_size, r);
+                report_record(walk, TK_VERIFY_RECORD, dirfd, name, r);
                 return;
         }
         if (file->seal_error < 0)
@@ -320,37 +350,41 @@ static int verify_entry(struct walk *walk, struct directory *dir, const char *ba
         return r;
 }
 
-static void report_name(struct walk *walk, const struct bad_name *bad, const char *renamed_to)
+static void report_name(struct walk *walk, const struct bad_name *bad, const char *renamed_to,
+                        int repair_error)
 {
-        struct tk_verify_finding finding = {.kind = bad->error == -ENOENT ? TK_VERIFY_SIBLING
-                                                                          : TK_VERIFY_NAME,
+        bool lost = bad->error == -ENOENT;
+        struct tk_verify_finding finding = {.kind = lost ? TK_VERIFY_SIBLING : TK_VERIFY_NAME,
                                             .path = walk->path,
                                             .renamed_to = renamed_to,
-                                            .error = bad->error == -ENOENT ? -EBADMSG : bad->error};
+                                            .repair_error = repair_error,
+                                            .error = lost ? -EBADMSG : bad->error};
 
         walk->totals.findings++;
         walk->callbacks->finding(walk->callbacks->context, &finding);
 }
 
 /* After the walk through the directory, which must not meet an entry again by its new name. */
-static int settle_name(struct walk *walk, const struct directory *dir, const struct bad_name *bad)
+static int settle_name(struct walk *walk, struct directory *dir, const struct bad_name *bad)
 {
         TK_CLEANUP(tk_freep) char *renamed_to = NULL;
+        bool repair = walk->callbacks->repair;
         char name[TK_NAMES_MAX + 1];
         size_t dir_len = strlen(walk->path);
         ssize_t back;
-        int r = -ENOENT;
+        int r;
 
         back = path_push(walk, bad->backing);
         if (back < 0)
                 return (int)back;
-        if (walk->callbacks->repair)
-                r = tk_verify_names_recover(&dir->names, bad->backing, name);
-        if (r == 0 && asprintf(&renamed_to, "%.*s%s%s", (int)dir_len, walk->path,
-                               dir_len > 0 ? "/" : "", name) < 0)
+        r = repair ? tk_verify_names_recover(&dir->names, bad->backing, name) : 0;
+        if (repair && r == 0 &&
+            asprintf(&renamed_to, "%.*s%s%s", (int)dir_len, walk->path, dir_len > 0 ? "/" : "",
+                     name) < 0)
                 return -ENOMEM;
-        walk->totals.repairs += r == 0;
-        report_name(walk, bad, renamed_to);
+        walk->totals.names++;
+        walk->totals.repairs += renamed_to != NULL;
+        report_name(walk, bad, renamed_to, r);
         walk->path[back] = '\0';
         return 0;
 }
@@ -402,7 +436,7 @@ static int verify_dir(struct walk *walk, int fd)
         walk->totals.directories++;
         r = tk_verify_names_begin(walk->fs, fd, &dir.names);
         if (r < 0)
-                report(walk, TK_VERIFY_DIRECTORY, 0, 0, r == -ENODATA ? -EBADMSG : r);
+                report_record(walk, TK_VERIFY_DIRECTORY, fd, ".", r == -ENODATA ? -EBADMSG : r);
         if (dir.names.key)
                 verify_attributes(walk, fd, tk_dirkey_dek(dir.names.key));
         r = verify_entries(walk, &dir, stream);

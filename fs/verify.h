@@ -29,6 +29,9 @@ struct tk_verify_finding {
         uint64_t length;
         const char *attribute;  /* its name, or what it is stored as; for TK_VERIFY_ATTRIBUTE */
         const char *renamed_to; /* the entry's new path, after a repair; or NULL */
+        int repair_error;       /* negative errno of a repair that was tried and failed; or 0 */
+        uint16_t retired;       /* KEK version of the record, if it is retired; for TK_VERIFY_RECORD
+                                 * and TK_VERIFY_DIRECTORY; else 0 */
         int error;              /* negative errno */
 };
 
@@ -38,7 +41,10 @@ struct tk_verify_totals {
         uint64_t others;
         uint64_t bytes; /* plaintext */
         uint64_t bad_blocks;
-        uint64_t records; /* files and directories without a usable key record */
+        uint64_t records;         /* files and directories without a usable key record */
+        uint64_t retired;         /* of these, under a retired KEK version */
+        uint16_t retired_version; /* the newest such version */
+        uint64_t names;           /* entries whose names can't be read */
         uint64_t orphans; /* siblings without entries, which a crash may leave: no findings */
         uint64_t repairs; /* names repaired */
         uint64_t findings;

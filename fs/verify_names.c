@@ -66,22 +66,30 @@ bool tk_verify_names_is_orphan(const struct tk_verify_names *names, const char *
         return fstatat(names->fd, entry, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
 }
 
-int tk_verify_names_recover(const struct tk_verify_names *names, const char *backing,
-                            char ret_name[TK_NAMES_MAX + 1])
+static int rename_to(const struct tk_verify_names *names, const char *backing, const char *name)
 {
         struct tk_name to;
-        int r = -EEXIST;
+        int r = tk_names_encode(tk_dirkey_names(names->key), name, strlen(name), &to);
 
-        for (unsigned i = 1; r == -EEXIST && i < TRIES; i++) {
-                int len = snprintf(ret_name, TK_NAMES_MAX + 1, "recovered-%.*s", (int)KEPT_OF_NAME,
-                                   backing);
+        return r < 0 ? r
+                     : tk_backing_rename(names->fd, backing, names->fd, to.backing,
+                                         RENAME_NOREPLACE);
+}
 
-                if (i > 1)
-                        snprintf(ret_name + len, TK_NAMES_MAX + 1 - (size_t)len, "-%u", i);
-                r = tk_names_encode(tk_dirkey_names(names->key), ret_name, strlen(ret_name), &to);
-                if (r == 0)
-                        r = tk_backing_rename(names->fd, backing, names->fd, to.backing,
-                                              RENAME_NOREPLACE);
+/* Many may begin alike, on purpose: where a name is taken, one with a number is not, or the next.
+ */
+int tk_verify_names_recover(struct tk_verify_names *names, const char *backing,
+                            char ret_name[TK_NAMES_MAX + 1])
+{
+        int len =
+                snprintf(ret_name, TK_NAMES_MAX + 1, "recovered-%.*s", (int)KEPT_OF_NAME, backing);
+        int r = rename_to(names, backing, ret_name);
+
+        names->recovered++;
+        for (int i = 0; r == -EEXIST && i < TRIES; i++) {
+                snprintf(ret_name + len, TK_NAMES_MAX + 1 - (size_t)len, "-%u", names->recovered);
+                r = rename_to(names, backing, ret_name);
+                names->recovered += r == -EEXIST;
         }
         return r;
 }

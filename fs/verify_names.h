@@ -10,6 +10,7 @@ struct tk_verify_names {
         struct tk_fs *fs;
         int fd;                /* borrowed: the directory */
         struct tk_dirkey *key; /* NULL: there is none */
+        unsigned recovered;    /* entries that were given names so far */
 };
 
 /*
@@ -31,5 +32,5 @@ bool tk_verify_names_is_orphan(const struct tk_verify_names *names, const char *
  * Give the entry @backing, whose name can't be read, one that can: "recovered-" and the
  * beginning of what it was called. It stays in its directory, with its key.
  */
-TK_MUST_USE int tk_verify_names_recover(const struct tk_verify_names *names, const char *backing,
+TK_MUST_USE int tk_verify_names_recover(struct tk_verify_names *names, const char *backing,
                                         char ret_name[TK_NAMES_MAX + 1]);

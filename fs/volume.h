@@ -32,8 +32,9 @@ struct tk_volume; /* opaque: volume.c */
 /* One KEK version and who protects it, as status shows it. */
 struct tk_volume_kek {
         uint16_t version;
-        bool active;     /* false: retired */
-        int64_t created; /* Unix seconds */
+        bool active;        /* false: retired */
+        int64_t created;    /* Unix seconds */
+        int64_t readmitted; /* the same; 0: it was not retired before */
         unsigned protectors;
 };
 
@@ -148,6 +149,16 @@ TK_MUST_USE int tk_volume_reopen_keys(struct tk_volume *volume, struct tk_fault 
 /* All KEK versions below @version are retired, durably, and gone from memory. */
 TK_MUST_USE int tk_volume_retire_below(struct tk_volume *volume, uint16_t version,
                                        struct tk_fault *fault);
+
+/*
+ * The retired KEK version @version comes into use again, durably, until a rotation has
+ * ended: by @kms or @previous (NULL: none), which are borrowed for as long as the volume
+ * is open. Returns 1 if it is in use already. A fault says what else is in the way, such
+ * as a version that never was, or a root key version that is refused or gone. Nobody else
+ * uses the volume meanwhile.
+ */
+TK_MUST_USE int tk_volume_readmit(struct tk_volume *volume, uint16_t version, struct tk_kms *kms,
+                                  struct tk_kms *previous, struct tk_fault *fault);
 
 /* Take a mount number, durably, before the first write; it counts as unclean until mount_end. */
 TK_MUST_USE int tk_volume_mount_begin(struct tk_volume *volume, struct tk_fault *fault);

@@ -50,5 +50,18 @@ TK_MUST_USE int tk_volume_append_kek(struct tk_volume_text *text,
                                      const struct tk_volume_text_kek *entry,
                                      const struct tk_volume_wrap *wrap);
 
+/* Who of the two protects @version (@previous NULL: the first), as far as can be told. */
+struct tk_kms *tk_volume_choose_kms(const struct tk_volume *volume, uint16_t version,
+                                    struct tk_kms *kms, struct tk_kms *previous);
+
+/*
+ * Unwrap what the noted KMS protects as @entry and add it to @keyring. @volume_key is what
+ * it leads to, made if NULL; if not, it must be the same.
+ */
+TK_MUST_USE int tk_volume_unlock_version(struct tk_volume *volume,
+                                         const struct tk_volume_text_kek *entry,
+                                         struct tk_keyring *keyring, struct tk_secret **volume_key,
+                                         struct tk_fault *fault);
+
 /* @kms protects KEK version @version; versions come in order. */
 TK_MUST_USE int tk_volume_note_kms(struct tk_volume *volume, uint16_t version, struct tk_kms *kms);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * KEK versions: made, adopted and retired.
+ * KEK versions: made, adopted, retired and admitted again.
  *
- * A new version is proved by an unwrap, then stored, then used.
+ * A version is proved by an unwrap, then stored, then used.
  */
 
 #include "fs/volume_internal.h"
@@ -232,4 +232,56 @@ int tk_volume_retire_below(struct tk_volume *volume, uint16_t version, struct tk
         for (uint16_t old = 1; old < version; old++)
                 tk_keyring_retire(volume->keyring, old);
         return 0;
+}
+
+/* The key of the retired @version, if it is one of this volume's. */
+static int unlock_retired(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *found = NULL;
+        int r;
+
+        r = tk_volume_unlock_version(volume, &volume->text.keks[version - 1], volume->keyring,
+                                     &found, fault);
+        if (r < 0 || tk_secret_equal(found, volume->volume_key))
+                return r;
+        tk_keyring_retire(volume->keyring, version);
+        return tk_volume_damaged(volume, "two KEK versions hold different volume keys", fault);
+}
+
+/* In the volume file; if it can't be written, it stays retired. */
+static int readmit_text(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        struct tk_volume_kek *kek = &volume->text.keks[version - 1].kek;
+        struct tk_volume_kek before = *kek;
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        kek->active = true;
+        kek->readmitted = (int64_t)time(NULL);
+        r = tk_volume_store_text(volume, fault);
+        if (r < 0)
+                *kek = before;
+        return r;
+}
+
+int tk_volume_readmit(struct tk_volume *volume, uint16_t version, struct tk_kms *kms,
+                      struct tk_kms *previous, struct tk_fault *fault)
+{
+        int r;
+
+        if (version == 0 || version > volume->text.kek_count)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "%s has no KEK version %u; 'turnkeyfs status' lists those that "
+                                    "it has",
+                                    volume->path, version);
+        if (volume->text.keks[version - 1].kek.active)
+                return 1;
+        volume->kms[version - 1] = tk_volume_choose_kms(volume, version, kms, previous);
+        r = unlock_retired(volume, version, fault);
+        if (r < 0)
+                return r;
+        r = readmit_text(volume, version, fault);
+        if (r < 0)
+                tk_keyring_retire(volume->keyring, version);
+        return r;
 }

@@ -161,6 +161,11 @@ static int parse_kek(struct parse *parse, const struct tk_ini_entry *entry)
                         return bad(parse, "created is not a time");
                 return 0;
         }
+        if (strcmp(entry->name, "readmitted") == 0) {
+                if (parse_number(entry->value, 1, INT64_MAX, &kek->kek.readmitted) < 0)
+                        return bad(parse, "readmitted is not a time");
+                return 0;
+        }
         if (strcmp(entry->name, "volume_key") == 0) {
                 if (tk_base64url_decode(entry->value, kek->volume_key, sizeof(kek->volume_key),
                                         &kek->volume_key_len) < 0 ||
@@ -505,6 +510,8 @@ static void write_kek(FILE *out, const struct tk_volume_text *text, size_t i)
 
         fprintf(out, "[kek %u]\nstate = %s\ncreated = %lld\n", kek->kek.version,
                 kek->kek.active ? "active" : "retired", (long long)kek->kek.created);
+        if (kek->kek.readmitted > 0)
+                fprintf(out, "readmitted = %lld\n", (long long)kek->kek.readmitted);
         if (kek->volume_key_len > 0) {
                 tk_base64url_encode(kek->volume_key, TK_SEALED_KEY_LEN, sealed);
                 fprintf(out, "volume_key = %s\n", sealed);

@@ -138,6 +138,15 @@ static int unlock_root(struct tk_volume *volume, const struct tk_volume_text_kek
         return tk_keyring_add_root(keyring, entry->kek.version, kms, wrap);
 }
 
+int tk_volume_unlock_version(struct tk_volume *volume, const struct tk_volume_text_kek *entry,
+                             struct tk_keyring *keyring, struct tk_secret **volume_key,
+                             struct tk_fault *fault)
+{
+        return volume->text.dek_wrap == TK_DEK_WRAP_KMS
+                       ? unlock_root(volume, entry, keyring, volume_key, fault)
+                       : unlock_kek(volume, entry, keyring, volume_key, fault);
+}
+
 /* Newest first: its KMS answer is the one that matters most. */
 static int unlock_versions(struct tk_volume *volume, struct tk_keyring *keyring,
                            struct tk_secret **volume_key, struct tk_fault *fault)
@@ -149,9 +158,7 @@ static int unlock_versions(struct tk_volume *volume, struct tk_keyring *keyring,
 
                 if (!entry->kek.active)
                         continue;
-                r = volume->text.dek_wrap == TK_DEK_WRAP_KMS
-                            ? unlock_root(volume, entry, keyring, volume_key, fault)
-                            : unlock_kek(volume, entry, keyring, volume_key, fault);
+                r = tk_volume_unlock_version(volume, entry, keyring, volume_key, fault);
                 if (r < 0)
                         return r;
         }
@@ -178,9 +185,9 @@ static bool has_wrap_of(const struct tk_volume *volume, uint16_t version, const 
         return find_wrap(volume, kms, version, ret_wrap, &none) == 0;
 }
 
-/* Who of the two protects @version. Where both may, the first is asked whether it is its key. */
-static struct tk_kms *choose_kms(const struct tk_volume *volume, uint16_t version,
-                                 struct tk_kms *kms, struct tk_kms *previous)
+/* Where both may, the first is asked whether it is its key. */
+struct tk_kms *tk_volume_choose_kms(const struct tk_volume *volume, uint16_t version,
+                                    struct tk_kms *kms, struct tk_kms *previous)
 {
         const struct tk_kms_wrap *wrap;
 
@@ -198,9 +205,10 @@ static int note_all(struct tk_volume *volume, struct tk_kms *kms, struct tk_kms 
         for (size_t i = 0; r == 0 && i < volume->text.kek_count; i++) {
                 const struct tk_volume_kek *kek = &volume->text.keks[i].kek;
 
-                r = tk_volume_note_kms(volume, kek->version,
-                                       kek->active ? choose_kms(volume, kek->version, kms, previous)
-                                                   : kms);
+                r = tk_volume_note_kms(
+                        volume, kek->version,
+                        kek->active ? tk_volume_choose_kms(volume, kek->version, kms, previous)
+                                    : kms);
         }
         return r;
 }

@@ -16,9 +16,11 @@ static void fill(struct tk_volume_text *text, unsigned keks, unsigned protectors
         memcpy(text->id, "sixteen bytes id", TK_VOLUME_ID_LEN);
         text->created = 1700000000;
         for (unsigned v = 1; v <= keks; v++) {
-                struct tk_volume_text_kek kek = {
-                        .kek = {.version = (uint16_t)v, .active = v == keks, .created = v},
-                        .volume_key_len = TK_SEALED_KEY_LEN};
+                struct tk_volume_text_kek kek = {.kek = {.version = (uint16_t)v,
+                                                         .active = v == keks,
+                                                         .created = v,
+                                                         .readmitted = v == 1 ? 1700000001 : 0},
+                                                 .volume_key_len = TK_SEALED_KEY_LEN};
 
                 memset(kek.volume_key, (int)v, TK_SEALED_KEY_LEN);
                 assert_int_equal(tk_volume_text_add_kek(text, &kek), 0);
@@ -71,6 +73,7 @@ static void check_same(const struct tk_volume_text *a, const struct tk_volume_te
                 assert_int_equal(a->keks[i].kek.version, b->keks[i].kek.version);
                 assert_int_equal(a->keks[i].kek.active, b->keks[i].kek.active);
                 assert_int_equal(a->keks[i].kek.created, b->keks[i].kek.created);
+                assert_int_equal(a->keks[i].kek.readmitted, b->keks[i].kek.readmitted);
                 assert_int_equal(a->keks[i].volume_key_len, b->keks[i].volume_key_len);
                 assert_memory_equal(a->keks[i].volume_key, b->keks[i].volume_key,
                                     a->keks[i].volume_key_len);
@@ -237,6 +240,8 @@ static void test_parse__damage(void **state)
                 {"[kek 1]", "[kek 65536]"},
                 {"state = retired", "state = asleep"},
                 {"created = 2\n", "created = \n"},
+                {"readmitted = 1700000001\n", "readmitted = 0\n"},
+                {"readmitted = 1700000001\n", "readmitted = soon\n"},
                 {"volume_key = AQ", "volume_key = A*"},
                 {"volume_key = AQEB", "volume_key = AQ"},
                 {"[wrap 1.1]", "[wrap 1.0]"},
