@@ -779,17 +779,23 @@ static int set_attribute(uint32_t node, struct tk_event *event, const char *call
         return 0;
 }
 
-WRAP(int, chmod, const char *path, mode_t mode)
+WRAP(int, fchmodat, int dirfd, const char *path, mode_t mode, int flags)
 {
         struct place place;
 
-        if (!is_our_path(AT_FDCWD, path))
-                return __real_chmod(path, mode);
+        if (!is_our_path(dirfd, path))
+                return __real_fchmodat(dirfd, path, mode, flags);
         LOCKED;
-        if (walk_to(AT_FDCWD, path, &place) < 0)
+        if (walk_to(dirfd, path, &place) < 0)
                 return -1;
         return set_attribute(place.node, &(struct tk_event){.type = TK_EVENT_CHMOD, .mode = mode},
                              "chmod");
+}
+
+WRAP(int, chmod, const char *path, mode_t mode)
+{
+        return is_our_path(AT_FDCWD, path) ? __wrap_fchmodat(AT_FDCWD, path, mode, 0)
+                                           : __real_chmod(path, mode);
 }
 
 WRAP(int, fchmod, int fd, mode_t mode)

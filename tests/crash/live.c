@@ -325,6 +325,17 @@ WRAP(int, chmod, const char *path, mode_t mode)
         return record_if(__real_chmod(path, mode), node_behind(AT_FDCWD, path, 0), &event);
 }
 
+WRAP(int, fchmodat, int dirfd, const char *path, mode_t mode, int flags)
+{
+        struct tk_event event = {.type = TK_EVENT_CHMOD, .mode = mode};
+
+        if (!is_on())
+                return __real_fchmodat(dirfd, path, mode, flags);
+        LOCKED;
+        return record_if(__real_fchmodat(dirfd, path, mode, flags), node_behind(dirfd, path, flags),
+                         &event);
+}
+
 WRAP(int, fchmod, int fd, mode_t mode)
 {
         struct tk_event event = {.type = TK_EVENT_CHMOD, .mode = mode};
