@@ -185,6 +185,14 @@ static void explore_state(struct tk_explore *explore, struct tk_check *check,
                 tk_disk_done(&second);
 }
 
+/* Whether this process looks at the states of this length, for the share and the sample it has. */
+static bool is_chosen(const struct tk_explore *explore, size_t at)
+{
+        if (at < explore->from || at % explore->shares != explore->share)
+                return false;
+        return explore->one_in < 2 || tk_mix(explore->seed, at, 18) % explore->one_in == 0;
+}
+
 /* Nothing can be lost by a crash that could not be lost by one before this event. */
 static bool is_same_as_before(const struct tk_event *event)
 {
@@ -202,14 +210,16 @@ void tk_explore_run(struct tk_explore *explore, const struct tk_check *check,
         while (tk_states_advance(&states) && !enough(explore)) {
                 unsigned loose = tk_states_loose_pages(&states, SUBSET_PAGES + 1);
                 uint64_t seed = tk_mix(explore->seed, states.at, 15);
+                /* Where few are looked at, they are of all kinds. */
+                unsigned first = explore->one_in < 2 ? 0 : (unsigned)(seed % 12);
 
-                if (states.at < explore->from || states.at % explore->shares != explore->share ||
+                if (!is_chosen(explore, states.at) ||
                     (is_same_as_before(&recording->events[states.at - 1]) &&
                      states.at < recording->count))
                         continue;
                 mine.at = states.at;
                 for (unsigned n = 0; n < explore->per_prefix && !enough(explore); n++) {
-                        struct tk_choice choice = choice_at(seed, n, loose);
+                        struct tk_choice choice = choice_at(seed, first + n, loose);
 
                         explore_state(explore, &mine, &states, &choice);
                 }

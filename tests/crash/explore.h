@@ -11,6 +11,7 @@ struct tk_explore {
         const char *name; /* of the workload, for messages */
         uint64_t seed;
         unsigned per_prefix; /* states for each length of the recording */
+        unsigned one_in;     /* lengths: these are gone through; 0 or 1: all */
         unsigned second; /* one state in this many is crashed again while it is mounted; 0: none */
         size_t from;     /* the shortest length of the recording */
         unsigned share;  /* of `shares` processes, this one */

@@ -4,6 +4,7 @@
 
 #include "judge.h"
 
+#include "program.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +33,7 @@ struct tk_judge {
                 int64_t rows;
         } * rows;
         size_t row_count;
+        const char *program;
         char dir[64]; /* where databases are opened */
 };
 
@@ -123,10 +125,11 @@ static void read_mark(struct tk_judge *judge, size_t at, char *text)
         }
 }
 
-struct tk_judge *tk_judge_new(const struct tk_recording *recording)
+struct tk_judge *tk_judge_new(const struct tk_recording *recording, const char *program)
 {
         struct tk_judge *judge = calloc(1, sizeof(*judge));
 
+        judge->program = program;
         for (size_t i = 0; i < recording->count; i++) {
                 const struct tk_event *event = &recording->events[i];
                 char text[256];
@@ -251,18 +254,25 @@ static int64_t ask(sqlite3 *db, const char *question)
         return answer;
 }
 
+static int64_t committed_at(const struct tk_judge *judge, size_t at)
+{
+        int64_t rows = 0;
+
+        for (size_t i = 0; i < judge->row_count && judge->rows[i].at < at; i++)
+                rows = judge->rows[i].rows;
+        return rows;
+}
+
 static int judge_rows(const struct tk_judge *judge, const struct tk_disk *plain, size_t at,
                       char why[TK_CHECK_WHY])
 {
         static const char *const files[] = {"db", "db-journal", "db-wal", "db-shm"};
-        int64_t committed = 0;
+        int64_t committed = committed_at(judge, at);
         int64_t rows = -1;
         bool sound = false;
         sqlite3 *db = NULL;
         char path[128];
 
-        for (size_t i = 0; i < judge->row_count && judge->rows[i].at < at; i++)
-                committed = judge->rows[i].rows;
         if (mkdir(judge->dir, 0700) < 0 && errno != EEXIST)
                 return -1;
         /* What is in shared memory does not survive a crash. */
@@ -294,5 +304,7 @@ int tk_judge_state(const struct tk_disk *plain, size_t at, void *context, char w
 
         if (judge_blocks(judge, plain, at, why) < 0)
                 return -1;
+        if (judge->program)
+                return tk_program_judge(plain, judge->program, committed_at(judge, at), why);
         return judge->row_count > 0 ? judge_rows(judge, plain, at, why) : 0;
 }

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 
+import live_postgresql
+
 BLOCK = 4096
 MARK = 15
 HEAD = struct.Struct('=IBBBB5Ii3Q2IQ32s')  # struct head in event.c
@@ -150,6 +152,11 @@ PROGRAMS = {
     'sqlite-rollback': sqlite_rollback,
     'sqlite-wal': sqlite_wal,
 }
+if live_postgresql.programs():
+    PROGRAMS['postgresql'] = live_postgresql.program
+
+# Each state costs seconds there.
+FEWER = {'postgresql': 250}
 
 
 def run(program, seed, build, scratch, states):
@@ -169,14 +176,16 @@ def run(program, seed, build, scratch, states):
     subprocess.run([turnkeyfs, 'mount', '-c', conf, os.path.join(root, 'c'), place], check=True, env=env)
     recording = Recording(recorded)
     try:
-        recording.mark('go')
+        if program != 'postgresql':  # it says itself when
+            recording.mark('go')
         PROGRAMS[program](place, recording, random.Random(seed))
     finally:
         subprocess.run([turnkeyfs, 'umount', place], check=True)
-    done = subprocess.run(
-        [os.path.join(build, 'tests/crash/tk_crash'), '--recording', recorded, '--keystore', keystore,
-         '--states', str(states), '--seed', str(seed), '--jobs', str(os.cpu_count())],
-        capture_output=True, text=True, check=False)
+    command = [os.path.join(build, 'tests/crash/tk_crash'), '--recording', recorded, '--keystore', keystore,
+               '--states', str(states // FEWER.get(program, 1)), '--seed', str(seed), '--jobs', str(os.cpu_count())]
+    if program in FEWER:
+        command += ['--program', os.path.abspath(live_postgresql.__file__), '--second', '0']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.stdout.write(done.stdout + done.stderr)
         raise AssertionError(f'{program}, seed {seed}: {recorded} is kept')
@@ -193,6 +202,7 @@ def main():
     options = parser.parse_args()
     failed = 0
     scratch = tempfile.mkdtemp(prefix='tk_crash-', dir='/dev/shm')
+    os.chmod(scratch, 0o755)  # PostgreSQL is another user
     for program in options.program or PROGRAMS:
         try:
             print(f'{program}: {run(program, options.seed, options.build, scratch, options.states)}', flush=True)

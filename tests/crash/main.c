@@ -37,6 +37,8 @@ static const char usage[] =
         "  --faults        errors from below and failed allocations, instead of crashes\n"
         "  --recording F   the states of a recorded mount, instead of a workload (live.c)\n"
         "  --keystore F    the keystore of its volume\n"
+        "  --program P     asked about each state: the tree's directory and the last `rows` "
+        "follow\n"
         "  --plants        whether each fault of base/plant.h is found\n"
         "  --plant N       with this fault in the library (base/plant.h)\n";
 
@@ -53,6 +55,7 @@ struct options {
         bool faults;
         bool plants;
         const char *recording;
+        const char *program;
 };
 
 /* What a process tells the one that started it. */
@@ -145,6 +148,7 @@ static struct report explore_recording(const struct options *options, uint64_t b
         struct report report = {0};
         struct tk_judge *judge;
         struct tk_disk empty;
+        size_t lengths;
         int r;
 
         r = tk_recording_load(options->recording, &recording);
@@ -154,13 +158,15 @@ static struct report explore_recording(const struct options *options, uint64_t b
                 exit(2);
         }
         tk_judge_prepare(&recording);
-        judge = tk_judge_new(&recording);
+        judge = tk_judge_new(&recording, options->program);
         check.context = judge;
         tk_disk_init(&empty);
         explore.from = tk_judge_start(&recording) + 1;
         explore.share = share;
         explore.shares = options->jobs;
-        explore.per_prefix = (unsigned)(budget / (recording.count - explore.from + 1)) + 1;
+        lengths = recording.count - explore.from + 1;
+        explore.per_prefix = (unsigned)(budget / lengths) + 1;
+        explore.one_in = (unsigned)(lengths / (budget + 1)) + 1;
         for (size_t i = 0; options->events && i < recording.count; i++)
                 tk_event_print(i, &recording.events[i]);
         if (options->state)
@@ -308,6 +314,7 @@ static void parse(int argc, char **argv, struct options *options)
                 PLANT,
                 RECORDING,
                 KEYSTORE,
+                PROGRAM,
                 HELP
         };
         static const struct option known[] = {
@@ -322,6 +329,7 @@ static void parse(int argc, char **argv, struct options *options)
                 {"faults", no_argument, NULL, FAULTS},
                 {"recording", required_argument, NULL, RECORDING},
                 {"keystore", required_argument, NULL, KEYSTORE},
+                {"program", required_argument, NULL, PROGRAM},
                 {"plants", no_argument, NULL, PLANTS},
                 {"plant", required_argument, NULL, PLANT},
                 {"help", no_argument, NULL, HELP},
@@ -350,6 +358,8 @@ static void parse(int argc, char **argv, struct options *options)
                         options->recording = optarg;
                 else if (option == KEYSTORE)
                         tk_stand_options.keystore = optarg;
+                else if (option == PROGRAM)
+                        options->program = optarg;
                 else if (option == PLANTS)
                         options->plants = true;
                 else if (option == PLANT)
