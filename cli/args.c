@@ -27,6 +27,7 @@ static const struct option long_options[] = {
         {"notify-before", required_argument, NULL, '7'},
         {"force", no_argument, NULL, 'F'},
         {"repair", no_argument, NULL, 'R'},
+        {"quick", no_argument, NULL, 'Q'},
         {"null", no_argument, NULL, '0'},
         {"cipherdir", required_argument, NULL, 'D'},
         {NULL, 0, NULL, 0},
@@ -81,6 +82,9 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 return 0;
         case 'R':
                 args->repair = true;
+                return 0;
+        case 'Q':
+                args->quick = true;
                 return 0;
         case 'T':
                 args->to = value;

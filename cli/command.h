@@ -25,6 +25,7 @@ struct tk_args {
         bool byok;                      /* --byok */
         bool force;                     /* --force */
         bool repair;                    /* --repair */
+        bool quick;                     /* --quick */
         const char *to;                 /* --to; NULL: not given, as below */
         const char *type;               /* --type */
         const char *bits;               /* --bits */
@@ -70,6 +71,7 @@ int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_rotate(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_path(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_bench(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_help(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_version(const struct tk_args *args, struct tk_fault *fault);

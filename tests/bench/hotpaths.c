@@ -5,7 +5,7 @@
  * hotpaths.py. Each is done twice, and the second counts: what is made once is there then.
  */
 
-#include "../unit/support_fs.h"
+#include "tests/unit/support_fs.h"
 
 #include "fs/content.h"
 #include <valgrind/callgrind.h>
