@@ -77,7 +77,7 @@ static void make_slot(struct scene *scene, unsigned number, const uint8_t *bytes
                 return;
         slot->seal = (struct tk_seal){
                 .length = tk_get_be64(bytes + 1) % (bytes[15] & 2 ? UINT64_MAX : 40000),
-                .mount = tk_get_be32(bytes + 9) % (bytes[15] & 4 ? UINT32_MAX : 5),
+                .mount = tk_get_be32(bytes + 9) % (bytes[15] & 4 ? UINT16_MAX : 5),
                 /* Two that are authentic are never far apart. */
                 .sequence = number == 0 ? tk_get_be16(bytes + 13)
                                         : (uint16_t)(scene->slots[0].seal.sequence + bytes[13]),
