@@ -106,7 +106,8 @@ while True:
     for _ in range(rng.randrange(1, 20)):
         row += 1
         db.execute('INSERT INTO t VALUES (?, ?)', (row, rng.randbytes(rng.randrange(1, 3000))))
-    db.execute('UPDATE t SET x = ? WHERE n = ?', (rng.randbytes(900), rng.randrange(1, row + 1)))
+    db.execute('UPDATE t SET x = ? WHERE n = ?', (rng.randbytes(900), rng.randrange(max(1, row - 1000), row + 1)))
+    db.execute('DELETE FROM t WHERE n <= ?', (row - 2000,))
     db.execute('DELETE FROM u')
     db.execute('INSERT INTO u VALUES (?)', (row,))
     db.execute('COMMIT')
@@ -117,7 +118,7 @@ while True:
 
 
 class Sqlite:
-    """Rows with consecutive numbers; a second table has the newest one's."""
+    """The newest rows, with consecutive numbers; a second table has the newest one's."""
 
     def __init__(self, volume, work, mode):
         self.path = volume.mnt / "db"
@@ -149,12 +150,13 @@ class Sqlite:
         committed = [int(line) for line in self.out.read_text().split("\n")[:-1]]
         db = sqlite3.connect(self.path)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        count, highest = db.execute("SELECT count(*), coalesce(max(n), 0) FROM t").fetchone()
+        count, lowest, highest = db.execute("SELECT count(*), coalesce(min(n), 1), coalesce(max(n), 0) FROM t").fetchone()
         newest = db.execute("SELECT n FROM u").fetchone()
         db.close()
-        assert count == highest == (newest[0] if newest else 0)
-        assert count >= max([self.rows, *committed]), (count, committed[-1:])
-        self.rows = count
+        assert highest == (newest[0] if newest else 0)
+        assert count == highest - lowest + 1
+        assert highest >= max([self.rows, *committed]), (highest, committed[-1:])
+        self.rows = highest
 
     def say(self):
         return f"{self.rows} rows"
