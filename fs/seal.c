@@ -346,7 +346,8 @@ static bool says_the_same(struct tk_fs *fs, const struct tk_openfile *file, uint
 {
         uint32_t mount = file->seal.newest_mount;
 
-        if (file->seal.newest_length != length)
+        /* Sequence 0: there may be none at all. */
+        if (file->seal.sequence == 0 || file->seal.newest_length != length)
                 return false;
         return mount == 0 || (close && (mount == fs->mount_number ||
                                         !tk_volume_is_unclean(fs->volume, (uint16_t)mount)));

@@ -184,6 +184,26 @@ static void test_close__cut_and_grown(void **state)
         }
 }
 
+/* A file whose first block is missing gets a seal over nothing: it says that the seal is not lost.
+ */
+static void test_close__first_block_missing(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        tk_test_fs_start(&test);
+        file = tk_test_create(&test, "f", &inode);
+        assert_int_equal(tk_content_truncate(test.fs, file, 3 * block_len), 0);
+        append(file, 100);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        file = reopen(&inode);
+        assert_int_equal(file->sealed, 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
 /* It stops at the first block that has no cell, and passes holes that were made. */
 static void test_close__stops_at_a_missing_block(void **state)
 {
@@ -321,6 +341,7 @@ int main(void)
                 TEST(test_truncate__lowers_the_seal),
                 TEST(test_close__cut_and_grown),
                 TEST(test_close__stops_at_a_missing_block),
+                TEST(test_close__first_block_missing),
                 TEST(test_close__what_a_crash_left),
                 TEST(test_open__what_a_crash_left),
                 TEST(test_sync__same_seal_once),
