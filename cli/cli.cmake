@@ -9,7 +9,8 @@ add_library(tk_cli STATIC
   cli/guardian.c cli/hygiene.c cli/mountinfo.c cli/mountopts.c cli/open.c cli/paths.c
   cli/progress.c cli/provider.c cli/provider_azure.c cli/provider_local.c cli/rotation.c
   cli/rotation_status.c cli/secret_source.c
-  cli/serve.c cli/text.c cli/tty.c)
+  cli/serve.c cli/text.c cli/tty.c
+  cli/verify_live.c cli/verify_report.c cli/verify_wire.c)
 target_link_libraries(tk_cli PUBLIC tk_fs tk_kms tk_conf PkgConfig::JANSSON)
 
 add_executable(turnkeyfs cli/main.c)

@@ -20,6 +20,7 @@
 #include "cli/open.h"
 #include "cli/paths.h"
 #include "cli/serve.h"
+#include "cli/verify_live.h"
 #include "crypto/random.h"
 #include "fs/mount.h"
 #include <errno.h>
@@ -233,7 +234,6 @@ static struct tk_keeper_options keeper_options(struct job *job)
 
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
 {
-        TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL;
         struct tk_fault minor = {0};
         struct tk_keeper_options keeper = keeper_options(job);
         struct tk_mount_options options = {.mountpoint = job->mountpoint,
@@ -253,11 +253,18 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                  .allow_other = options.allow_other,
                                  .threads = tk_mount_threads(options.threads),
                                  .started_ms = tk_clock_ms()};
+        TK_CLEANUP(tk_verify_live_freep) struct tk_verify_live *live = NULL;
+        TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL; /* ends before it */
+        struct tk_control_handlers handlers = {
+                .answer = tk_serve_answer, .answer_context = &serve, .take = tk_verify_live_take};
         int r;
 
+        r = tk_verify_live_new(fs, &live);
+        if (r < 0)
+                return r;
+        handlers.take_context = live;
         /* A mount serves without it; only status says less then. */
-        if (tk_control_start(tk_volume_dirfd(job->volume), tk_serve_answer, &serve, &control,
-                             &minor) < 0)
+        if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
         tk_rotation_begin(job->rotation, fs);
         r = tk_mount_run(fs, &options, fault);

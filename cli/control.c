@@ -29,6 +29,7 @@ enum {
         SERVE_MS = 500,          /* for one client */
         ASK_MS = 15000,          /* for one answer, other clients' turns included */
         ANSWER_MAX = 256 * 1024, /* bytes */
+        SILENCE_MS = 60000,      /* within an answer of many lines */
         BACKLOG = 16,
 };
 
@@ -37,8 +38,7 @@ struct tk_control {
         int listen_fd;
         int stop_fd; /* an eventfd: readable when the thread is to end */
         pthread_t thread;
-        tk_control_answer_fn answer;
-        void *context;
+        struct tk_control_handlers handlers;
 };
 
 static int64_t now_ms(void)
@@ -131,22 +131,27 @@ static bool peer_is_allowed(int fd)
         return peer.uid == 0 || peer.uid == geteuid();
 }
 
-static void serve(const struct tk_control *control, int fd)
+/* Whether @fd was taken over. */
+static bool serve(const struct tk_control *control, int fd)
 {
+        const struct tk_control_handlers *handlers = &control->handlers;
         TK_CLEANUP(tk_freep) char *answer = NULL;
         char request[TK_CONTROL_REQUEST_MAX];
         ssize_t len;
 
         if (!peer_is_allowed(fd))
-                return;
+                return false;
         len = receive(fd, request, sizeof(request) - 1, '\n', control->stop_fd,
                       now_ms() + SERVE_MS);
         if (len <= 0 || request[len - 1] != '\n')
-                return;
+                return false;
         request[len - 1] = '\0';
-        answer = control->answer(control->context, request);
+        if (handlers->take && handlers->take(handlers->take_context, request, fd))
+                return true;
+        answer = handlers->answer(handlers->answer_context, request);
         if (answer)
                 (void)send_all(fd, answer, strlen(answer), control->stop_fd, now_ms() + SERVE_MS);
+        return false;
 }
 
 static void *server_thread(void *argument)
@@ -160,9 +165,9 @@ static void *server_thread(void *argument)
                 if (r == -ECANCELED)
                         return NULL;
                 fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-                if (fd >= 0)
-                        serve(control, fd);
-                else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+                if (fd >= 0 && serve(control, fd))
+                        (void)TK_TAKE_FD(fd);
+                else if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
                         /* Out of descriptors, most likely: don't spin. */
                         (void)wait_ready(control->stop_fd, POLLIN, -1, now_ms() + SERVE_MS);
         }
@@ -201,7 +206,7 @@ static void control_free(struct tk_control *control)
         free(control);
 }
 
-int tk_control_start(int dirfd, tk_control_answer_fn answer, void *context,
+int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
                      struct tk_control **ret_control, struct tk_fault *fault)
 {
         struct tk_control *control = calloc(1, sizeof(*control));
@@ -212,8 +217,7 @@ int tk_control_start(int dirfd, tk_control_answer_fn answer, void *context,
         *control = (struct tk_control){.dirfd = dirfd,
                                        .listen_fd = -1,
                                        .stop_fd = eventfd(0, EFD_CLOEXEC),
-                                       .answer = answer,
-                                       .context = context};
+                                       .handlers = *handlers};
         r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
         if (r == 0)
                 r = tk_thread_start(server_thread, control, &control->thread);
@@ -260,22 +264,35 @@ static int connect_in(int dirfd, int *ret_fd)
         return 0;
 }
 
-int tk_control_ask(int dirfd, const char *request, char **ret_text)
+static int send_request(int dirfd, const char *request, int64_t deadline, int *ret_fd)
 {
         TK_CLEANUP(tk_freep) char *line = NULL;
-        TK_CLEANUP(tk_freep) char *text = NULL;
         TK_AUTOCLOSE int fd = -1;
-        int64_t deadline = now_ms() + ASK_MS;
-        ssize_t len;
         int r;
 
-        text = malloc(ANSWER_MAX + 1);
-        if (!text || asprintf(&line, "%s\n", request) < 0)
+        if (asprintf(&line, "%s\n", request) < 0)
                 return -ENOMEM;
         r = connect_in(dirfd, &fd);
         if (r < 0)
                 return r;
         r = send_all(fd, line, strlen(line), -1, deadline);
+        if (r < 0)
+                return r;
+        *ret_fd = TK_TAKE_FD(fd);
+        return 0;
+}
+
+int tk_control_ask(int dirfd, const char *request, char **ret_text)
+{
+        TK_CLEANUP(tk_freep) char *text = malloc(ANSWER_MAX + 1);
+        int64_t deadline = now_ms() + ASK_MS;
+        TK_AUTOCLOSE int fd = -1;
+        ssize_t len;
+        int r;
+
+        if (!text)
+                return -ENOMEM;
+        r = send_request(dirfd, request, deadline, &fd);
         if (r < 0)
                 return r;
         len = receive(fd, text, ANSWER_MAX, '\0', -1, deadline);
@@ -286,4 +303,35 @@ int tk_control_ask(int dirfd, const char *request, char **ret_text)
         text[len] = '\0';
         *ret_text = TK_TAKE(text);
         return 0;
+}
+
+int tk_control_follow(int dirfd, const char *request, int (*take)(void *context, const char *line),
+                      void *context)
+{
+        TK_CLEANUP(tk_freep) char *line = NULL;
+        FILE *stream;
+        const struct timeval silence = {.tv_sec = SILENCE_MS / 1000};
+        TK_AUTOCLOSE int fd = -1;
+        size_t size = 0;
+        ssize_t len;
+        int r;
+
+        r = send_request(dirfd, request, now_ms() + ASK_MS, &fd);
+        if (r < 0)
+                return r;
+        if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &silence, sizeof(silence)) < 0)
+                return -errno;
+        stream = fdopen(fd, "r");
+        if (!stream)
+                return -errno;
+        TK_TAKE_FD(fd);
+        while (r == 0 && (len = getline(&line, &size, stream)) > 0) {
+                if (line[len - 1] == '\n')
+                        line[len - 1] = '\0';
+                r = take(context, line);
+        }
+        if (r == 0 && ferror(stream))
+                r = errno == EAGAIN ? -ETIMEDOUT : -errno;
+        fclose(stream);
+        return r;
 }

@@ -5,7 +5,8 @@
  * The control channel: a Unix socket in the CIPHERDIR, on which a mount says how
  * it is and is told what to do.
  *
- * A request is one line; the answer is one JSON text, then the end of the stream.
+ * A request is one line; the answer is one JSON text, or several with a line each, then
+ * the end of the stream.
  * Only root and the mount's owner are answered.
  */
 
@@ -22,11 +23,24 @@ enum { TK_CONTROL_REQUEST_MAX = 5600 }; /* a path fits, in base64url, too */
 typedef char *(*tk_control_answer_fn)(void *context, const char *request);
 
 /*
+ * Whether @request is one whose answer takes long: it is then given elsewhere, through @fd,
+ * which is not blocking and is taken over. Called in the server's thread, before the above.
+ */
+typedef bool (*tk_control_take_fn)(void *context, const char *request, int fd);
+
+struct tk_control_handlers {
+        tk_control_answer_fn answer;
+        void *answer_context;
+        tk_control_take_fn take; /* NULL: nothing takes long */
+        void *take_context;
+};
+
+/*
  * Listen in the CIPHERDIR @dirfd (borrowed until stop), in a thread of its own
  * with all signals blocked. Call it with the volume lock held: a socket that is
  * there is a dead mount's, and is replaced.
  */
-TK_MUST_USE int tk_control_start(int dirfd, tk_control_answer_fn answer, void *context,
+TK_MUST_USE int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
                                  struct tk_control **ret_control, struct tk_fault *fault);
 
 /* End the thread, without waiting for clients, and remove the socket. NULL is fine. */
@@ -39,3 +53,10 @@ TK_DEFINE_CLEANUP(struct tk_control *, tk_control_stop)
  * -EACCES if we may not ask, -ETIMEDOUT, -EMSGSIZE.
  */
 TK_MUST_USE int tk_control_ask(int dirfd, const char *request, char **ret_text);
+
+/*
+ * The same for an answer of many lines: each is handed to @take without its newline, which
+ * ends it by a negative return. -ETIMEDOUT only if nothing comes for long.
+ */
+TK_MUST_USE int tk_control_follow(int dirfd, const char *request,
+                                  int (*take)(void *context, const char *line), void *context);

@@ -61,16 +61,23 @@ static const struct tk_command commands[] = {
                  "\n"
                  "  -j, --json          the JSON that docs/cli.md describes\n"},
         {.name = "verify",
-         .synopsis = "[-c CONF] [--json] [--repair] CIPHERDIR",
+         .synopsis = "[-c CONF] [--json] [--repair] [--salvage DIR] PATH",
          .summary = "authenticate every name and every block of every file",
-         .options = "c:jR",
+         .options = "c:jRV",
          .min_paths = 1,
          .max_paths = 1,
          .run = tk_cmd_verify,
-         .help = "The volume must not be mounted. One line for each damage found.\n"
+         .help = "PATH is the mountpoint or the CIPHERDIR. A mount does it beside its work, with "
+                 "its own\n"
+                 "configuration; without a mount it is done with -c. One line for each damage "
+                 "found.\n"
                  "Exits with 0 if there is none, with 14 otherwise.\n"
                  "\n"
-                 "      --repair        give entries whose names are damaged new ones\n"
+                 "      --repair        give entries whose names are damaged new ones, and restore "
+                 "lost\n"
+                 "                      key records from their twins\n"
+                 "      --salvage DIR   write what is readable of damaged files there, in "
+                 "plaintext\n"
                  "  -j, --json          the JSON that docs/cli.md describes\n"},
         {.name = "rotate",
          .synopsis = "[-c CONF] [--wait] [--to CONF] PATH",

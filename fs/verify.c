@@ -7,54 +7,64 @@
  * serves a mount.
  */
 
-#include "fs/verify.h"
+#include "fs/verify_internal.h"
 
 #include "fs/backing.h"
-#include "fs/content_internal.h"
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
-#include "fs/op_symlink.h"
-#include "fs/userattr.h"
-#include "fs/verify_names.h"
+#include "fs/revoke.h"
+#include "fs/scratch.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-struct walk {
-        struct tk_fs *fs;
-        const struct tk_verify_callbacks *callbacks;
-        struct tk_verify_totals totals;
-        struct tk_scratch *scratch;
-        char *path; /* of the file in hand, grown as needed */
-        size_t path_max;
-};
+/* Findings -------------------------------------------------------------------------- */
 
-/* A directory in hand, and the entries whose names could not be read. */
-struct directory {
-        struct tk_verify_names names;
-        struct bad_name {
-                char backing[NAME_MAX + 1];
-                int error;
-        } * bad;
-        size_t bad_count;
-};
+static bool is_about_keys(int error)
+{
+        return error == -ENOKEY || error == -EKEYREVOKED || error == -EKEYEXPIRED;
+}
 
-static void report(struct walk *walk, enum tk_verify_kind kind, uint64_t off, uint64_t len,
-                   int error)
+bool tk_verify_is_none(struct tk_verify_walk *walk, int error)
+{
+        if (!walk->callbacks->live)
+                return false;
+        if (is_about_keys(error) && walk->end == 0)
+                walk->end = tk_revoke_gate(walk->fs, false);
+        return walk->end < 0 || error == -ENOENT || error == -ESTALE;
+}
+
+int tk_verify_may_go_on(struct tk_verify_walk *walk)
+{
+        if (walk->end == 0 && walk->callbacks->stop && atomic_load(walk->callbacks->stop))
+                walk->end = -ECANCELED;
+        if (walk->end == 0 && walk->callbacks->live)
+                walk->end = tk_revoke_gate(walk->fs, false);
+        return walk->end;
+}
+
+void tk_verify_hand_out(struct tk_verify_walk *walk, const struct tk_verify_finding *finding)
+{
+        walk->totals.findings++;
+        walk->callbacks->finding(walk->callbacks->context, finding);
+}
+
+void tk_verify_report(struct tk_verify_walk *walk, enum tk_verify_kind kind, uint64_t off,
+                      uint64_t len, int error)
 {
         struct tk_verify_finding finding = {
                 .kind = kind, .path = walk->path, .offset = off, .length = len, .error = error};
 
-        walk->totals.findings++;
-        walk->callbacks->finding(walk->callbacks->context, &finding);
+        if (!tk_verify_is_none(walk, error))
+                tk_verify_hand_out(walk, &finding);
 }
 
 /* The KEK version that the record of @name in @dirfd names, if it is a retired one, else 0. */
-static uint16_t retired_version(struct walk *walk, int dirfd, const char *name, bool with_copy)
+static uint16_t retired_version(struct tk_verify_walk *walk, int dirfd, const char *name,
+                                bool with_copy)
 {
         TK_AUTOCLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         struct tk_volume *volume = walk->fs->volume;
@@ -70,208 +80,28 @@ static uint16_t retired_version(struct walk *walk, int dirfd, const char *name, 
 }
 
 /* The file or directory @name in @dirfd has no usable key record. */
-static void report_record(struct walk *walk, enum tk_verify_kind kind, int dirfd, const char *name,
-                          int error)
+void tk_verify_report_record(struct tk_verify_walk *walk, enum tk_verify_kind kind, int dirfd,
+                             const char *name, int error)
 {
-        struct tk_verify_finding finding = {
-                .kind = kind,
-                .path = walk->path,
-                .retired = retired_version(walk, dirfd, name, kind == TK_VERIFY_RECORD),
-                .error = error};
+        struct tk_verify_finding finding = {.kind = kind, .path = walk->path, .error = error};
 
-        walk->totals.findings++;
+        if (tk_verify_is_none(walk, error))
+                return;
+        finding.retired = retired_version(walk, dirfd, name, kind == TK_VERIFY_RECORD);
         walk->totals.records++;
-        walk->callbacks->finding(walk->callbacks->context, &finding);
+        tk_verify_hand_out(walk, &finding);
 }
 
-static void report_attribute(struct walk *walk, const char *name, int error)
-{
-        struct tk_verify_finding finding = {
-                .kind = TK_VERIFY_ATTRIBUTE, .path = walk->path, .attribute = name, .error = error};
-
-        walk->totals.findings++;
-        walk->callbacks->finding(walk->callbacks->context, &finding);
-}
-
-static void progress(const struct walk *walk)
+void tk_verify_progress(const struct tk_verify_walk *walk)
 {
         if (walk->callbacks->progress)
                 walk->callbacks->progress(walk->callbacks->context, &walk->totals);
 }
 
-/* Attributes and symlinks ----------------------------------------------------------- */
-
-static void verify_attribute(struct walk *walk, int fd, struct tk_userattr *attr,
-                             const char *stored)
-{
-        TK_CLEANUP(tk_freep) uint8_t *sealed = malloc((size_t)2 * XATTR_SIZE_MAX);
-        char name[TK_USERATTR_NAME_MAX + 1];
-        ssize_t n;
-        int r;
-
-        r = tk_userattr_open_name(attr, stored, name);
-        if (r < 0) {
-                report_attribute(walk, stored, r);
-                return;
-        }
-        n = sealed ? tk_backing_getxattr(fd, stored, sealed, XATTR_SIZE_MAX) : -ENOMEM;
-        r = n < 0 ? (int)n
-                  : tk_userattr_open_value(attr, name, sealed, (size_t)n, sealed + XATTR_SIZE_MAX);
-        if (r < 0)
-                report_attribute(walk, name, r);
-}
-
-static int verify_attribute_list(struct walk *walk, int fd, const struct tk_secret *dek)
-{
-        TK_CLEANUP(tk_userattr_freep) struct tk_userattr *attr = NULL;
-        TK_CLEANUP(tk_freep) char *list = malloc(XATTR_LIST_MAX);
-        ssize_t n;
-        int r = 0;
-
-        if (!list)
-                return -ENOMEM;
-        n = tk_backing_listxattr(fd, list, XATTR_LIST_MAX);
-        if (n < 0)
-                return (int)n;
-        for (const char *at = list; at < list + n && r == 0; at += strlen(at) + 1) {
-                if (!tk_userattr_is_stored(at))
-                        continue;
-                r = attr ? 0 : tk_userattr_new(dek, &attr);
-                if (r == 0)
-                        verify_attribute(walk, fd, attr, at);
-        }
-        return r;
-}
-
-/* The encrypted attributes of a file or directory whose key is @dek. */
-static void verify_attributes(struct walk *walk, int fd, const struct tk_secret *dek)
-{
-        int r = walk->fs->names_encrypted ? verify_attribute_list(walk, fd, dek) : 0;
-
-        if (r < 0)
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, r);
-}
-
-static void verify_symlink(struct walk *walk, int dirfd, const char *name)
-{
-        TK_AUTOCLOSE int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        char target[PATH_MAX];
-        int r;
-
-        walk->totals.others++;
-        r = fd < 0 ? -errno : tk_op_open_target(walk->fs, fd, target, sizeof(target));
-        if (r < 0)
-                report(walk, r == -EBADMSG ? TK_VERIFY_TARGET : TK_VERIFY_UNREADABLE, 0, 0, r);
-}
-
-/* Files -------------------------------------------------------------------------- */
-
-/* A request's worth of blocks failed: find out which, one by one, and report runs of them. */
-static void find_bad_blocks(struct walk *walk, struct tk_openfile *file, uint64_t off, uint64_t end)
-{
-        uint64_t run_start = 0;
-        uint64_t run_len = 0;
-        int run_error = 0;
-
-        for (; off < end; off += TK_BLOCK_LEN) {
-                uint64_t len = tk_block_valid(tk_block_of(off), end);
-                int r = tk_content_load_block(walk->fs, file, walk->scratch, tk_block_of(off),
-                                              file->size, walk->scratch->head);
-
-                if (r < 0)
-                        walk->totals.bad_blocks++;
-                if (run_len > 0 && r != run_error) {
-                        report(walk, TK_VERIFY_BLOCK, run_start, run_len, run_error);
-                        run_len = 0;
-                }
-                if (r < 0 && run_len == 0) {
-                        run_start = off;
-                        run_error = r;
-                }
-                if (r < 0)
-                        run_len += len;
-        }
-        if (run_len > 0)
-                report(walk, TK_VERIFY_BLOCK, run_start, run_len, run_error);
-}
-
-static void verify_content(struct walk *walk, struct tk_openfile *file)
-{
-        uint64_t size = file->size;
-
-        for (uint64_t off = 0; off < size; off += TK_REQUEST_MAX) {
-                uint64_t left = size - off;
-                uint64_t len = left < TK_REQUEST_MAX ? left : TK_REQUEST_MAX;
-                uint64_t data_off;
-                const uint8_t *data;
-                int r;
-
-                /* Large holes cost nothing. */
-                r = tk_content_seek(walk->fs, file, off, SEEK_DATA, &data_off);
-                if (r == -ENXIO)
-                        data_off = size;
-                /* A hole below the seal is none. */
-                if (off >= file->sealed && (r == 0 || r == -ENXIO)) {
-                        uint64_t skip = (data_off - off) / TK_REQUEST_MAX * TK_REQUEST_MAX;
-
-                        if (skip > 0) {
-                                walk->totals.bytes += skip;
-                                off += skip - TK_REQUEST_MAX;
-                                continue;
-                        }
-                }
-                if (tk_content_read(walk->fs, file, off, len, &data) < 0)
-                        find_bad_blocks(walk, file, off, off + len);
-                walk->totals.bytes += len;
-                progress(walk);
-        }
-}
-
-/* Whether attribute and copy both serve; one that does not is reported, but no loss yet. */
-static void verify_record(struct walk *walk, int fd, uint64_t backing_size)
-{
-        struct tk_keyattr keyattr;
-
-        if (tk_keyattr_load(walk->fs, fd, backing_size, &keyattr) < 0)
-                return; /* reported when the file did not open */
-        if (keyattr.attribute_bad || keyattr.copy_bad)
-                report(walk, TK_VERIFY_RECORD_LOST, 0, 0, -EBADMSG);
-        tk_secret_free(keyattr.dek);
-}
-
-static void verify_file(struct walk *walk, int dirfd, const char *name)
-{
-        struct tk_openfile *file;
-        struct stat st;
-        int fd;
-        int r;
-
-        walk->totals.files++;
-        fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0 || fstat(fd, &st) < 0) {
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
-                if (fd >= 0)
-                        close(fd);
-                return;
-        }
-        verify_record(walk, fd, (uint64_t)st.st_size);
-        r = tk_openfile_load_alone(walk->fs, fd, &file);
-        if (r < 0) {
-                report_record(walk, TK_VERIFY_RECORD, dirfd, name, r);
-                return;
-        }
-        if (file->seal_error < 0)
-                report(walk, TK_VERIFY_SEAL, 0, file->size, file->seal_error);
-        verify_content(walk, file);
-        verify_attributes(walk, fd, file->dek);
-        tk_openfile_free_alone(file);
-        progress(walk);
-}
-
 /* Directories ---------------------------------------------------------------------- */
 
 /* Append @name to the path. Returns the length to go back to, or -ENOMEM. */
-static ssize_t path_push(struct walk *walk, const char *name)
+static ssize_t path_push(struct tk_verify_walk *walk, const char *name)
 {
         size_t len = strlen(walk->path);
         size_t need = len + 1 + strlen(name) + 1;
@@ -288,40 +118,58 @@ static ssize_t path_push(struct walk *walk, const char *name)
         return (ssize_t)len;
 }
 
-static int verify_dir(struct walk *walk, int fd);
+static int verify_dir(struct tk_verify_walk *walk, int fd, struct tk_inode *inode);
 
-static int verify_subdir(struct walk *walk, int dirfd, const char *name)
+static int verify_subdir(struct tk_verify_walk *walk, const struct tk_verify_dir *dir,
+                         const char *backing)
 {
-        int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        struct tk_entry entry = {0};
+        int fd = openat(dir->names.fd, backing, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int r = fd < 0 ? -errno : 0;
 
-        if (fd < 0) {
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+        if (r == 0 && dir->served)
+                r = tk_op_lookup_in(walk->fs, dir->served, backing, &entry);
+        if (r < 0) {
+                tk_verify_report(walk, TK_VERIFY_UNREADABLE, 0, 0, r);
+                if (fd >= 0)
+                        close(fd);
                 return 0;
         }
-        return verify_dir(walk, fd);
+        r = verify_dir(walk, fd, entry.inode);
+        if (entry.inode)
+                tk_inode_forget(walk->fs->inodes, entry.inode, 1);
+        return r;
 }
 
 /* By its backing name, whatever it is called: the path says that already. */
-static int verify_inode(struct walk *walk, int dirfd, const char *backing)
+static int verify_inode(struct tk_verify_walk *walk, const struct tk_verify_dir *dir,
+                        const char *backing)
 {
         struct stat st;
 
-        if (fstatat(dirfd, backing, &st, AT_SYMLINK_NOFOLLOW) < 0)
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+        if (fstatat(dir->names.fd, backing, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                tk_verify_report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
         else if (S_ISDIR(st.st_mode))
-                return verify_subdir(walk, dirfd, backing);
+                return verify_subdir(walk, dir, backing);
         else if (S_ISREG(st.st_mode))
-                verify_file(walk, dirfd, backing);
+                tk_verify_file(walk, dir, backing);
         else if (S_ISLNK(st.st_mode))
-                verify_symlink(walk, dirfd, backing);
+                tk_verify_symlink(walk, dir->names.fd, backing);
         else
                 walk->totals.others++;
         return 0;
 }
 
-static int note_bad_name(struct directory *dir, const char *backing, int error)
+static bool is_there(int dirfd, const char *backing)
 {
-        struct bad_name *bad = reallocarray(dir->bad, dir->bad_count + 1, sizeof(*bad));
+        struct stat st;
+
+        return fstatat(dirfd, backing, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int note_bad_name(struct tk_verify_dir *dir, const char *backing, int error)
+{
+        struct tk_verify_bad_name *bad = reallocarray(dir->bad, dir->bad_count + 1, sizeof(*bad));
 
         if (!bad)
                 return -ENOMEM;
@@ -332,26 +180,28 @@ static int note_bad_name(struct directory *dir, const char *backing, int error)
         return 0;
 }
 
-static int verify_entry(struct walk *walk, struct directory *dir, const char *backing)
+static int verify_entry(struct tk_verify_walk *walk, struct tk_verify_dir *dir, const char *backing)
 {
         char name[TK_NAMES_MAX + 1];
         ssize_t back;
         int r;
 
         r = tk_verify_names_read(&dir->names, backing, name);
+        if (r < 0 && !is_there(dir->names.fd, backing))
+                return 0; /* removed meanwhile, its sibling with it */
         back = path_push(walk, r == 0 ? name : backing);
         if (back < 0)
                 return (int)back;
         if (r < 0)
                 r = note_bad_name(dir, backing, r);
         if (r == 0)
-                r = verify_inode(walk, dir->names.fd, backing);
+                r = verify_inode(walk, dir, backing);
         walk->path[back] = '\0';
         return r;
 }
 
-static void report_name(struct walk *walk, const struct bad_name *bad, const char *renamed_to,
-                        int repair_error)
+static void report_name(struct tk_verify_walk *walk, const struct tk_verify_bad_name *bad,
+                        const char *renamed_to, int repair_error)
 {
         bool lost = bad->error == -ENOENT;
         struct tk_verify_finding finding = {.kind = lost ? TK_VERIFY_SIBLING : TK_VERIFY_NAME,
@@ -360,12 +210,22 @@ static void report_name(struct walk *walk, const struct bad_name *bad, const cha
                                             .repair_error = repair_error,
                                             .error = lost ? -EBADMSG : bad->error};
 
-        walk->totals.findings++;
-        walk->callbacks->finding(walk->callbacks->context, &finding);
+        tk_verify_hand_out(walk, &finding);
+}
+
+/* As a rename: a rotation that runs beside it must not miss the entry. */
+static int recover_name(struct tk_verify_walk *walk, struct tk_verify_dir *dir, const char *backing,
+                        char ret_name[TK_NAMES_MAX + 1])
+{
+        TK_EPOCH_SCOPE(&walk->fs->changes);
+
+        walk->fs->rotate_moves++;
+        return tk_verify_names_recover(&dir->names, backing, ret_name);
 }
 
 /* After the walk through the directory, which must not meet an entry again by its new name. */
-static int settle_name(struct walk *walk, struct directory *dir, const struct bad_name *bad)
+static int settle_name(struct tk_verify_walk *walk, struct tk_verify_dir *dir,
+                       const struct tk_verify_bad_name *bad)
 {
         TK_CLEANUP(tk_freep) char *renamed_to = NULL;
         bool repair = walk->callbacks->repair;
@@ -377,7 +237,7 @@ static int settle_name(struct walk *walk, struct directory *dir, const struct ba
         back = path_push(walk, bad->backing);
         if (back < 0)
                 return (int)back;
-        r = repair ? tk_verify_names_recover(&dir->names, bad->backing, name) : 0;
+        r = repair ? recover_name(walk, dir, bad->backing, name) : 0;
         if (repair && r == 0 &&
             asprintf(&renamed_to, "%.*s%s%s", (int)dir_len, walk->path, dir_len > 0 ? "/" : "",
                      name) < 0)
@@ -389,21 +249,22 @@ static int settle_name(struct walk *walk, struct directory *dir, const struct ba
         return 0;
 }
 
-static void verify_sibling(struct walk *walk, const struct directory *dir, const char *name)
+static void verify_sibling(struct tk_verify_walk *walk, const struct tk_verify_dir *dir,
+                           const char *name)
 {
         if (!tk_verify_names_is_orphan(&dir->names, name))
                 return;
         walk->totals.orphans++;
-        if (walk->callbacks->repair)
+        if (walk->callbacks->repair && !walk->callbacks->live)
                 (void)!tk_backing_unlink(dir->names.fd, name, false);
 }
 
-static int verify_entries(struct walk *walk, struct directory *dir, DIR *stream)
+static int verify_entries(struct tk_verify_walk *walk, struct tk_verify_dir *dir, DIR *stream)
 {
         const struct dirent *entry;
         int r = 0;
 
-        while (r == 0) {
+        while (r == 0 && (r = tk_verify_may_go_on(walk)) == 0) {
                 errno = 0;
                 entry = readdir(stream);
                 if (!entry)
@@ -416,40 +277,59 @@ static int verify_entries(struct walk *walk, struct directory *dir, DIR *stream)
                         r = verify_entry(walk, dir, entry->d_name);
         }
         if (r == 0 && errno)
-                report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
+                tk_verify_report(walk, TK_VERIFY_UNREADABLE, 0, 0, -errno);
         for (size_t i = 0; r == 0 && i < dir->bad_count; i++)
                 r = settle_name(walk, dir, &dir->bad[i]);
         return r;
 }
 
-/* Takes over @fd. Negative only if the walk can't go on. */
-static int verify_dir(struct walk *walk, int fd)
+/* The entries of the directory that @dir and @stream were begun with. */
+static int verify_begun(struct tk_verify_walk *walk, struct tk_verify_dir *dir, DIR *stream)
 {
-        struct directory dir = {0};
-        DIR *stream = fdopendir(fd);
+        int fd = dir->names.fd;
         int r;
+
+        r = tk_verify_names_begin(walk->fs, fd, &dir->names);
+        if (r < 0)
+                tk_verify_report_record(walk, TK_VERIFY_DIRECTORY, fd, ".",
+                                        r == -ENODATA ? -EBADMSG : r);
+        if (dir->names.key)
+                tk_verify_attributes(walk, fd, tk_dirkey_dek(dir->names.key));
+        r = verify_entries(walk, dir, stream);
+        tk_verify_names_end(&dir->names);
+        free(dir->bad);
+        return r;
+}
+
+/* Takes over @fd; @inode is the same as the mount has it, or NULL. Negative only if the walk can't
+ * go on. */
+static int verify_dir(struct tk_verify_walk *walk, int fd, struct tk_inode *inode)
+{
+        struct tk_verify_dir dir = {.names.fd = fd};
+        DIR *stream = fdopendir(fd);
+        int r = 0;
 
         if (!stream) {
                 close(fd);
                 return -ENOMEM;
         }
         walk->totals.directories++;
-        r = tk_verify_names_begin(walk->fs, fd, &dir.names);
+        if (inode)
+                r = tk_op_opendir(walk->fs, inode, &dir.served);
         if (r < 0)
-                report_record(walk, TK_VERIFY_DIRECTORY, fd, ".", r == -ENODATA ? -EBADMSG : r);
-        if (dir.names.key)
-                verify_attributes(walk, fd, tk_dirkey_dek(dir.names.key));
-        r = verify_entries(walk, &dir, stream);
-        tk_verify_names_end(&dir.names);
-        free(dir.bad);
+                tk_verify_report(walk, TK_VERIFY_UNREADABLE, 0, 0, r);
+        else
+                r = verify_begun(walk, &dir, stream);
+        if (dir.served)
+                tk_op_releasedir(dir.served);
         closedir(stream);
-        return r;
+        return r < 0 && walk->end == 0 && r != -ENOMEM ? 0 : r;
 }
 
 int tk_verify_run(struct tk_fs *fs, const struct tk_verify_callbacks *callbacks,
                   struct tk_verify_totals *ret_totals, struct tk_fault *fault)
 {
-        struct walk walk = {.fs = fs, .callbacks = callbacks};
+        struct tk_verify_walk walk = {.fs = fs, .callbacks = callbacks, .fault = fault};
         int fd;
         int r;
 
@@ -461,11 +341,16 @@ int tk_verify_run(struct tk_fs *fs, const struct tk_verify_callbacks *callbacks,
         if (!walk.path)
                 return -ENOMEM;
         fd = openat(fs->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        r = fd < 0 ? -errno : verify_dir(&walk, fd);
-        free(walk.path);
+        r = fd < 0 ? -errno
+                   : verify_dir(&walk, fd, callbacks->live ? tk_inode_root(fs->inodes) : NULL);
         *ret_totals = walk.totals;
-        if (r < 0)
+        free(walk.path);
+        if (is_about_keys(r))
+                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, r,
+                                    "stopped: the keys of %s were withdrawn meanwhile",
+                                    tk_volume_path(fs->volume));
+        if (r < 0 && fault->kind == TK_FAULT_NONE)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot walk %s/root: %s",
                                     tk_volume_path(fs->volume), strerror(-r));
-        return 0;
+        return r;
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Verify: authenticate every block of every file of a volume that is not mounted, every
- * name, attribute and symlink target.
+ * Verify: authenticate every block of every file of a volume, every name, attribute and
+ * symlink target; without a mount, or in a mount's daemon beside its requests.
  */
 
 #include "fs/fs.h"
@@ -29,6 +29,7 @@ struct tk_verify_finding {
         uint64_t length;
         const char *attribute;  /* its name, or what it is stored as; for TK_VERIFY_ATTRIBUTE */
         const char *renamed_to; /* the entry's new path, after a repair; or NULL */
+        bool restored;          /* a lost record, by a repair */
         int repair_error;       /* negative errno of a repair that was tried and failed; or 0 */
         uint16_t retired;       /* KEK version of the record, if it is retired; for TK_VERIFY_RECORD
                                  * and TK_VERIFY_DIRECTORY; else 0 */
@@ -45,8 +46,10 @@ struct tk_verify_totals {
         uint64_t retired;         /* of these, under a retired KEK version */
         uint16_t retired_version; /* the newest such version */
         uint64_t names;           /* entries whose names can't be read */
-        uint64_t orphans; /* siblings without entries, which a crash may leave: no findings */
-        uint64_t repairs; /* names repaired */
+        uint64_t orphans;  /* siblings without entries, which a crash may leave: no findings */
+        uint64_t repairs;  /* names repaired */
+        uint64_t restored; /* records restored */
+        uint64_t salvaged; /* damaged files written elsewhere */
         uint64_t findings;
 };
 
@@ -55,9 +58,18 @@ struct tk_verify_callbacks {
         void (*progress)(void *context,
                          const struct tk_verify_totals *so_far); /* often; may be NULL */
         void *context;
-        bool repair; /* give entries whose names can't be read new ones; remove orphans */
+        const atomic_bool *stop; /* set it to end the walk with -ECANCELED; may be NULL */
+        bool salvage;            /* write what is readable of damaged files to ... */
+        int salvage_dirfd;       /* ... below this directory; borrowed */
+        bool live;               /* @fs serves a mount: it changes meanwhile */
+        bool repair; /* give entries whose names can't be read new ones, restore lost records
+                      * from their twins, remove orphans (not beside a mount: one could be a
+                      * name in the making) */
 };
 
-/* Returns 0 if the walk came to its end, whatever it found; the totals say. */
+/*
+ * Returns 0 if the walk came to its end, whatever it found; the totals say. -ECANCELED if it
+ * was stopped; what requests get if the keys of a live mount were withdrawn.
+ */
 TK_MUST_USE int tk_verify_run(struct tk_fs *fs, const struct tk_verify_callbacks *callbacks,
                               struct tk_verify_totals *ret_totals, struct tk_fault *fault);

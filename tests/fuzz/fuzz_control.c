@@ -41,13 +41,14 @@ static char *answer(void *context, const char *request)
 
 static void make_scene(void)
 {
+        static const struct tk_control_handlers handlers = {.answer = answer};
         struct tk_fault fault = {0};
 
         if (!fuzz_mount())
                 return;
         scene.serve = (struct tk_serve){.volume = fuzz.volume, .fs = fuzz.fs, .mountpoint = "/mnt"};
-        require(tk_control_start(tk_volume_dirfd(fuzz.volume), answer, NULL, &scene.control,
-                                 &fault) == 0);
+        require(tk_control_start(tk_volume_dirfd(fuzz.volume), &handlers, &scene.control, &fault) ==
+                0);
 }
 
 /* An answer is a JSON object, or there is none. */

@@ -282,7 +282,7 @@ class Volume:
         return find_key(self.status(), name)
 
     def verify(self, *options):
-        """(exit code, parsed JSON); the volume must not be mounted."""
+        """(exit code, parsed JSON); a mount does it beside its work."""
         done = self.command("verify", "--json", *options, self.cipher, check=False, timeout=600)
         try:
             return done.returncode, json.loads(done.stdout)

@@ -263,10 +263,6 @@ def test_a_second_mount_names_the_first(volume, work):
     assert str(volume.pid) in line
 
 
-def test_verify_of_a_mounted_volume(volume):
-    fails(IN_USE, f"mounted at {volume.mnt}", "verify", "-c", volume.conf, volume.cipher)
-
-
 def test_umount_of_a_busy_mount(volume):
     with open(volume.mnt / "f", "w", encoding="ascii"):
         fails(IN_USE, "is busy", "umount", volume.mnt)
