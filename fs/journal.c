@@ -4,8 +4,9 @@
  * The journal of a mount.
  *
  * Entries are collected in a batch in memory. Whoever wants one durable becomes the
- * leader and writes and flushes the batch for all who wait; meanwhile the next one is
- * being filled. Flushed batches go to the thread, which puts them in place in order.
+ * leader and writes and flushes what is new in the batch, for all who wait; meanwhile it is
+ * filled further. When it is full, or some seconds old, or somebody waits for it, the
+ * thread puts in place what was flushed, in order.
  *
  * The file has two areas, filled in turn. The other area is used again when all of its
  * batches are in place, the files are fsynced, and its first page was wiped durably:
@@ -146,7 +147,15 @@ static bool is_full(const struct tk_journal *journal, const struct tk_openfile *
         const struct tk_journal_batch *batch = journal->building;
 
         return batch->count == TK_JOURNAL_ENTRIES_MAX || batch->page_count == journal->pages_max ||
-               (batch->file_count == journal->files_max && file->journal.batch != batch->sequence);
+               (batch->file_count == journal->files_max && file->journal.batch != batch->id);
+}
+
+/* Whether no flush has taken @entry on: it may change. */
+static bool is_new(const struct tk_journal *journal, const struct tk_journal_pending *entry)
+{
+        const struct tk_journal_batch *batch = journal->building;
+
+        return entry->batch == batch && entry >= batch->entries + batch->part.end;
 }
 
 static void copy_page(const struct tk_journal_pending *entry, const struct tk_journal_item *item)
@@ -158,28 +167,27 @@ static void copy_page(const struct tk_journal_pending *entry, const struct tk_jo
         memset(page + len, 0, TK_BLOCK_LEN - len);
 }
 
-/* The entry of the batch being filled that @item may take the place of. */
+/* The entry that is new, too, and that @item may take the place of. */
 static struct tk_journal_pending *find_same(struct tk_journal *journal, struct tk_openfile *file,
                                             const struct tk_journal_item *item)
 {
         struct tk_journal_pending *entry;
 
-        if (item->type != TK_JOURNAL_BLOCK ||
-            file->journal.size_sequence == journal->building->sequence)
+        if (item->type != TK_JOURNAL_BLOCK || file->journal.size_sequence == journal->filling)
                 return NULL;
         entry = find(journal, file, item->at);
-        return entry && entry->batch == journal->building && entry->item.type == item->type ? entry
-                                                                                            : NULL;
+        return entry && is_new(journal, entry) && entry->item.type == item->type ? entry : NULL;
 }
 
 static void enter_file(struct tk_journal *journal, struct tk_openfile *file)
 {
         struct tk_journal_batch *batch = journal->building;
 
-        if (file->journal.batch == batch->sequence)
+        if (file->journal.batch == batch->id)
                 return;
-        file->journal.batch = batch->sequence;
+        file->journal.batch = batch->id;
         file->journal.index = (uint16_t)batch->file_count;
+        batch->hints[batch->file_count].names = 0;
         batch->files[batch->file_count++] = tk_openfile_ref(journal->fs, file);
 }
 
@@ -187,12 +195,15 @@ static void add_entry(struct tk_journal *journal, struct tk_openfile *file,
                       const struct tk_journal_item *item, uint32_t crc)
 {
         struct tk_journal_batch *batch = journal->building;
-        struct tk_journal_pending *entry = &batch->entries[batch->count++];
+        struct tk_journal_pending *entry;
 
-        if (batch->count == 1) {
+        if (!tk_journal_has_new(journal))
                 journal->filled_ms = tk_journal_now_ms();
-                pthread_cond_broadcast(&journal->changed); /* the thread's clock starts */
-        }
+        if (batch->count == 0)
+                batch->began_ms = journal->filled_ms;
+        if (journal->idle)
+                pthread_cond_signal(&journal->due); /* its clock starts */
+        entry = &batch->entries[batch->count++];
         enter_file(journal, file);
         *entry = (struct tk_journal_pending){.item = *item, .file = file, .batch = batch};
         entry->item.file = file->journal.index;
@@ -203,11 +214,30 @@ static void add_entry(struct tk_journal *journal, struct tk_openfile *file,
         }
         if (item->type == TK_JOURNAL_BLOCK || item->type == TK_JOURNAL_HOLE)
                 link_entry(journal, entry);
-        file->journal.sequence = batch->sequence;
+        file->journal.sequence = journal->filling;
         if (item->type == TK_JOURNAL_HOLE)
                 file->journal.punched = true;
         if (item->type == TK_JOURNAL_SIZE)
-                file->journal.size_sequence = batch->sequence;
+                file->journal.size_sequence = journal->filling;
+}
+
+/* The batch being filled is full. Called with the lock held, which is let go of meanwhile. */
+static int make_room(struct tk_journal *journal)
+{
+        struct tk_journal_batch *next = tk_journal_free_batch(journal);
+
+        if (tk_journal_has_new(journal))
+                return tk_journal_commit_until(journal, journal->filling);
+        if (next) {
+                journal->queue[journal->queued++] = journal->building;
+                tk_journal_start_building(journal, next);
+                pthread_cond_signal(&journal->due);
+                return 0;
+        }
+        if (journal->stuck)
+                return journal->stuck;
+        pthread_cond_wait(&journal->changed, &journal->lock);
+        return 0;
 }
 
 int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
@@ -227,7 +257,7 @@ int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
                 file->journal.proved = true;
         }
         while (!(same = find_same(journal, file, item)) && is_full(journal, file)) {
-                r = tk_journal_commit_until(journal, journal->building->sequence);
+                r = make_room(journal);
                 if (r < 0)
                         return r;
         }
@@ -248,7 +278,7 @@ static void keep_space(struct tk_journal *journal, struct tk_openfile *file, uin
 
         while ((entry = find(journal, file, block)) && entry->item.type == TK_JOURNAL_HOLE) {
                 entry->keep_space = true;
-                if (entry->batch == journal->building)
+                if (is_new(journal, entry))
                         entry->item.flags |= TK_JOURNAL_KEEP; /* replay keeps it, too */
                 if (!entry->batch->applying)
                         return;
@@ -355,7 +385,8 @@ static int allocate(struct tk_journal *journal)
 
                 batch->entries = calloc(TK_JOURNAL_ENTRIES_MAX, sizeof(*batch->entries));
                 batch->pages = calloc(TK_JOURNAL_PAGES_MAX, TK_BLOCK_LEN);
-                if (!batch->entries || !batch->pages)
+                batch->hints = calloc(TK_JOURNAL_FILES_MAX, sizeof(*batch->hints));
+                if (!batch->entries || !batch->pages || !batch->hints)
                         return -ENOMEM;
         }
         return 0;
@@ -399,6 +430,9 @@ static int set_up(struct tk_journal *journal, uint64_t len)
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         pthread_cond_init(&journal->changed, &attr);
+        pthread_cond_init(&journal->due, &attr);
+        journal->names = 1;
+        journal->filling = 1;
         pthread_condattr_destroy(&attr);
         journal->by_handle = tk_identity_handles_work(journal->fs->rootfd);
         bound_files(journal);
@@ -454,12 +488,14 @@ struct tk_journal *tk_journal_free(struct tk_journal *journal)
                 pthread_mutex_lock(&journal->lock);
                 journal->stop = true;
                 pthread_cond_broadcast(&journal->changed);
+                pthread_cond_signal(&journal->due);
                 pthread_mutex_unlock(&journal->lock);
                 pthread_join(journal->thread, NULL);
         }
         for (int i = 0; i < TK_JOURNAL_BATCHES; i++) {
                 free(journal->batches[i].entries);
                 free(journal->batches[i].pages);
+                free(journal->batches[i].hints);
         }
         free(journal->descriptor);
         free(journal->items);
@@ -467,6 +503,7 @@ struct tk_journal *tk_journal_free(struct tk_journal *journal)
         if (journal->fd >= 0)
                 close(journal->fd);
         pthread_cond_destroy(&journal->changed);
+        pthread_cond_destroy(&journal->due);
         pthread_mutex_destroy(&journal->lock);
         free(journal);
         return NULL;

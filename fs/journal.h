@@ -82,5 +82,8 @@ TK_MUST_USE int tk_journal_overlay(struct tk_journal *journal, struct tk_openfil
                                    uint64_t first, uint64_t last, uint64_t gen, uint8_t *cells,
                                    uint8_t *data);
 
-/* A file lost its last name: unless somebody has it open, its space is to be free soon. */
-void tk_journal_drop_removed(struct tk_journal *journal);
+/*
+ * A name was removed or changed: paths that the journal noted may be wrong, and if a file lost its
+ * last name, and nobody has it open, its space is to be free soon.
+ */
+void tk_journal_note_names(struct tk_journal *journal);

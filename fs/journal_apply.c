@@ -3,7 +3,8 @@
 /*
  * Journal entries put in place.
  *
- * Between two changes of size the blocks are sorted, so that neighbours are one call.
+ * Between two changes of size the blocks are sorted, so that neighbours are one call, and
+ * a block that has several entries is written once.
  * Data goes before its cells.
  */
 
@@ -89,10 +90,22 @@ static int compare(const void *left, const void *right)
         return a < b ? -1 : a > b;
 }
 
+/* Of entries for the same block only the last counts. Returns how many are left. */
+static size_t drop_superseded(const struct tk_journal_item **items, size_t count)
+{
+        size_t kept = 0;
+
+        for (size_t i = 0; i < count; i++)
+                if (i + 1 == count || items[i + 1]->at != items[i]->at)
+                        items[kept++] = items[i];
+        return kept;
+}
+
 static int put_sorted(const struct tk_journal_target *target, const struct tk_journal_item **items,
                       size_t count)
 {
         qsort(items, count, sizeof(struct tk_journal_item *), compare);
+        count = drop_superseded(items, count);
         for (size_t i = 0; i < count;) {
                 struct run run = {.items = items + i, .count = 1};
                 int r;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The journal's leader: batches written and flushed, for all who wait for them. */
+/* The journal's leader: what is new in a batch is written and flushed, for all who wait. */
 
 #include "base/log.h"
 #include "base/plant.h"
@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { NO_FILE = UINT16_MAX };
 
 /* Wipe the first page of an area, without a flush. */
 int tk_journal_wipe_area(struct tk_journal *journal, unsigned area)
@@ -64,27 +66,31 @@ static int switch_area(struct tk_journal *journal)
 }
 
 /* The name that the file has now finds it again where its handle does not: in a copy. */
-static uint16_t path_hint(const struct tk_journal *journal, int fd, char path[PATH_MAX],
-                          const char **ret_path)
+static void find_path(const struct tk_journal *journal, int fd, struct tk_journal_hint *hint)
 {
         size_t root_len = strlen(journal->root_path);
+        unsigned names = journal->names;
+        char path[PATH_MAX];
         char link[32];
         ssize_t n;
 
+        if (hint->names == names)
+                return;
+        hint->names = names;
+        hint->len = 0;
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         n = readlink(link, path, PATH_MAX - 1);
         if (n <= (ssize_t)root_len + 1 || n - (ssize_t)root_len - 1 > TK_JOURNAL_PATH_MAX ||
             memcmp(path, journal->root_path, root_len) != 0) /* not secret */
-                return 0;
-        *ret_path = path + root_len + 1;
-        return (uint16_t)(n - (ssize_t)root_len - 1);
+                return;
+        hint->len = (uint16_t)(n - (ssize_t)root_len - 1);
+        memcpy(hint->path, path + root_len + 1, hint->len);
 }
 
 static int describe_file(struct tk_journal *journal, struct tk_journal_writer *writer,
-                         struct tk_openfile *file)
+                         struct tk_openfile *file, struct tk_journal_hint *hint)
 {
         struct tk_journal_file entry = {0};
-        char path[PATH_MAX];
         int r;
 
         if (!file->journal.identified) {
@@ -95,7 +101,9 @@ static int describe_file(struct tk_journal *journal, struct tk_journal_writer *w
         }
         memcpy(entry.proof, file->journal.proof, TK_JOURNAL_PROOF_LEN);
         entry.identity = file->journal.identity;
-        entry.path_len = path_hint(journal, file->fd, path, &entry.path);
+        find_path(journal, file->fd, hint);
+        entry.path = hint->path;
+        entry.path_len = hint->len;
         tk_journal_write_file(writer, &entry);
         return 0;
 }
@@ -103,16 +111,27 @@ static int describe_file(struct tk_journal *journal, struct tk_journal_writer *w
 static int describe(struct tk_journal *journal, const struct tk_journal_batch *batch,
                     struct tk_journal_writer *writer)
 {
+        const struct tk_journal_part *part = &batch->part;
         int r;
 
         tk_journal_write_begin(writer, journal->descriptor);
-        for (unsigned i = 0; i < batch->file_count; i++) {
-                r = describe_file(journal, writer, batch->files[i]);
+        memset(journal->numbers, 0xFF, sizeof(journal->numbers));
+        for (unsigned i = part->first; i < part->end; i++) {
+                uint16_t file = batch->entries[i].item.file;
+
+                if (journal->numbers[file] != NO_FILE)
+                        continue;
+                journal->numbers[file] = writer->files;
+                r = describe_file(journal, writer, batch->files[file], &batch->hints[file]);
                 if (r < 0)
                         return r;
         }
-        for (unsigned i = 0; i < batch->count; i++)
-                tk_journal_write_item(writer, &batch->entries[i].item);
+        for (unsigned i = part->first; i < part->end; i++) {
+                struct tk_journal_item item = batch->entries[i].item;
+
+                item.file = journal->numbers[item.file];
+                tk_journal_write_item(writer, &item);
+        }
         return 0;
 }
 
@@ -126,7 +145,8 @@ static uint64_t room_wanted(const struct tk_journal_writer *writer)
 
 static int write_batch(struct tk_journal *journal, const struct tk_journal_batch *batch)
 {
-        struct tk_journal_head head = {.sequence = batch->sequence,
+        const struct tk_journal_part *part = &batch->part;
+        struct tk_journal_head head = {.sequence = part->sequence,
                                        .mount = journal->fs->mount_number,
                                        .tree = journal->tree};
         struct tk_journal_writer writer;
@@ -139,7 +159,7 @@ static int write_batch(struct tk_journal *journal, const struct tk_journal_batch
                 return r;
         {
                 TK_LOCK_SCOPE(&journal->lock);
-                full = journal->areas[journal->current].file_count + batch->file_count >
+                full = journal->areas[journal->current].file_count + writer.files >
                        journal->area_files;
         }
         if (full || journal->area_failed ||
@@ -153,9 +173,10 @@ static int write_batch(struct tk_journal *journal, const struct tk_journal_batch
         if (r < 0)
                 return r;
         iov[0] = (struct iovec){.iov_base = writer.bytes, .iov_len = writer.len};
-        iov[1] = (struct iovec){.iov_base = batch->pages,
-                                .iov_len = (size_t)batch->page_count * TK_BLOCK_LEN};
-        r = tk_backing_pwritev(journal->fd, iov, batch->page_count > 0 ? 2 : 1,
+        iov[1] = (struct iovec){.iov_base = batch->pages + (size_t)part->first_page * TK_BLOCK_LEN,
+                                .iov_len =
+                                        (size_t)(part->end_page - part->first_page) * TK_BLOCK_LEN};
+        r = tk_backing_pwritev(journal->fd, iov, iov[1].iov_len > 0 ? 2 : 1,
                                tk_journal_area_base(journal, journal->current) + journal->off);
         if (r == 0 && !TK_PLANT(TK_PLANT_JOURNAL_UNFLUSHED))
                 r = tk_backing_sync(journal->fd, true);
@@ -166,7 +187,7 @@ static int write_batch(struct tk_journal *journal, const struct tk_journal_batch
         return r;
 }
 
-static struct tk_journal_batch *free_batch(struct tk_journal *journal)
+struct tk_journal_batch *tk_journal_free_batch(struct tk_journal *journal)
 {
         for (int i = 0; i < TK_JOURNAL_BATCHES; i++)
                 if (!journal->batches[i].busy)
@@ -180,11 +201,14 @@ void tk_journal_start_building(struct tk_journal *journal, struct tk_journal_bat
         batch->count = 0;
         batch->page_count = 0;
         batch->file_count = 0;
-        batch->sequence = ++journal->last_sequence;
+        batch->flushed = 0;
+        batch->applied = 0;
+        batch->part = (struct tk_journal_part){.sequence = 0};
+        batch->id = journal->filling;
         journal->building = batch;
 }
 
-/* The files of a batch that is durable now belong to the area it lies in. */
+/* The files of a part that is durable now belong to the area it lies in. */
 static void note_files(struct tk_journal *journal, const struct tk_journal_batch *batch)
 {
         struct tk_journal_area *area = &journal->areas[journal->current];
@@ -192,44 +216,49 @@ static void note_files(struct tk_journal *journal, const struct tk_journal_batch
         for (unsigned i = 0; i < batch->file_count; i++) {
                 struct tk_openfile *file = batch->files[i];
 
-                if (file->journal.areas & 1U << journal->current)
+                if (journal->numbers[i] == NO_FILE || file->journal.areas & 1U << journal->current)
                         continue;
                 file->journal.areas |= (uint8_t)(1U << journal->current);
                 assert(area->file_count < journal->area_files);
                 area->files[area->file_count++] = tk_openfile_ref(journal->fs, file);
         }
-        area->last_sequence = batch->sequence;
+        area->last_sequence = batch->part.sequence;
 }
 
 static void note_flushed(struct tk_journal *journal, struct tk_journal_batch *batch, bool buries,
                          struct tk_journal_release *release)
 {
         journal->unflushed = NULL;
-        journal->flushed = batch->sequence;
-        journal->queue[journal->queued++] = batch;
+        journal->flushed = batch->part.sequence;
+        batch->flushed = batch->part.end;
         note_files(journal, batch);
         if (buries)
                 tk_journal_bury(journal, !journal->current, release);
 }
 
-/*
- * Become the leader for the oldest batch that is not durable. Called with the lock held,
- * which is let go of meanwhile; there is no leader, and room for the next batch.
- */
+/* What is new in the batch being filled is flushed next. */
+static struct tk_journal_batch *take_part(struct tk_journal *journal)
+{
+        struct tk_journal_batch *batch = journal->building;
+
+        assert(tk_journal_has_new(journal));
+        batch->part = (struct tk_journal_part){.sequence = journal->filling++,
+                                               .first = batch->part.end,
+                                               .end = batch->count,
+                                               .first_page = batch->part.end_page,
+                                               .end_page = batch->page_count};
+        return batch;
+}
+
 int tk_journal_flush_next(struct tk_journal *journal)
 {
         struct tk_journal_release release = {.count = 0};
         struct tk_journal_batch *batch =
-                journal->unflushed ? journal->unflushed : journal->building;
-        struct tk_journal_batch *next = free_batch(journal);
+                journal->unflushed ? journal->unflushed : take_part(journal);
         unsigned before = journal->current;
         bool buries;
         int r;
 
-        if (batch == journal->building) {
-                assert(next);
-                tk_journal_start_building(journal, next);
-        }
         journal->flushing = true;
         buries = journal->areas[!before].checkpointed && !journal->areas[!before].dead;
         pthread_mutex_unlock(&journal->lock);
@@ -242,7 +271,7 @@ int tk_journal_flush_next(struct tk_journal *journal)
         if (r < 0) {
                 journal->unflushed = batch;
                 journal->failures++;
-                journal->failed = batch->sequence;
+                journal->failed = batch->part.sequence;
                 journal->failure = r;
                 tk_log_limited(TK_LOG_ERROR, "%s: the journal can't be written: %s",
                                tk_volume_path(journal->fs->volume), strerror(-r));
@@ -250,17 +279,15 @@ int tk_journal_flush_next(struct tk_journal *journal)
                 note_flushed(journal, batch, buries && before == journal->current, &release);
         }
         pthread_cond_broadcast(&journal->changed);
+        /* What others wait for, and an area that is full, concern the thread at once. */
+        if (journal->queued > 0 || journal->wanted > journal->applied || before != journal->current)
+                pthread_cond_signal(&journal->due);
         if (release.count > 0) {
                 pthread_mutex_unlock(&journal->lock);
                 tk_journal_release_all(journal, &release);
                 pthread_mutex_lock(&journal->lock);
         }
         return r;
-}
-
-bool tk_journal_may_flush(struct tk_journal *journal)
-{
-        return !journal->flushing && (journal->unflushed || free_batch(journal));
 }
 
 /* Called with the lock held. */
@@ -270,14 +297,12 @@ int tk_journal_commit_until(struct tk_journal *journal, uint64_t sequence)
                 unsigned failures = journal->failures;
                 int r;
 
-                if (tk_journal_may_flush(journal)) {
+                if (!journal->flushing) {
                         r = tk_journal_flush_next(journal);
                         if (r < 0)
                                 return r;
                         continue;
                 }
-                if (!journal->flushing && journal->stuck)
-                        return journal->stuck;
                 pthread_cond_wait(&journal->changed, &journal->lock);
                 if (journal->failures != failures && journal->failed <= sequence)
                         return journal->failure;
@@ -298,6 +323,10 @@ int tk_journal_settle(struct tk_journal *journal, struct tk_openfile *file)
 
         TK_LOCK_SCOPE(&journal->lock);
         r = tk_journal_commit_until(journal, sequence);
+        if (r == 0 && journal->applied < sequence && journal->wanted < sequence) {
+                journal->wanted = sequence;
+                pthread_cond_signal(&journal->due);
+        }
         while (r == 0 && journal->applied < sequence) {
                 if (journal->stuck)
                         return journal->stuck;

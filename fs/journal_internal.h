@@ -11,10 +11,11 @@
 #include "fs/journal.h"
 #include "fs/openfile.h"
 #include <limits.h>
+#include <stdatomic.h>
 #include <time.h>
 
 enum {
-        TK_JOURNAL_BATCHES = 4, /* one being filled, one being flushed, two on their way in place */
+        TK_JOURNAL_BATCHES = 4, /* one being filled, the others full and on their way in place */
         TK_JOURNAL_BUCKETS = 2048,
         TK_JOURNAL_AREA_FILES = 512, /* files that an area may hold open, at most */
 };
@@ -30,14 +31,40 @@ struct tk_journal_pending {
         bool keep_space;                 /* of a hole: its block is written again */
 };
 
-struct tk_journal_batch {
+/* Where a file was when a batch was written; the leader's. */
+struct tk_journal_hint {
+        unsigned names; /* how often names had changed then; 0: not looked for */
+        uint16_t len;
+        char path[TK_JOURNAL_PATH_MAX];
+};
+
+/* What one flush makes durable: entries and pages, the first and the one behind the last. */
+struct tk_journal_part {
         uint64_t sequence;
+        unsigned first;
+        unsigned end;
+        unsigned first_page;
+        unsigned end_page;
+};
+
+/*
+ * Entries in memory. Each flush writes the part that is not durable yet, as a batch of its
+ * own on disk; what follows is added behind it. In place it all goes at once, so that a block
+ * that is overwritten again and again is written there once.
+ */
+struct tk_journal_batch {
+        uint64_t id; /* no other has it: the sequence of its first part */
         struct tk_journal_pending *entries;
         unsigned count;
         uint8_t *pages;
         unsigned page_count;
         struct tk_openfile *files[TK_JOURNAL_FILES_MAX]; /* counted */
+        struct tk_journal_hint *hints;                   /* of the files */
         unsigned file_count;
+        struct tk_journal_part part; /* flushed last; entries below its end don't change */
+        unsigned flushed;            /* entries below are durable in the journal */
+        unsigned applied;            /* entries below are in place */
+        int64_t began_ms;            /* when its first entry came */
         bool busy;
         bool applying; /* the thread puts it in place just now */
 };
@@ -63,19 +90,21 @@ struct tk_journal {
         unsigned area_files; /* in an area */
         bool by_handle;
         bool has_thread;
-        char root_path[PATH_MAX];             /* of CIPHERDIR/root, for path hints */
-        uint8_t *descriptor;                  /* the leader's */
-        const struct tk_journal_item **items; /* the thread's */
+        char root_path[PATH_MAX];               /* of CIPHERDIR/root, for path hints */
+        uint8_t *descriptor;                    /* the leader's */
+        uint16_t numbers[TK_JOURNAL_FILES_MAX]; /* the leader's: of files in the part, or NO_FILE */
+        const struct tk_journal_item **items;   /* the thread's */
         pthread_t thread;
 
         pthread_mutex_t lock;
         pthread_cond_t changed;
+        pthread_cond_t due; /* the thread's: there is something to do for it */
         struct tk_journal_batch batches[TK_JOURNAL_BATCHES];
         struct tk_journal_batch *building;
-        struct tk_journal_batch *unflushed; /* its flush failed: it goes first */
-        struct tk_journal_batch
-                *queue[TK_JOURNAL_BATCHES]; /* flushed, not in place, oldest first */
-        bool flushing;                      /* there is a leader */
+        struct tk_journal_batch *unflushed; /* the flush of its part failed: that goes first */
+        struct tk_journal_batch *queue[TK_JOURNAL_BATCHES]; /* full, not in place, oldest first */
+        bool flushing;                                      /* there is a leader */
+        bool idle;                                          /* the thread sleeps until called */
         bool stop;
         bool removed;     /* a file lost a name, and may be in a batch */
         bool finishing;   /* somebody waits for an empty journal */
@@ -83,16 +112,18 @@ struct tk_journal {
         unsigned queued;
         int finished; /* what came of it */
         int failure;
-        int stuck;              /* putting in place fails with this */
-        unsigned failures;      /* flushes that failed */
-        unsigned current;       /* area */
-        uint64_t last_sequence; /* handed out */
-        uint64_t flushed;       /* sequences up to this are durable in the journal */
-        uint64_t applied;       /* and up to this in place */
-        _Atomic uint64_t dead;  /* and up to this not in the journal any more */
-        uint64_t failed;        /* the sequence of the last flush that failed */
-        int64_t filled_ms;      /* when the batch being filled got its first entry */
-        int64_t active_ms;      /* when the last flush ended */
+        int stuck;             /* putting in place fails with this */
+        unsigned failures;     /* flushes that failed */
+        unsigned current;      /* area */
+        uint64_t filling;      /* the sequence of what is added now */
+        uint64_t wanted;       /* somebody waits until everything up to this is in place */
+        uint64_t flushed;      /* sequences up to this are durable in the journal */
+        uint64_t applied;      /* and up to this in place */
+        _Atomic uint64_t dead; /* and up to this not in the journal any more */
+        uint64_t failed;       /* the sequence of the last flush that failed */
+        atomic_uint names;     /* counts changes of names, from 1 */
+        int64_t filled_ms;     /* when the first entry came that is not in a part */
+        int64_t active_ms;     /* when the last flush ended */
         struct tk_journal_pending *buckets[TK_JOURNAL_BUCKETS];
         struct tk_journal_area areas[2];
         uint64_t off;   /* the leader's: in the current area */
@@ -134,12 +165,18 @@ TK_MUST_USE int tk_journal_wipe_area(struct tk_journal *journal, unsigned area);
 /* @batch, which is free, is the one being filled from now on. */
 void tk_journal_start_building(struct tk_journal *journal, struct tk_journal_batch *batch);
 
-/* Whether somebody may become the leader. Called with the lock held, as those below. */
-bool tk_journal_may_flush(struct tk_journal *journal);
+/* A batch that is free; NULL if there is none. Called with the lock held, as those below. */
+struct tk_journal_batch *tk_journal_free_batch(struct tk_journal *journal);
+
+/* Whether the batch being filled holds what no flush has taken on. */
+static inline bool tk_journal_has_new(const struct tk_journal *journal)
+{
+        return journal->building->count > journal->building->part.end;
+}
 
 /*
- * Become the leader for the oldest batch that is not durable; the lock is let go of
- * meanwhile.
+ * Become the leader, for what a flush failed to write or else for what is new; there is no
+ * leader. The lock is let go of meanwhile.
  */
 TK_MUST_USE int tk_journal_flush_next(struct tk_journal *journal);
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The journal's thread: flushed batches put in place, areas made free for new ones, and
- * what is due after a while.
+ * The journal's thread: what was flushed is put in place, areas are made free for new
+ * batches, and what is due after a while.
+ *
+ * It sleeps while requests are served: on few processors, waking it costs more than they do.
  */
 
 #include "base/log.h"
@@ -19,6 +21,7 @@
 
 enum {
         FLUSH_AFTER_MS = 5000,
+        APPLY_AFTER_MS = 5000,
         RESET_AFTER_MS = 5000,
         TICK_MS = 1000,
 };
@@ -33,14 +36,14 @@ static struct timespec touched(const struct tk_openfile *file)
         return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 }
 
-static int put_file(struct tk_journal *journal, const struct tk_journal_batch *batch,
+static int put_file(struct tk_journal *journal, const struct tk_journal_batch *batch, unsigned end,
                     unsigned index)
 {
         struct tk_openfile *file = batch->files[index];
         struct tk_journal_target target = {.fd = file->fd, .base = file->base};
         size_t count = 0;
 
-        for (unsigned i = 0; i < batch->count; i++) {
+        for (unsigned i = batch->applied; i < end; i++) {
                 const struct tk_journal_item *item = &batch->entries[i].item;
 
                 /* The mtime was set when the application set it. */
@@ -55,10 +58,12 @@ static int put_file(struct tk_journal *journal, const struct tk_journal_batch *b
         return tk_journal_apply(&target, journal->items, count);
 }
 
-static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *batch)
+/* Entries up to @end of a batch with @files. */
+static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *batch, unsigned end,
+                     unsigned files)
 {
-        for (unsigned i = 0; i < batch->file_count; i++) {
-                int r = put_file(journal, batch, i);
+        for (unsigned i = 0; i < files; i++) {
+                int r = put_file(journal, batch, end, i);
 
                 if (r < 0) {
                         tk_log_limited(TK_LOG_ERROR,
@@ -71,10 +76,26 @@ static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *
         return 0;
 }
 
-static void note_applied(struct tk_journal *journal, struct tk_journal_batch *batch,
+/* Everything in @batch is in place. */
+static void empty_batch(struct tk_journal *journal, struct tk_journal_batch *batch,
+                        struct tk_journal_release *release)
+{
+        while (batch->file_count > 0)
+                release->files[release->count++] = batch->files[--batch->file_count];
+        if (batch == journal->building) {
+                tk_journal_start_building(journal, batch);
+                return;
+        }
+        batch->busy = false;
+        for (unsigned i = 1; i < journal->queued; i++)
+                journal->queue[i - 1] = journal->queue[i];
+        journal->queued--;
+}
+
+static void note_applied(struct tk_journal *journal, struct tk_journal_batch *batch, unsigned end,
                          struct tk_journal_release *release)
 {
-        for (unsigned i = 0; i < batch->count; i++) {
+        for (unsigned i = batch->applied; i < end; i++) {
                 struct tk_journal_pending *entry = &batch->entries[i];
 
                 if (!entry->linked)
@@ -84,38 +105,42 @@ static void note_applied(struct tk_journal *journal, struct tk_journal_batch *ba
                 entry->file->journal.overlay_gen++;
                 entry->file->journal.overlay--;
         }
-        while (batch->file_count > 0)
-                release->files[release->count++] = batch->files[--batch->file_count];
-        journal->applied = batch->sequence;
-        batch->busy = false;
-        for (unsigned i = 1; i < journal->queued; i++)
-                journal->queue[i - 1] = journal->queue[i];
-        journal->queued--;
+        batch->applied = end;
+        if (end == batch->count)
+                empty_batch(journal, batch, release);
 }
 
 /* From here on the space of holes goes, but of those whose block is written again. */
-static void begin_applying(struct tk_journal_batch *batch)
+static void begin_applying(struct tk_journal_batch *batch, unsigned end)
 {
-        for (unsigned i = 0; i < batch->count; i++)
+        for (unsigned i = batch->applied; i < end; i++)
                 if (batch->entries[i].keep_space)
                         batch->entries[i].item.flags |= TK_JOURNAL_KEEP;
         batch->applying = true;
 }
 
 /* The lock is held, and let go of meanwhile; so below. */
-static void put_next(struct tk_journal *journal, struct tk_journal_release *release)
+static void put_next(struct tk_journal *journal, struct tk_journal_batch *batch,
+                     struct tk_journal_release *release)
 {
-        struct tk_journal_batch *batch = journal->queue[0];
+        uint64_t sequence = journal->flushed;
+        unsigned files = batch->file_count;
+        unsigned end = batch->flushed;
         int r;
 
-        begin_applying(batch);
+        /* If it is full and flushed, later ones may be flushed as well, but are not in place. */
+        if (end == batch->part.end)
+                sequence = batch->part.sequence;
+        begin_applying(batch, end);
         pthread_mutex_unlock(&journal->lock);
-        r = put_batch(journal, batch);
+        r = put_batch(journal, batch, end, files);
         pthread_mutex_lock(&journal->lock);
         batch->applying = false;
         journal->stuck = r;
-        if (r == 0)
-                note_applied(journal, batch, release);
+        if (r == 0) {
+                journal->applied = sequence;
+                note_applied(journal, batch, end, release);
+        }
         pthread_cond_broadcast(&journal->changed);
 }
 
@@ -264,33 +289,55 @@ static bool holds_removed(const struct tk_journal *journal)
         return false;
 }
 
-void tk_journal_drop_removed(struct tk_journal *journal)
+void tk_journal_note_names(struct tk_journal *journal)
 {
+        journal->names++;
         TK_LOCK_SCOPE(&journal->lock);
         if (journal->areas[0].file_count + journal->areas[1].file_count + journal->queued +
                     journal->building->file_count ==
             0)
                 return;
-        journal->removed = true;
-        pthread_cond_broadcast(&journal->changed);
+        journal->removed = true; /* the thread sees it with its next tick */
 }
 
 /* The thread ---------------------------------------------------------------------- */
 
 static bool is_flush_due(struct tk_journal *journal, int64_t now_ms)
 {
-        return journal->building->count > 0 && tk_journal_may_flush(journal) &&
+        return tk_journal_has_new(journal) && !journal->flushing &&
                (now_ms - journal->filled_ms >= FLUSH_AFTER_MS ||
                 (journal->removed && holds_removed(journal)));
+}
+
+/* The oldest batch, if it holds what is durable and not in place. */
+static struct tk_journal_batch *next_to_put(struct tk_journal *journal)
+{
+        struct tk_journal_batch *batch =
+                journal->queued > 0 ? journal->queue[0] : journal->building;
+
+        return batch->applied < batch->flushed ? batch : NULL;
+}
+
+static bool is_put_due(struct tk_journal *journal, const struct tk_journal_batch *batch,
+                       int64_t now_ms)
+{
+        const struct tk_journal_area *other = &journal->areas[!journal->current];
+
+        return batch != journal->building || journal->finishing ||
+               journal->wanted > journal->applied ||
+               (!other->checkpointed && journal->applied < other->last_sequence) ||
+               now_ms - batch->began_ms >= APPLY_AFTER_MS ||
+               (journal->removed && holds_removed(journal));
 }
 
 /* Do one thing that is due; false if nothing is. */
 static bool work(struct tk_journal *journal, struct tk_journal_release *release)
 {
+        struct tk_journal_batch *batch = next_to_put(journal);
         int64_t now = tk_journal_now_ms();
 
-        if (journal->queued > 0 && !journal->stuck) {
-                put_next(journal, release);
+        if (batch && !journal->stuck && is_put_due(journal, batch, now)) {
+                put_next(journal, batch, release);
                 return true;
         }
         if (wants_checkpoint(journal)) {
@@ -319,12 +366,14 @@ static void wait_tick(struct tk_journal *journal)
         struct timespec until;
 
         if (!has_live_area(journal) && is_settled(journal)) {
-                pthread_cond_wait(&journal->changed, &journal->lock);
+                journal->idle = true;
+                pthread_cond_wait(&journal->due, &journal->lock);
+                journal->idle = false;
                 return;
         }
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += TICK_MS / 1000;
-        if (pthread_cond_timedwait(&journal->changed, &journal->lock, &until) == ETIMEDOUT)
+        if (pthread_cond_timedwait(&journal->due, &journal->lock, &until) == ETIMEDOUT)
                 journal->stuck = 0; /* once more */
 }
 
@@ -355,14 +404,14 @@ int tk_journal_finish(struct tk_journal *journal)
         int r = 0;
 
         TK_LOCK_SCOPE(&journal->lock);
-        if (journal->building->count > 0)
-                r = tk_journal_commit_until(journal, journal->building->sequence);
+        if (tk_journal_has_new(journal))
+                r = tk_journal_commit_until(journal, journal->filling);
         else if (journal->unflushed)
-                r = tk_journal_commit_until(journal, journal->unflushed->sequence);
+                r = tk_journal_commit_until(journal, journal->unflushed->part.sequence);
         if (r < 0)
                 return r;
         journal->finishing = true;
-        pthread_cond_broadcast(&journal->changed);
+        pthread_cond_signal(&journal->due);
         while (journal->finishing && !journal->stuck)
                 pthread_cond_wait(&journal->changed, &journal->lock);
         if (!journal->finishing)

@@ -221,7 +221,7 @@ static void shim_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
                 return;
         r = tk_op_unlink(fs_of(req), inode_of(req, parent), name, false);
         if (r == 0 && fs_of(req)->journal)
-                tk_journal_drop_removed(fs_of(req)->journal);
+                tk_journal_note_names(fs_of(req)->journal);
         tk_reply_error(req, r);
 }
 
@@ -242,7 +242,7 @@ static void shim_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fus
         r = tk_op_rename(fs_of(req), inode_of(req, parent), name, inode_of(req, new_parent),
                          new_name, flags);
         if (r == 0 && fs_of(req)->journal)
-                tk_journal_drop_removed(fs_of(req)->journal);
+                tk_journal_note_names(fs_of(req)->journal);
         tk_reply_error(req, r);
 }
 

@@ -21,7 +21,9 @@ enum { THREADS_MAX = 64, PATIENCE_MS = 200 };
 struct thread {
         void *(*run)(void *context);
         void *context;
-        const pthread_cond_t *waits_for; /* NULL: it does not wait */
+        pthread_cond_t *waits_for; /* NULL: it does not wait */
+        bool timed;                /* it waits with a time limit */
+        bool late;                 /* which is over */
         bool ended;
         bool used;
 };
@@ -32,6 +34,7 @@ static struct thread threads[THREADS_MAX]; /* 0: who started it */
 static struct thread *turn;                /* NULL: nobody's */
 static bool on;
 static _Thread_local struct thread *self;
+static _Atomic long seconds; /* that have passed */
 
 int __real_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex);
 int __real_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex,
@@ -82,6 +85,7 @@ void tk_sched_start(void)
         pthread_mutex_lock(&lock);
         for (int i = 0; i < THREADS_MAX; i++)
                 threads[i] = (struct thread){.used = i == 0};
+        seconds = 0;
         self = &threads[0];
         turn = self;
         on = true;
@@ -115,6 +119,31 @@ void tk_sched_settle(void)
                         break;
         take();
         pthread_mutex_unlock(&lock);
+}
+
+void tk_sched_pass(int more)
+{
+        pthread_cond_t *conds[THREADS_MAX];
+        int count = 0;
+
+        if (!on || !self)
+                return;
+        seconds += more;
+        pthread_mutex_lock(&lock);
+        for (int i = 0; i < THREADS_MAX; i++) {
+                if (!threads[i].waits_for || !threads[i].timed)
+                        continue;
+                threads[i].late = true;
+                conds[count++] = threads[i].waits_for;
+        }
+        pthread_mutex_unlock(&lock);
+        while (count > 0)
+                pthread_cond_broadcast(conds[--count]);
+}
+
+long tk_sched_seconds(void)
+{
+        return seconds;
 }
 
 void tk_sched_turn(void)
@@ -152,9 +181,18 @@ WRAP(int, pthread_cond_wait, pthread_cond_t *cond, pthread_mutex_t *mutex)
 WRAP(int, pthread_cond_timedwait, pthread_cond_t *cond, pthread_mutex_t *mutex,
      const struct timespec *until)
 {
+        bool late;
+
         if (!on || !self)
                 return __real_pthread_cond_timedwait(cond, mutex, until);
-        return __wrap_pthread_cond_wait(cond, mutex);
+        self->timed = true;
+        (void)__wrap_pthread_cond_wait(cond, mutex);
+        pthread_mutex_lock(&lock);
+        late = self->late;
+        self->timed = false;
+        self->late = false;
+        pthread_mutex_unlock(&lock);
+        return late ? ETIMEDOUT : 0;
 }
 
 /* Who waits for @cond does not any more: said here, before it runs. */

@@ -3,8 +3,8 @@
 
 /*
  * One thread at a time, so that a recording can be had again: while this is on, a thread
- * runs until it waits for another one, and only then the next goes on. Time stands still:
- * a wait with a time limit ends by a signal only.
+ * runs until it waits for another one, and only then the next goes on. Time stands still
+ * until it is let pass: waits with a time limit end then, or by a signal.
  */
 
 #include <stdbool.h>
@@ -15,6 +15,12 @@ void tk_sched_stop(void);
 
 /* Let the others go on until all of them wait. */
 void tk_sched_settle(void);
+
+/* So many seconds pass; waits with a time limit are over. */
+void tk_sched_pass(int more);
+
+/* That have passed since the start. */
+long tk_sched_seconds(void);
 
 /* Before a call on the disk: wait for this thread's turn. */
 void tk_sched_turn(void);

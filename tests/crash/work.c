@@ -33,11 +33,16 @@ static const struct tk_caller nobody_special = {.umask = 022};
 
 /*
  * The end of an operation. A workload is a fixed script: what fails in it is a bug. Half of
- * the time the library's threads do what they have to do before the next one.
+ * the time the library's threads do what they have to do before the next one, and sometimes
+ * what they do after some seconds.
  */
 static int judge(const struct tk_work *work, const char *what, int r)
 {
-        if (tk_mix(work->recording.count, work->version_count, 30) % 2 == 0)
+        uint64_t chance = tk_mix(work->recording.count, work->version_count, 30) % 8;
+
+        if (chance == 0)
+                tk_sched_pass(6);
+        if (chance % 2 == 0)
                 tk_sched_settle();
         if (r >= 0 || work->forgive)
                 return r;
