@@ -17,6 +17,7 @@
 #include "fs/fs_internal.h"
 #include "fs/keyattr.h"
 #include "fs/names.h"
+#include "fs/sibling.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -273,7 +274,7 @@ static int opens_a_name(struct tk_names_reader *reader, DIR *dir)
         errno = 0;
         while (tried < NAMES_TRIED && (entry = readdir(dir))) {
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-                    tk_names_is_sibling(entry->d_name))
+                    tk_sibling_is(dirfd(dir), entry->d_name, entry->d_type))
                         continue;
                 tried++;
                 r = tk_names_read(reader, dirfd(dir), entry->d_name, name);
@@ -341,7 +342,7 @@ int tk_dirkey_is_bare(int fd)
         errno = 0;
         while (bare && (entry = readdir(dir)))
                 bare = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-                       tk_names_is_sibling(entry->d_name);
+                       tk_sibling_is(list_fd, entry->d_name, entry->d_type);
         r = bare && errno ? -errno : bare;
         closedir(dir);
         return r;

@@ -92,7 +92,7 @@ static int take_samples(int fd, struct orphan *orphan)
                 return r;
         }
         while (orphan->sample_count < SAMPLES && (entry = readdir(dir)))
-                if (!tk_names_is_sibling(entry->d_name) &&
+                if (!tk_sibling_is(fd, entry->d_name, entry->d_type) &&
                     take_sample(fd, entry->d_name, &orphan->samples[orphan->sample_count]))
                         orphan->sample_count++;
         closedir(dir);

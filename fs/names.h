@@ -36,7 +36,7 @@ struct tk_name {
 
 #define TK_NAMES_SIBLING_END ".name"
 
-/* Whether @name is not an entry, but holds the ciphertext of a long one's name. */
+/* Whether @name is what the sibling of a long name is called: whether it is one, tk_sibling_is. */
 static inline bool tk_names_is_sibling(const char *name)
 {
         return name[0] == '@' && strlen(name) == TK_NAMES_SIBLING_LEN &&

@@ -14,6 +14,7 @@
 #include "fs/lift.h"
 #include "fs/names.h"
 #include "fs/op.h"
+#include "fs/sibling.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,7 +27,7 @@ struct tk_dir {
         pthread_mutex_t lock;
         DIR *stream;                 /* under lock */
         struct dirent *pending;      /* under lock: read from the stream, not yet taken */
-        off_t off;                   /* under lock: offset of what comes next */
+        off_t off;                   /* under lock: behind what was taken last; 0: nothing yet */
         char name[TK_NAMES_MAX + 1]; /* under lock: of the entry in hand */
         struct tk_inode *inode;      /* borrowed: an open directory is known to the kernel */
 };
@@ -116,24 +117,25 @@ static void note_unreadable(struct tk_dir *dir, const char *backing, int error)
         dir->fs->stats.name_failures++;
         tk_backing_path(dirfd(dir->stream), path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
-                       "%s/%s: left out of the listing: %s; `turnkeyfs verify --repair` moves it "
-                       "out of the way",
+                       "%s/%s: left out of the listing: %s; `turnkeyfs verify --repair` "
+                       "gives it a new name",
                        path, backing,
                        error == -ENOENT ? "the sibling with its long name is missing"
                                         : "its name does not authenticate");
 }
 
-/* Whether the entry @backing is none for who asks; if not, what it is called. */
-static bool is_hidden(struct tk_dir *dir, struct tk_names_reader *reader, const char *backing,
-                      const char **ret_name)
+/* Whether @entry is none for who asks; if not, what it is called. */
+static bool is_hidden(struct tk_dir *dir, struct tk_names_reader *reader,
+                      const struct dirent *entry, const char **ret_name)
 {
+        const char *backing = entry->d_name;
         bool dots = strcmp(backing, ".") == 0 || strcmp(backing, "..") == 0;
         int r;
 
         *ret_name = reader || dots ? backing : NULL;
         if (!dir->fs->names_encrypted || dots)
                 return false;
-        if (tk_names_is_sibling(backing))
+        if (tk_sibling_is(dirfd(dir->stream), backing, entry->d_type))
                 return true;
         if (!reader)
                 return false;
@@ -172,7 +174,12 @@ static int list(struct tk_dir *dir, struct tk_names_reader *reader, tk_dir_take 
                                               .ino = entry->d_ino,
                                               .type = entry->d_type,
                                               .next_off = entry->d_off};
-                r = is_hidden(dir, reader, entry->d_name, &found.name) ? 0 : take(context, &found);
+                if (is_hidden(dir, reader, entry, &found.name)) {
+                        /* The offset is that of the last one that was taken: none is read twice. */
+                        dir->pending = NULL;
+                        continue;
+                }
+                r = take(context, &found);
                 if (r != 0)
                         return r < 0 ? r : 0;
                 dir->pending = NULL;

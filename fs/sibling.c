@@ -10,11 +10,13 @@
 
 #include "fs/sibling.h"
 
+#include "base/log.h"
 #include "fs/backing.h"
 #include "fs/fs_internal.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -77,6 +79,19 @@ void tk_sibling_unlock(struct tk_fs *fs, const struct tk_name *a, const struct t
                 unlock_stripe(fs, second);
 }
 
+/* Looking --------------------------------------------------------------------------- */
+
+bool tk_sibling_is(int fd, const char *name, unsigned char type)
+{
+        struct stat st;
+
+        if (!tk_names_is_sibling(name))
+                return false;
+        if (type != DT_UNKNOWN)
+                return type == DT_LNK;
+        return fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
 /* Adding and removing ------------------------------------------------------------------ */
 
 int tk_sibling_read(int fd, const char *backing, char ret_target[TK_NAMES_TARGET_MAX + 1])
@@ -105,25 +120,50 @@ static void sync_dir(const struct tk_fs *fs, int fd)
                 (void)!tk_backing_sync(dirfd, false);
 }
 
+static int note_in_the_way(int fd, const char *sibling)
+{
+        char path[PATH_MAX];
+
+        tk_backing_path(fd, path, sizeof(path));
+        tk_log_limited(TK_LOG_ERROR,
+                       "%s/%s: is in the place of a long name and is none; `turnkeyfs verify "
+                       "--repair` gives it another one",
+                       path, sibling);
+        return -EIO;
+}
+
+/* Unless it is no symlink. */
+static int remove_sibling(int fd, const char *sibling)
+{
+        return tk_sibling_is(fd, sibling, DT_UNKNOWN) ? tk_backing_unlink(fd, sibling, false)
+                                                      : -EIO;
+}
+
+/* A sibling @sibling of @name is there already: it is kept if it is right, else made anew. */
+static int replace_sibling(int fd, const struct tk_name *name, const char *sibling)
+{
+        char target[TK_NAMES_TARGET_MAX + 1];
+        int r;
+
+        if (tk_sibling_read(fd, name->backing, target) == 0 && strcmp(target, name->target) == 0)
+                return 0;
+        r = remove_sibling(fd, sibling);
+        if (r == -EIO)
+                return note_in_the_way(fd, sibling);
+        return r < 0 ? r : tk_backing_symlink(name->target, fd, sibling);
+}
+
 int tk_sibling_add(struct tk_fs *fs, int fd, const struct tk_name *name)
 {
         struct sibling_name sibling;
-        char target[TK_NAMES_TARGET_MAX + 1];
         int r;
 
         if (!name->is_long)
                 return 0;
         sibling = sibling_of(name->backing);
         r = tk_backing_symlink(name->target, fd, sibling.text);
-        if (r == -EEXIST) {
-                if (tk_sibling_read(fd, name->backing, target) == 0 &&
-                    strcmp(target, name->target) == 0)
-                        return 0;
-                /* Somebody damaged it. */
-                r = tk_backing_unlink(fd, sibling.text, false);
-                if (r == 0)
-                        r = tk_backing_symlink(name->target, fd, sibling.text);
-        }
+        if (r == -EEXIST)
+                r = replace_sibling(fd, name, sibling.text);
         if (r == 0)
                 sync_dir(fs, fd);
         return r;
@@ -139,7 +179,7 @@ static bool is_missing(int fd, const char *name)
 void tk_sibling_tidy(int fd, const struct tk_name *name)
 {
         if (name->is_long && is_missing(fd, name->backing))
-                (void)!tk_backing_unlink(fd, sibling_of(name->backing).text, false);
+                (void)!remove_sibling(fd, sibling_of(name->backing).text);
 }
 
 /* Orphans ------------------------------------------------------------------------------- */
@@ -153,7 +193,7 @@ static void remove_orphan(struct tk_fs *fs, int fd, const char *name)
         entry[TK_NAMES_HASHED_LEN] = '\0';
         TK_LOCK_SCOPE(&fs->sibling_locks[stripe_of(entry)]);
         if (is_missing(fd, entry))
-                (void)!tk_backing_unlink(fd, name, false);
+                (void)!remove_sibling(fd, name);
 }
 
 /* Empty the directory @fd, which is to be readable and writable. */
@@ -172,7 +212,7 @@ static int purge(struct tk_fs *fs, int fd)
         while (r == 0 && (entry = readdir(dir))) {
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
-                if (tk_names_is_sibling(entry->d_name))
+                if (tk_sibling_is(list_fd, entry->d_name, entry->d_type))
                         remove_orphan(fs, list_fd, entry->d_name);
                 else
                         r = -ENOTEMPTY;

@@ -14,6 +14,7 @@
 #include "fs/keyattr.h"
 #include "fs/revoke.h"
 #include "fs/scratch.h"
+#include "fs/sibling.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -271,7 +272,8 @@ static int verify_entries(struct tk_verify_walk *walk, struct tk_verify_dir *dir
                         break;
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
-                if (walk->fs->names_encrypted && tk_names_is_sibling(entry->d_name))
+                if (walk->fs->names_encrypted &&
+                    tk_sibling_is(dir->names.fd, entry->d_name, entry->d_type))
                         verify_sibling(walk, dir, entry->d_name);
                 else
                         r = verify_entry(walk, dir, entry->d_name);

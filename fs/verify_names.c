@@ -76,6 +76,17 @@ static int rename_to(const struct tk_verify_names *names, const char *backing, c
                                          RENAME_NOREPLACE);
 }
 
+/* What was the entry @backing has another name: its sibling, if it had one, is left over. */
+static void remove_sibling(const struct tk_verify_names *names, const char *backing)
+{
+        struct tk_name gone = {.is_long = tk_names_is_hashed(backing)};
+
+        snprintf(gone.backing, sizeof(gone.backing), "%s", backing);
+        tk_sibling_lock(names->fs, &gone, NULL);
+        tk_sibling_tidy(names->fd, &gone);
+        tk_sibling_unlock(names->fs, &gone, NULL);
+}
+
 /* Many may begin alike, on purpose: where a name is taken, one with a number is not, or the next.
  */
 int tk_verify_names_recover(struct tk_verify_names *names, const char *backing,
@@ -91,5 +102,7 @@ int tk_verify_names_recover(struct tk_verify_names *names, const char *backing,
                 r = rename_to(names, backing, ret_name);
                 names->recovered += r == -EEXIST;
         }
+        if (r == 0)
+                remove_sibling(names, backing);
         return r;
 }
