@@ -399,6 +399,19 @@ WRAP(int, setxattr, const char *path, const char *name, const void *value, size_
                          node_behind(AT_FDCWD, path, 0), &event);
 }
 
+WRAP(int, fsetxattr, int fd, const char *name, const void *value, size_t len, int flags)
+{
+        struct tk_event event = {.type = TK_EVENT_SETXATTR,
+                                 .name = (char *)(uintptr_t)name,
+                                 .data = (uint8_t *)(uintptr_t)value,
+                                 .data_len = len};
+
+        if (!is_on())
+                return __real_fsetxattr(fd, name, value, len, flags);
+        LOCKED;
+        return record_if(__real_fsetxattr(fd, name, value, len, flags), node_at(fd), &event);
+}
+
 WRAP(int, removexattr, const char *path, const char *name)
 {
         struct tk_event event = {.type = TK_EVENT_REMOVEXATTR, .name = (char *)(uintptr_t)name};
