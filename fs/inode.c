@@ -13,6 +13,7 @@
 #include "fs/inode.h"
 
 #include "fs/backing.h"
+#include "fs/dirfds.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -64,6 +65,7 @@ struct tk_inode_table {
         int mount_id; /* by handle only: of the root */
         struct tk_stats *stats;
         struct tk_inode *root;
+        struct tk_dirfds *dirfds;
         pthread_mutex_t removal_locks[REMOVAL_STRIPES];
         pthread_rwlock_t names_lock; /* by name only: places of inodes against renames */
         pthread_mutex_t lock;
@@ -208,6 +210,8 @@ static int inode_new(const struct stat *st, struct tk_inode **ret_inode)
 static void inode_free(struct tk_inode_table *table, struct tk_inode *inode)
 {
         assert(!inode->openfile);
+        if (S_ISDIR(inode->type))
+                tk_dirfds_drop(table->dirfds, inode);
         if (inode->fd >= 0)
                 close(inode->fd);
         if (!table->by_handle)
@@ -303,6 +307,9 @@ int tk_inode_table_new(int rootfd, struct tk_stats *stats, struct tk_inode_table
         if (!table->buckets)
                 return -ENOMEM;
         table->by_handle = handles_work(rootfd);
+        r = tk_dirfds_new(&table->dirfds);
+        if (r < 0)
+                return r;
 
         if (fstat(rootfd, &st) < 0)
                 return -errno;
@@ -342,6 +349,7 @@ struct tk_inode_table *tk_inode_table_free(struct tk_inode_table *table)
         for (size_t i = 0; table->buckets && i < table->bucket_count; i++)
                 free_chain(table, table->buckets[i]);
         free(table->buckets);
+        tk_dirfds_free(table->dirfds);
         for (int i = 0; i < REMOVAL_STRIPES; i++)
                 pthread_mutex_destroy(&table->removal_locks[i]);
         pthread_rwlock_destroy(&table->names_lock);
@@ -526,6 +534,34 @@ int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flag
         return open_by_place_checked(table, inode, flags);
 }
 
+int tk_inode_dir_get(struct tk_inode_table *table, struct tk_inode *inode,
+                     struct tk_inode_dir *ret_dir)
+{
+        *ret_dir = (struct tk_inode_dir){.table = table, .inode = inode, .fd = -1};
+        if (inode == table->root) {
+                ret_dir->fd = table->rootfd;
+                return 0;
+        }
+        ret_dir->fd = tk_dirfds_get(table->dirfds, inode);
+        if (ret_dir->fd >= 0)
+                return 0;
+        ret_dir->fd = tk_inode_open(table, inode, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+        if (ret_dir->fd < 0)
+                return ret_dir->fd;
+        ret_dir->owned = !tk_dirfds_keep(table->dirfds, inode, ret_dir->fd);
+        return 0;
+}
+
+void tk_inode_dir_put(struct tk_inode_dir *dir)
+{
+        if (dir->fd < 0 || dir->inode == dir->table->root)
+                return;
+        if (dir->owned)
+                close(dir->fd);
+        else
+                tk_dirfds_put(dir->table->dirfds, dir->inode);
+}
+
 enum { CHAIN_MAX = 256 }; /* chains are a few inodes long */
 
 /* The inodes of one bucket, counted. False behind the last bucket. */
@@ -667,8 +703,8 @@ int tk_inode_removal_begin(struct tk_inode_table *table, int parentfd, const cha
                 return -errno;
         removal->lock = &table->removal_locks[st.st_ino % REMOVAL_STRIPES];
         pthread_mutex_lock(removal->lock);
-        /* Again, now that no other removal changes the link count. */
-        if (fstatat(parentfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        /* With other names, again: now no other removal changes the link count. */
+        if (st.st_nlink > 1 && fstatat(parentfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
                 int r = -errno;
 
                 pthread_mutex_unlock(removal->lock);

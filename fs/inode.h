@@ -4,9 +4,9 @@
 /*
  * Inode table: every inode the kernel knows, and how to reach its backing file.
  *
- * No descriptor is kept per inode. With the privilege for it (root) an inode is
- * reached by its file handle; otherwise by parent and name, with the inode
- * number checked. Only an inode that lost its last name keeps a descriptor.
+ * No descriptor is kept per inode, but for a few directories. With the privilege for it
+ * (root) an inode is reached by its file handle; otherwise by parent and name, with the
+ * inode number checked. An inode that lost its last name keeps a descriptor, too.
  *
  * Two counts keep an inode: nlookup, which the kernel drives, and refs, which we
  * drive. Thread-safe.
@@ -53,6 +53,20 @@ struct tk_inode *tk_inode_find(struct tk_inode_table *table, const struct stat *
  * added). A negative errno; -ESTALE if the file is not there any more.
  */
 TK_MUST_USE int tk_inode_open(struct tk_inode_table *table, struct tk_inode *inode, int flags);
+
+/*
+ * A descriptor of the directory @inode, of O_PATH kind at least, for the length of a
+ * request: what is asked for again and again is kept open.
+ */
+struct tk_inode_dir {
+        struct tk_inode_table *table;
+        struct tk_inode *inode;
+        int fd; /* borrowed; -1: there is nothing to put */
+        bool owned;
+};
+TK_MUST_USE int tk_inode_dir_get(struct tk_inode_table *table, struct tk_inode *inode,
+                                 struct tk_inode_dir *ret_dir);
+void tk_inode_dir_put(struct tk_inode_dir *dir);
 
 /*
  * Call @visit for every inode, removed ones that are in use included, without a lock

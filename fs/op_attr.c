@@ -33,26 +33,45 @@ int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode)
         return fd;
 }
 
+/* Status of the backing file @fd, which @file is if it is open, else NULL. */
+static int stat_fd(struct tk_fs *fs, int fd, const struct tk_openfile *file, struct stat *ret_st)
+{
+        int r = tk_lift_stat(fs, fd, "", ret_st);
+
+        if (r < 0)
+                return r;
+        if (file)
+                tk_openfile_present(file, ret_st);
+        else
+                tk_op_present(fs, ret_st);
+        return 0;
+}
+
+static int stat_dir(struct tk_fs *fs, struct tk_inode *inode, struct stat *ret_st)
+{
+        struct tk_inode_dir dir;
+        int r;
+
+        r = tk_inode_dir_get(fs->inodes, inode, &dir);
+        if (r < 0)
+                return r;
+        r = stat_fd(fs, dir.fd, NULL, ret_st);
+        tk_inode_dir_put(&dir);
+        return r;
+}
+
 /* Status of an inode through @file, if it is open, else through a descriptor for the moment. */
 static int stat_through(struct tk_fs *fs, struct tk_inode *inode, const struct tk_openfile *file,
                         struct stat *ret_st)
 {
         TK_AUTOCLOSE int fd = -1;
-        int r;
 
-        if (file) {
-                r = tk_lift_stat(fs, file->fd, "", ret_st);
-                if (r == 0)
-                        tk_openfile_present(file, ret_st);
-                return r;
-        }
+        if (file)
+                return stat_fd(fs, file->fd, file, ret_st);
+        if (S_ISDIR(tk_inode_type(inode)))
+                return stat_dir(fs, inode, ret_st);
         fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        if (fd < 0)
-                return fd;
-        r = tk_lift_stat(fs, fd, "", ret_st);
-        if (r == 0)
-                tk_op_present(fs, ret_st);
-        return r;
+        return fd < 0 ? fd : stat_fd(fs, fd, NULL, ret_st);
 }
 
 int tk_op_entry_present(struct tk_fs *fs, struct tk_entry *entry)
@@ -168,6 +187,7 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                   struct stat *ret_st)
 {
         TK_AUTOCLOSE int fd = -1;
+        struct tk_openfile *file;
         int r = 0;
 
         fd = tk_op_reach(fs, inode);
@@ -189,7 +209,11 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                 r = set_times(fs, inode, fd, set);
         if (r < 0)
                 return r;
-        return tk_op_getattr(fs, inode, ret_st);
+        file = tk_openfile_peek(fs, inode);
+        r = stat_fd(fs, fd, file, ret_st);
+        if (file)
+                tk_openfile_put(fs, file);
+        return r;
 }
 
 int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st)

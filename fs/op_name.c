@@ -25,23 +25,25 @@
 /* One name in one directory, for the length of an operation. */
 struct place {
         struct tk_inode *parent;
-        int fd; /* O_PATH of the directory */
+        struct tk_inode_dir dir;
+        int fd; /* of `dir` */
         struct tk_name name;
 };
 
 static void place_done(struct place *place)
 {
-        if (place->fd >= 0)
-                close(place->fd);
+        tk_inode_dir_put(&place->dir);
 }
 
-#define PLACE_SCOPE(var) TK_CLEANUP(place_done) struct place var = {.fd = -1}
+#define PLACE_SCOPE(var) TK_CLEANUP(place_done) struct place var = {.dir = {.fd = -1}}
 
 static int place_open(struct tk_fs *fs, struct tk_inode *parent, struct place *place)
 {
+        int r = tk_inode_dir_get(fs->inodes, parent, &place->dir);
+
         place->parent = parent;
-        place->fd = tk_inode_open(fs->inodes, parent, O_PATH | O_DIRECTORY | O_NOFOLLOW);
-        return place->fd < 0 ? place->fd : 0;
+        place->fd = place->dir.fd;
+        return r;
 }
 
 /* The place of an entry that is there. */
@@ -229,7 +231,7 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
         if (r < 0)
                 return unmake(fs, &place, false, r);
         r = tk_openfile_adopt(fs, ret_entry->inode, TK_TAKE_FD(fd), TK_TAKE(dek), &record,
-                              ret_file);
+                              ret_entry->st.st_uid, ret_file);
         if (r < 0) {
                 tk_inode_forget(fs->inodes, ret_entry->inode, 1);
                 return unmake(fs, &place, false, r);

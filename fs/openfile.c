@@ -373,16 +373,13 @@ int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
 }
 
 int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct tk_secret *dek,
-                      const struct tk_record *record, struct tk_openfile **ret_file)
+                      const struct tk_record *record, uid_t owner, struct tk_openfile **ret_file)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *owned_dek = dek;
         TK_AUTOCLOSE int owned_fd = fd;
         struct tk_openfile *file;
-        struct stat st;
         int r;
 
-        if (fstat(fd, &st) < 0)
-                return -errno;
         pthread_mutex_lock(&fs->openfiles_lock);
         file = *tk_inode_openfile(inode);
         /* Somebody may have looked the name up and opened it already: then theirs serves. */
@@ -392,7 +389,7 @@ int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct t
                 file->writable = true;
                 file->dek = TK_TAKE(owned_dek);
                 file->record = *record;
-                file->owner = st.st_uid;
+                file->owner = owner;
                 wipe_if_closed(fs, file);
                 file->loading = false;
                 pthread_cond_broadcast(&fs->openfiles_loaded);

@@ -103,12 +103,12 @@ TK_MUST_USE int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool w
                                 struct tk_openfile **ret_file);
 
 /*
- * The same for a file just made, whose descriptor @fd and record are at hand;
+ * The same for a file just made, whose descriptor @fd, record and owner are at hand;
  * takes over @fd and @dek, also on failure.
  */
 TK_MUST_USE int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd,
                                   struct tk_secret *dek, const struct tk_record *record,
-                                  struct tk_openfile **ret_file);
+                                  uid_t owner, struct tk_openfile **ret_file);
 
 void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file);
 

@@ -597,6 +597,45 @@ static void note_visit(void *context, struct tk_inode *inode)
 }
 
 /* Revocation goes by this: a removed file in use has plaintext in the kernel's cache, too. */
+/* Directories in which names were asked for stay open: a few of them, until they are forgotten. */
+static void test_dir_get__few_stay_open(void **state)
+{
+        enum { DIRS = 300, FEW = 64 };
+        unsigned descriptors = count_descriptors();
+        struct tk_inode *dirs[DIRS];
+        char name[16];
+
+        for (int i = 0; i < DIRS; i++) {
+                snprintf(name, sizeof(name), "d%d", i);
+                dirs[i] = make_dir(test.root, name);
+                forget(make_file_in(dirs[i], "f"), 1);
+                forget(look_up(dirs[i], "f"), 1);
+        }
+        assert_true(count_descriptors() <= descriptors + FEW);
+        for (int i = 0; i < DIRS; i++)
+                forget(dirs[i], 1);
+        assert_int_equal(count_descriptors(), descriptors);
+}
+
+/* What took a removed directory's name is another one, while the old one is still in use. */
+static void test_dir_get__removed_and_made_again(void **state)
+{
+        struct tk_inode *old = make_dir(test.root, "d");
+        struct tk_entry entry;
+        struct tk_inode *fresh;
+
+        forget(make_file_in(old, "f"), 1);
+        assert_int_equal(tk_op_unlink(test.fs, old, "f", false), 0);
+        assert_int_equal(tk_op_unlink(test.fs, test.root, "d", true), 0);
+        fresh = make_dir(test.root, "d");
+        forget(make_file_in(fresh, "f"), 1);
+        assert_int_equal(tk_op_lookup(test.fs, old, "f", &entry), -ENOENT);
+        forget(look_up(fresh, "f"), 1);
+        forget(old, 1);
+        forget(look_up(fresh, "f"), 1);
+        forget(fresh, 1);
+}
+
 static void test_for_each__removed_ones_too(void **state)
 {
         struct tk_inode *removed = NULL;
@@ -652,6 +691,8 @@ int main(void)
                 TEST(test_rename__over_another),
                 TEST(test_rename__exchange),
                 TEST(test_rename__onto_itself),
+                TEST(test_dir_get__few_stay_open),
+                TEST(test_dir_get__removed_and_made_again),
                 TEST(test_for_each__removed_ones_too),
                 TEST(test_forget__parent_and_child_at_once),
                 TEST(test_table__threads),

@@ -258,7 +258,7 @@ static void test_adopt__joins_what_is_open(void **state)
         assert_int_equal(tk_openfile_get(test.fs, inode, false, &theirs), 0);
         assert_int_equal(tk_keyattr_make(test.fs, &dek, &record), 0);
         assert_int_equal(tk_openfile_adopt(test.fs, inode, open("c/root/f", O_RDWR | O_CLOEXEC),
-                                           dek, &record, &mine),
+                                           dek, &record, geteuid(), &mine),
                          0);
         assert_ptr_equal(mine, theirs);
         if (!mine || !theirs)
