@@ -104,24 +104,12 @@ static int confirm(const struct job *job, const char *what, const char *conseque
                    struct tk_fault *fault)
 {
         char question[1024];
-        int r;
 
         if (job->args->yes)
                 return 0;
         snprintf(question, sizeof(question), "%s %s %s? %s [yes/no] ", what,
                  job->provider.place_name, job->provider.place, consequence);
-        r = tk_tty_confirm(question);
-        if (r == -ENXIO || r == -ENOENT || r == -ENOTTY)
-                return tk_fault_set(
-                        fault, TK_FAULT_USAGE, r,
-                        "key: this has to be confirmed, and there is no terminal to ask "
-                        "on: say --yes if you mean it");
-        if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot ask on the terminal: %s",
-                                    strerror(-r));
-        if (r == 0)
-                return tk_fault_set(fault, TK_FAULT_USAGE, -ECANCELED, "key: nothing was done");
-        return 0;
+        return tk_tty_want_yes("key", question, fault);
 }
 
 /* {"schema": 1, "done": @verb, ...}, or @text with the place. */

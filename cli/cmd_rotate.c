@@ -121,6 +121,8 @@ static int rotate_here(struct tk_volume *volume, const struct tk_args *args,
         if (r == 0)
                 r = tk_open_unlock(volume, conf, "being rotated", keys, fault);
         if (r == 0 && args->to)
+                r = tk_volume_check_move(volume, fault);
+        if (r == 0 && args->to)
                 r = open_target(args->to, volume, target, fault);
         if (r == 0)
                 r = run_here(volume, provider, !args->to, &progress, fault);

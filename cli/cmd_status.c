@@ -17,7 +17,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { SCHEMA = 1, FORMAT = 1 };
+enum { SCHEMA = 1 };
 
 /* Gathering -------------------------------------------------------------- */
 
@@ -137,7 +137,6 @@ static json_t *gather_escrow(struct tk_volume *volume)
                          tk_escrow_note_is_outdated(volume, &note));
 }
 
-/* The format is the only one that tk_volume_open accepts in this release. */
 static json_t *gather(struct tk_volume *volume, const char **ret_why)
 {
         char id[2 * TK_VOLUME_ID_LEN + 1];
@@ -149,7 +148,7 @@ static json_t *gather(struct tk_volume *volume, const char **ret_why)
                          "path", tk_text_json(tk_volume_path(volume)),                          //
                          "volume_id", id,                                                       //
                          "created", (json_int_t)tk_volume_created(volume),                      //
-                         "format", FORMAT,                                                      //
+                         "format", tk_volume_format(volume),                                    //
                          "names",                                                               //
                          tk_volume_names(volume) == TK_NAMES_ENCRYPTED ? "encrypted" : "plain", //
                          "dek_wrap",
@@ -194,12 +193,18 @@ static void print_keks(const json_t *keks)
 
         json_array_foreach(keks, i, kek)
         {
+                bool several = json_array_size(json_object_get(kek, "protectors")) > 1;
+
                 printf("KEK version %" JSON_INTEGER_FORMAT "  %s, made %s\n",
                        get_number(kek, "version"), get_text(kek, "state"),
                        tk_text_time(get_number(kek, "created"), when));
                 json_array_foreach(json_object_get(kek, "protectors"), k, protector)
                 {
-                        printf("  protected by %s key ", get_text(protector, "provider"));
+                        printf("  protected by ");
+                        if (several)
+                                printf("%" JSON_INTEGER_FORMAT ", ",
+                                       get_number(protector, "number"));
+                        printf("%s key ", get_text(protector, "provider"));
                         tk_text_print(stdout, get_text(protector, "key"));
                         printf(" version ");
                         tk_text_print(stdout, get_text(protector, "version"));

@@ -61,9 +61,10 @@ const struct tk_command *tk_command_find_verb(const struct tk_command *command, 
 /* `key readmit`: of all verbs of `key` the one that is about the volume. */
 int tk_key_readmit(const struct tk_args *args, struct tk_fault *fault);
 
-/* What `key` and `escrow` can do. */
+/* What `key`, `escrow` and `protector` can do. */
 extern const struct tk_command tk_key_verbs[];
 extern const struct tk_command tk_escrow_verbs[];
+extern const struct tk_command tk_protector_verbs[];
 
 int tk_cmd_init(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_mount(const struct tk_args *args, struct tk_fault *fault);

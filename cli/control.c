@@ -28,6 +28,7 @@ static const char socket_name[] = "turnkeyfs.sock";
 enum {
         SERVE_MS = 500,          /* for one client */
         ASK_MS = 15000,          /* for one answer, other clients' turns included */
+        ASK_SLOW_MS = 90000,     /* where a KMS is asked before: some calls of 20 s at most */
         ANSWER_MAX = 256 * 1024, /* bytes */
         SILENCE_MS = 60000,      /* within an answer of many lines */
         BACKLOG = 16,
@@ -282,10 +283,10 @@ static int send_request(int dirfd, const char *request, int64_t deadline, int *r
         return 0;
 }
 
-int tk_control_ask(int dirfd, const char *request, char **ret_text)
+static int ask(int dirfd, const char *request, int64_t wait_ms, char **ret_text)
 {
         TK_CLEANUP(tk_freep) char *text = malloc(ANSWER_MAX + 1);
-        int64_t deadline = now_ms() + ASK_MS;
+        int64_t deadline = now_ms() + wait_ms;
         TK_AUTOCLOSE int fd = -1;
         ssize_t len;
         int r;
@@ -303,6 +304,16 @@ int tk_control_ask(int dirfd, const char *request, char **ret_text)
         text[len] = '\0';
         *ret_text = TK_TAKE(text);
         return 0;
+}
+
+int tk_control_ask(int dirfd, const char *request, char **ret_text)
+{
+        return ask(dirfd, request, ASK_MS, ret_text);
+}
+
+int tk_control_ask_slow(int dirfd, const char *request, char **ret_text)
+{
+        return ask(dirfd, request, ASK_SLOW_MS, ret_text);
 }
 
 int tk_control_follow(int dirfd, const char *request, int (*take)(void *context, const char *line),

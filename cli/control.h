@@ -54,6 +54,9 @@ TK_DEFINE_CLEANUP(struct tk_control *, tk_control_stop)
  */
 TK_MUST_USE int tk_control_ask(int dirfd, const char *request, char **ret_text);
 
+/* The same where the mount has to ask its KMS before it answers: waits for a minute and a half. */
+TK_MUST_USE int tk_control_ask_slow(int dirfd, const char *request, char **ret_text);
+
 /*
  * The same for an answer of many lines: each is handed to @take without its newline, which
  * ends it by a negative return. -ETIMEDOUT only if nothing comes for long.

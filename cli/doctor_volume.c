@@ -171,6 +171,10 @@ static void check_unlock(struct tk_doctor *doctor, struct tk_volume *volume)
                 tk_doctor_ok(doctor, "keys", "the volume unlocks, its MAC holds%s",
                              doctor->conf->volume.fingerprint ? ", it is the one that is pinned"
                                                               : "");
+        if (r == 0 && tk_volume_is_shared(volume))
+                tk_doctor_ok(doctor, "protectors", "%u open the volume, this one is number %u",
+                             tk_volume_kek_at(volume, tk_volume_kek_count(volume) - 1).protectors,
+                             tk_volume_own_protector(volume));
 }
 
 /* Last: an unlocked volume may not outlive the provider that check_unlock opens. */

@@ -80,14 +80,16 @@ int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
         int r;
 
         /* Once the move is finished, the previous key is not asked any more. */
-        if (conf->kms.previous && tk_volume_active_count(volume) > 1) {
+        if (conf->kms.previous && tk_volume_active_count(volume) > 1 &&
+            !tk_volume_is_shared(volume)) {
                 r = tk_open_previous(volume, conf, keys, fault);
                 if (r < 0)
                         return r;
                 options.previous = keys->previous.kms;
         }
         r = tk_volume_unlock(volume, keys->current.kms, &options, fault);
-        if (r == -ENOENT && !options.previous && tk_volume_active_count(volume) > 1) {
+        if (r == -ENOENT && !options.previous && tk_volume_active_count(volume) > 1 &&
+            !tk_volume_is_shared(volume)) {
                 size_t len = strlen(fault->text);
 
                 snprintf(fault->text + len, sizeof(fault->text) - len,

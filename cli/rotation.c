@@ -312,7 +312,9 @@ static int start_move(struct tk_rotation *rotation, const char *path, struct tk_
 
         if (!kept)
                 return -ENOMEM;
-        r = open_target(rotation, path, &kept->provider, fault);
+        r = tk_volume_check_move(rotation->volume, fault);
+        if (r == 0)
+                r = open_target(rotation, path, &kept->provider, fault);
         if (r == 0) {
                 TK_LOCK_SCOPE(&rotation->lock);
                 r = start(rotation, &kept->provider, false, fault);

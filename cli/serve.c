@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "cli/control.h"
 #include "cli/hygiene.h"
 #include "cli/text.h"
@@ -13,6 +14,7 @@
 #include "fs/translate.h"
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 static json_t *counters(const struct tk_stats *stats)
@@ -53,11 +55,12 @@ static json_t *status(const struct tk_serve *serve)
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
-        return json_pack("{si so ss so ss so ss* sb sb si sI si ss so so}",          //
+        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so}",       //
                          "pid", (int)getpid(),                                       //
                          "mountpoint", tk_text_json(serve->mountpoint),              //
                          "provider", provider->name,                                 //
                          provider->place_name, tk_text_json(provider->place),        //
+                         "protector", (int)tk_volume_own_protector(serve->volume),   //
                          "state", tk_lease_name(keeper.state),                       //
                          "lease", lease(&keeper),                                    //
                          "fingerprint", tk_volume_fingerprint(serve->volume),        //
@@ -72,22 +75,115 @@ static json_t *status(const struct tk_serve *serve)
                          "counters", counters(tk_fs_stats(serve->fs)));
 }
 
+static json_t *failure(int r, const struct tk_fault *fault)
+{
+        return json_pack("{si so}",                                                    //
+                         "kind", (int)(fault->kind ? fault->kind : TK_FAULT_INTERNAL), //
+                         "error", tk_text_json(fault->kind ? fault->text : strerror(-r)));
+}
+
+static int check_writable(const struct tk_serve *serve, struct tk_fault *fault)
+{
+        if (!serve->read_only)
+                return 0;
+        return tk_fault_set(fault, TK_FAULT_USAGE, -EROFS,
+                            "%s is mounted read-only; unmount it, or mount it for writing",
+                            tk_volume_path(serve->volume));
+}
+
 static json_t *rotate(const struct tk_serve *serve, const char *to)
 {
         struct tk_fault fault = {0};
         int r;
 
-        if (serve->read_only)
-                r = tk_fault_set(&fault, TK_FAULT_USAGE, -EROFS,
-                                 "%s is mounted read-only; unmount it, or mount it for writing",
-                                 tk_volume_path(serve->volume));
-        else
-                r = tk_rotation_start(serve->rotation, to, &fault);
+        r = check_writable(serve, &fault);
         if (r == 0)
-                return json_pack("{sb}", "started", 1);
-        return json_pack("{si so}",                                                  //
-                         "kind", (int)(fault.kind ? fault.kind : TK_FAULT_INTERNAL), //
-                         "error", tk_text_json(fault.kind ? fault.text : strerror(-r)));
+                r = tk_rotation_start(serve->rotation, to, &fault);
+        return r == 0 ? json_pack("{sb}", "started", 1) : failure(r, &fault);
+}
+
+/* Protectors --------------------------------------------------------------- */
+
+static json_t *envelope_json(const struct tk_volume_wrap *envelope)
+{
+        char blob[TK_KMS_BLOB_MAX * 2];
+        char public_half[TK_HPKE_PUBLIC_LEN * 2];
+
+        tk_base64url_encode(envelope->wrap.blob, envelope->wrap.blob_len, blob);
+        tk_base64url_encode(envelope->public_half, TK_HPKE_PUBLIC_LEN, public_half);
+        return json_pack("{ss ss ss ss ss ss}", "provider", envelope->provider, "key",
+                         envelope->wrap.key_id, "version", envelope->wrap.version, "algorithm",
+                         envelope->wrap.algorithm, "blob", blob, "public", public_half);
+}
+
+static bool take_text(const json_t *object, const char *name, char *text, size_t max)
+{
+        const char *value = json_string_value(json_object_get(object, name));
+
+        return value && value[0] && snprintf(text, max, "%s", value) < (int)max;
+}
+
+static bool take_bytes(const json_t *object, const char *name, uint8_t *bytes, size_t max,
+                       size_t *ret_len)
+{
+        const char *value = json_string_value(json_object_get(object, name));
+
+        return value && tk_base64url_decode(value, bytes, max, ret_len) == 0 && *ret_len > 0;
+}
+
+static bool take_envelope(const char *text, struct tk_volume_wrap *envelope)
+{
+        json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        struct tk_kms_wrap *wrap = &envelope->wrap;
+        size_t public_len = 0;
+        bool taken;
+
+        taken = take_text(object, "provider", envelope->provider, sizeof(envelope->provider)) &&
+                take_text(object, "key", wrap->key_id, sizeof(wrap->key_id)) &&
+                take_text(object, "version", wrap->version, sizeof(wrap->version)) &&
+                take_text(object, "algorithm", wrap->algorithm, sizeof(wrap->algorithm)) &&
+                take_bytes(object, "blob", wrap->blob, sizeof(wrap->blob), &wrap->blob_len) &&
+                take_bytes(object, "public", envelope->public_half, TK_HPKE_PUBLIC_LEN,
+                           &public_len) &&
+                public_len == TK_HPKE_PUBLIC_LEN;
+        json_decref(object);
+        envelope->has_envelope = taken;
+        return taken;
+}
+
+static json_t *add_protector(const struct tk_serve *serve, const char *text)
+{
+        struct tk_volume_wrap envelope = {0};
+        struct tk_fault fault = {0};
+        unsigned number = 0;
+        int r;
+
+        r = check_writable(serve, &fault);
+        if (r == 0 && !take_envelope(text, &envelope))
+                r = tk_fault_set(&fault, TK_FAULT_USAGE, -EINVAL, "this is no protector");
+        if (r == 0)
+                r = tk_volume_add_protector(serve->volume, &envelope, &number, &fault);
+        if (r < 0)
+                return failure(r, &fault);
+        tk_log(TK_LOG_WARNING, "%s: the %s key %s was added: it opens the volume as protector %u",
+               tk_volume_path(serve->volume), envelope.provider, envelope.wrap.key_id, number);
+        return json_pack("{sb si}", "started", 1, "number", (int)number);
+}
+
+static json_t *remove_protector(const struct tk_serve *serve, const char *text)
+{
+        unsigned number = (unsigned)strtoul(text, NULL, 10);
+        struct tk_fault fault = {0};
+        int r;
+
+        r = check_writable(serve, &fault);
+        if (r == 0)
+                r = tk_volume_remove_protector(serve->volume, number, &fault);
+        if (r < 0)
+                return failure(r, &fault);
+        tk_log(TK_LOG_WARNING, "%s: protector %u was removed", tk_volume_path(serve->volume),
+               number);
+        return json_pack("{sb}", "started", 1);
 }
 
 /* Where a path lies below, or the other way: both come and go in base64url. */
@@ -120,6 +216,8 @@ char *tk_serve_answer(void *context, const char *request)
         static const char rotate_to[] = "rotate-to /";
         static const char backing_of[] = "backing-of ";
         static const char plain_of[] = "plain-of ";
+        static const char protector_add[] = "protector-add ";
+        static const char protector_remove[] = "protector-remove ";
         const struct tk_serve *serve = context;
         json_t *root = NULL;
         char *text;
@@ -134,6 +232,10 @@ char *tk_serve_answer(void *context, const char *request)
                 root = translate(serve, request + sizeof(backing_of) - 1, true);
         else if (strncmp(request, plain_of, sizeof(plain_of) - 1) == 0)
                 root = translate(serve, request + sizeof(plain_of) - 1, false);
+        else if (strncmp(request, protector_add, sizeof(protector_add) - 1) == 0)
+                root = add_protector(serve, request + sizeof(protector_add) - 1);
+        else if (strncmp(request, protector_remove, sizeof(protector_remove) - 1) == 0)
+                root = remove_protector(serve, request + sizeof(protector_remove) - 1);
         if (!root)
                 return NULL;
         text = json_dumps(root, JSON_COMPACT);
@@ -161,7 +263,7 @@ json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
         return daemon;
 }
 
-/* What the mount answered to "rotate", @answer, as a fault of ours. */
+/* What the mount answered to "rotate" and the like, @answer, as a fault of ours. */
 static int judge_answer(const json_t *answer, struct tk_fault *fault)
 {
         const char *error = json_string_value(json_object_get(answer, "error"));
@@ -175,6 +277,18 @@ static int judge_answer(const json_t *answer, struct tk_fault *fault)
                             error ? error : "the mount's answer can't be understood");
 }
 
+/* No answer, for the reason @r: TK_SERVE_NOBODY, or a fault. */
+static int say_no_answer(const struct tk_volume *volume, int r, struct tk_fault *fault)
+{
+        if (r == -ENOENT || r == -ECONNREFUSED)
+                return TK_SERVE_NOBODY;
+        return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
+                            "the mount of %s does not answer: %s; ask as root or as the mount's "
+                            "owner",
+                            tk_volume_path(volume),
+                            r == -ECONNRESET ? "it refuses us" : strerror(-r));
+}
+
 int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_freep) char *request = NULL;
@@ -185,17 +299,67 @@ int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_faul
         if (asprintf(&request, "rotate%s%s", to ? "-to " : "", to ? to : "") < 0)
                 return -ENOMEM;
         r = tk_control_ask(tk_volume_dirfd(volume), request, &text);
-        if (r == -ENOENT || r == -ECONNREFUSED)
-                return TK_SERVE_NOBODY;
         if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
-                                    "the mount of %s does not answer: %s; ask as root or as the "
-                                    "mount's owner",
-                                    tk_volume_path(volume),
-                                    r == -ECONNRESET ? "it refuses us" : strerror(-r));
+                return say_no_answer(volume, r, fault);
         answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
         r = judge_answer(answer, fault);
         json_decref(answer);
+        return r;
+}
+
+/* The mount proves its own key first, which may take a while. */
+static int ask_protector(struct tk_volume *volume, const char *verb, const char *what,
+                         json_t **ret_answer, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *request = NULL;
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        json_t *answer;
+        int r;
+
+        if (asprintf(&request, "%s %s", verb, what) < 0)
+                return -ENOMEM;
+        r = tk_control_ask_slow(tk_volume_dirfd(volume), request, &text);
+        if (r < 0)
+                return say_no_answer(volume, r, fault);
+        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        r = judge_answer(answer, fault);
+        if (r < 0)
+                json_decref(answer);
+        else
+                *ret_answer = answer;
+        return r;
+}
+
+int tk_serve_ask_add_protector(struct tk_volume *volume, const struct tk_volume_wrap *envelope,
+                               unsigned *ret_number, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        json_t *object = envelope_json(envelope);
+        json_t *answer;
+        int r;
+
+        text = json_dumps(object, JSON_COMPACT);
+        json_decref(object);
+        if (!text)
+                return -ENOMEM;
+        r = ask_protector(volume, "protector-add", text, &answer, fault);
+        if (r != 0)
+                return r;
+        *ret_number = (unsigned)json_integer_value(json_object_get(answer, "number"));
+        json_decref(answer);
+        return 0;
+}
+
+int tk_serve_ask_remove_protector(struct tk_volume *volume, unsigned number, struct tk_fault *fault)
+{
+        char text[16];
+        json_t *answer;
+        int r;
+
+        snprintf(text, sizeof(text), "%u", number);
+        r = ask_protector(volume, "protector-remove", text, &answer, fault);
+        if (r == 0)
+                json_decref(answer);
         return r;
 }
 

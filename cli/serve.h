@@ -39,6 +39,16 @@ TK_MUST_USE int tk_serve_ask_rotate(struct tk_volume *volume, const char *to,
                                     struct tk_fault *fault);
 
 /*
+ * Tell the mount of @volume to add the protector @envelope (fs/protector.h), or to remove one.
+ * TK_SERVE_NOBODY if nothing is mounted; or what the mount answers, in the fault.
+ */
+TK_MUST_USE int tk_serve_ask_add_protector(struct tk_volume *volume,
+                                           const struct tk_volume_wrap *envelope,
+                                           unsigned *ret_number, struct tk_fault *fault);
+TK_MUST_USE int tk_serve_ask_remove_protector(struct tk_volume *volume, unsigned number,
+                                              struct tk_fault *fault);
+
+/*
  * Ask the mount of @volume where the file @path of the mount lies below CIPHERDIR/root, or,
  * unless @to_backing, what the backing path @path is in the mount. The caller frees the
  * answer. TK_SERVE_NOBODY if nothing is mounted, -EACCES if we may not ask, or as

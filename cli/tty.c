@@ -137,3 +137,21 @@ int tk_tty_confirm(const char *question)
                 (void)tcflush(tty, TCIFLUSH);
         return strcmp(answer, "yes\n") == 0;
 }
+
+int tk_tty_want_yes(const char *command, const char *question, struct tk_fault *fault)
+{
+        int r = tk_tty_confirm(question);
+
+        if (r == -ENXIO || r == -ENOENT || r == -ENOTTY)
+                return tk_fault_set(fault, TK_FAULT_USAGE, r,
+                                    "%s: this has to be confirmed, and there is no terminal to ask "
+                                    "on: say --yes if you mean it",
+                                    command);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot ask on the terminal: %s",
+                                    strerror(-r));
+        if (r == 0)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -ECANCELED, "%s: nothing was done",
+                                    command);
+        return 0;
+}

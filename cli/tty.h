@@ -3,6 +3,7 @@
 
 /* Asking on the terminal: for a secret, for a yes. */
 
+#include "base/fault.h"
 #include "base/secret.h"
 
 /*
@@ -15,3 +16,9 @@ TK_MUST_USE int tk_tty_ask(const char *prompt, size_t max, struct tk_secret **re
 
 /* Show @question on /dev/tty: 1 if "yes" was typed, 0 otherwise, or as tk_tty_ask. */
 TK_MUST_USE int tk_tty_confirm(const char *question);
+
+/*
+ * The same before @command (its first word, for messages) takes something away: 0 only for a
+ * yes; otherwise a fault, also if there is no terminal.
+ */
+TK_MUST_USE int tk_tty_want_yes(const char *command, const char *question, struct tk_fault *fault);

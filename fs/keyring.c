@@ -221,6 +221,23 @@ static void put(struct tk_keyring *ring, struct version *version)
         version_unref(version);
 }
 
+int tk_keyring_dup_kek(struct tk_keyring *ring, uint16_t version, struct tk_secret **ret_kek)
+{
+        struct version *found;
+        uint64_t closings;
+        int r;
+
+        if (version == 0)
+                return -EBADMSG;
+        r = get(ring, version, &found, &closings);
+        if (r < 0)
+                return r;
+        r = found->kek ? tk_secret_dup_bytes(tk_secret_bytes(found->kek), TK_KEY_LEN, ret_kek)
+                       : -ENOKEY;
+        put(ring, found);
+        return r;
+}
+
 /*
  * Keep @dek, unless the keyring was closed since get said @closings: what a call to the
  * KMS brings that began before that must not be used. Returns what it was closed with then.

@@ -57,6 +57,13 @@ void tk_keyring_retire(struct tk_keyring *ring, uint16_t version);
 void tk_keyring_close(struct tk_keyring *ring, int error);
 void tk_keyring_reopen(struct tk_keyring *ring);
 
+/*
+ * A copy of the key of @version, which the caller frees. -ENOKEY if it is a root key's; -EBADMSG
+ * if that version is not live; or what the keyring was closed with.
+ */
+TK_MUST_USE int tk_keyring_dup_kek(struct tk_keyring *ring, uint16_t version,
+                                   struct tk_secret **ret_kek);
+
 /* The highest version, which new records are wrapped under; 0 if there is none. */
 uint16_t tk_keyring_current(struct tk_keyring *ring);
 

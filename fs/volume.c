@@ -105,7 +105,7 @@ struct tk_volume *tk_volume_free(struct tk_volume *volume)
         if (!volume)
                 return NULL;
         tk_keyring_free(volume->keyring);
-        free(volume->kms);
+        free(volume->openers);
         tk_secret_free(volume->volume_key);
         tk_secret_free(volume->mac_key);
         pthread_mutex_destroy(&volume->text_lock);
@@ -304,6 +304,12 @@ enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume)
 enum tk_names tk_volume_names(const struct tk_volume *volume)
 {
         return volume->text.names;
+}
+
+int tk_volume_format(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return tk_volume_text_is_shared(&volume->text) ? TK_VOLUME_FORMAT_SHARED : TK_VOLUME_FORMAT;
 }
 
 int64_t tk_volume_created(const struct tk_volume *volume)

@@ -9,11 +9,15 @@
  * on one volume come from one thread at a time; accessors from any, at any time.
  */
 
+#include "crypto/hpke.h"
 #include "fs/keyring.h"
 #include "kms/kms.h"
 #include <sys/types.h>
 
-enum { TK_FINGERPRINT_LEN = 64 }; /* hexadecimal digits */
+enum {
+        TK_FINGERPRINT_LEN = 64, /* hexadecimal digits */
+        TK_PROTECTORS_MAX = 16,
+};
 
 /* Who wraps DEKs; fixed when the volume is made. */
 enum tk_dek_wrap {
@@ -38,12 +42,18 @@ struct tk_volume_kek {
         unsigned protectors;
 };
 
-/* One wrap of a KEK version. */
+/*
+ * One wrap of a KEK version: what a root key wrapped is the KEK itself, or with an envelope
+ * (fs/protector.h) the secret that opens the sealed KEK.
+ */
 struct tk_volume_wrap {
         uint16_t kek_version;
-        unsigned protector;
+        unsigned protector; /* number, from 1 */
         char provider[16];
         struct tk_kms_wrap wrap;
+        bool has_envelope;
+        uint8_t public_half[TK_HPKE_PUBLIC_LEN];
+        uint8_t sealed[TK_KEY_LEN + TK_HPKE_OVERHEAD];
 };
 
 /*
@@ -140,6 +150,39 @@ TK_MUST_USE int tk_volume_has_new_root(struct tk_volume *volume, struct tk_fault
 /* Who protects the current KEK version; borrowed. */
 struct tk_kms *tk_volume_current_kms(struct tk_volume *volume);
 
+/* The number of the protector that the volume was unlocked by; 0 before unlock. */
+unsigned tk_volume_own_protector(struct tk_volume *volume);
+
+/* Whether the volume is made for several protectors: each has an envelope. */
+bool tk_volume_is_shared(struct tk_volume *volume);
+
+/*
+ * One more protector: @envelope is what tk_protector_make made with its root key. The root key
+ * that the volume was unlocked by has to open it now: what is refused, or out of reach, adds
+ * nothing. -EEXIST with a fault if its key is a protector already; -ENOTSUP with dek_wrap = kms.
+ * Durable. May run beside a rotation.
+ */
+TK_MUST_USE int tk_volume_add_protector(struct tk_volume *volume,
+                                        const struct tk_volume_wrap *envelope, unsigned *ret_number,
+                                        struct tk_fault *fault);
+
+/*
+ * Take protector @number out, durably; not the one that the volume was unlocked by, which has to
+ * open it now. -ENOENT with a fault if there is none of that number.
+ */
+TK_MUST_USE int tk_volume_remove_protector(struct tk_volume *volume, unsigned number,
+                                           struct tk_fault *fault);
+
+/* -ENOTSUP with a fault if the volume can't be moved to another root key: it is shared. */
+TK_MUST_USE int tk_volume_check_move(struct tk_volume *volume, struct tk_fault *fault);
+
+/*
+ * The protector whose root key is that of @kms: its number, and as result what the KMS says of
+ * it. -ENOENT with a fault if it is none of the volume's. No unlock is needed.
+ */
+TK_MUST_USE int tk_volume_find_protector(struct tk_volume *volume, struct tk_kms *kms,
+                                         unsigned *ret_number, struct tk_fault *fault);
+
 /* Wipe the volume's keys; its keyring answers @error from then on. Its MAC key stays. */
 void tk_volume_close_keys(struct tk_volume *volume, int error);
 
@@ -185,6 +228,7 @@ const uint8_t *tk_volume_id(const struct tk_volume *volume);
 enum tk_dek_wrap tk_volume_dek_wrap(const struct tk_volume *volume);
 enum tk_names tk_volume_names(const struct tk_volume *volume);
 int64_t tk_volume_created(const struct tk_volume *volume);            /* Unix seconds */
+int tk_volume_format(struct tk_volume *volume);                       /* of the volume file */
 const char *tk_volume_path(const struct tk_volume *volume);           /* absolute */
 int tk_volume_dirfd(const struct tk_volume *volume);                  /* CIPHERDIR */
 struct tk_keyring *tk_volume_keyring(const struct tk_volume *volume); /* NULL before unlock */

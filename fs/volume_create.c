@@ -100,7 +100,7 @@ static int fill_new(int dirfd, struct tk_volume_text *text, struct tk_kms *kms,
         r = tk_volume_key_fingerprint(volume_key, ret_fingerprint);
         if (r < 0)
                 return r;
-        r = tk_volume_make_kek(text, kms, volume_key, &entry, &wrap, &kek, fault);
+        r = tk_volume_make_kek(text, kms, 1, volume_key, &entry, &wrap, &kek, fault);
         if (r < 0)
                 return r;
         r = tk_volume_append_kek(text, &entry, &wrap);

@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BLOB_LINE = 128, PROTECTORS_MAX = 16 };
+enum { BLOB_LINE = 128 };
 
 /* Which keys of the one-off sections were seen. */
 enum seen {
@@ -31,14 +31,21 @@ enum seen {
         SEEN_MAC = 128,
         SEEN_REPLAYED = 256,
         SEEN_ALL = 511,
+        SEEN_FINGERPRINT = 512, /* with envelopes only */
 };
 
 struct parse {
         struct tk_volume_text *text;
         unsigned seen;
+        int format;
         const char *problem;            /* what is wrong with the line, for the fault */
         char blob[TK_KMS_BLOB_MAX * 2]; /* base64url of the wrap read last, which may span lines */
 };
+
+bool tk_volume_text_is_shared(const struct tk_volume_text *text)
+{
+        return text->fingerprint[0] != '\0';
+}
 
 static int bad(struct parse *parse, const char *problem)
 {
@@ -72,6 +79,21 @@ static int parse_number(const char *value, int64_t min, int64_t max, int64_t *re
         return 0;
 }
 
+/* In its one spelling: lower case. */
+static int parse_fingerprint(struct parse *parse, const char *value)
+{
+        uint8_t bytes[TK_KEY_LEN];
+        char canonical[TK_FINGERPRINT_LEN + 1];
+
+        if (tk_hex_decode(value, bytes, sizeof(bytes)) < 0)
+                return bad(parse, "fingerprint is not 64 hexadecimal digits");
+        tk_hex_encode(bytes, sizeof(bytes), canonical);
+        if (strcmp(canonical, value) != 0)
+                return bad(parse, "fingerprint is not 64 hexadecimal digits");
+        memcpy(parse->text->fingerprint, canonical, sizeof(canonical));
+        return once(parse, SEEN_FINGERPRINT);
+}
+
 static int parse_head(struct parse *parse, const struct tk_ini_entry *entry)
 {
         int64_t number;
@@ -79,10 +101,11 @@ static int parse_head(struct parse *parse, const struct tk_ini_entry *entry)
         if (strcmp(entry->name, "format") == 0) {
                 if (parse_number(entry->value, 1, INT16_MAX, &number) < 0)
                         return bad(parse, "format is not a number");
-                if (number != TK_VOLUME_FORMAT) {
+                if (number != TK_VOLUME_FORMAT && number != TK_VOLUME_FORMAT_SHARED) {
                         parse->problem = "the volume was made by a newer release";
                         return -ENOTSUP;
                 }
+                parse->format = (int)number;
                 return once(parse, SEEN_FORMAT);
         }
         if (strcmp(entry->name, "volume") == 0) {
@@ -95,6 +118,8 @@ static int parse_head(struct parse *parse, const struct tk_ini_entry *entry)
                         return bad(parse, "created is not a time");
                 return once(parse, SEEN_CREATED);
         }
+        if (strcmp(entry->name, "fingerprint") == 0)
+                return parse_fingerprint(parse, entry->value);
         return bad(parse, "unknown key");
 }
 
@@ -217,7 +242,7 @@ static int parse_wrap_section(struct parse *parse, const char *section, uint16_t
         memcpy(word, numbers, (size_t)(dot - numbers));
         word[dot - numbers] = '\0';
         if (parse_number(word, 1, UINT16_MAX, &version) < 0 ||
-            parse_number(dot + 1, 1, PROTECTORS_MAX, &protector) < 0)
+            parse_number(dot + 1, 1, TK_PROTECTORS_MAX, &protector) < 0)
                 return bad(parse, problem);
         snprintf(canonical, sizeof(canonical), "wrap %d.%d", (int)version, (int)protector);
         if (strcmp(canonical, section) != 0)
@@ -281,6 +306,19 @@ static int parse_blob(struct parse *parse, struct tk_kms_wrap *wrap, const char 
         return 0;
 }
 
+/* Bytes of a fixed number, not all zero: those are what is not given. */
+static int parse_bytes(struct parse *parse, const char *value, uint8_t *bytes, size_t len)
+{
+        size_t got = 0;
+
+        for (size_t i = 0; i < len; i++)
+                if (bytes[i])
+                        return bad(parse, "a value is given twice");
+        if (tk_base64url_decode(value, bytes, len, &got) < 0 || got != len)
+                return bad(parse, "an envelope has the wrong size");
+        return 0;
+}
+
 static int parse_wrap(struct parse *parse, const struct tk_ini_entry *entry)
 {
         struct tk_volume_wrap *wrap;
@@ -302,6 +340,13 @@ static int parse_wrap(struct parse *parse, const struct tk_ini_entry *entry)
                                  entry->value);
         if (strcmp(entry->name, "blob") == 0)
                 return parse_blob(parse, &wrap->wrap, entry->value);
+        if (strcmp(entry->name, "public") == 0) {
+                wrap->has_envelope = true;
+                return parse_bytes(parse, entry->value, wrap->public_half,
+                                   sizeof(wrap->public_half));
+        }
+        if (strcmp(entry->name, "sealed") == 0)
+                return parse_bytes(parse, entry->value, wrap->sealed, sizeof(wrap->sealed));
         return bad(parse, "unknown key");
 }
 
@@ -393,13 +438,36 @@ static int parse_entry(void *context, const struct tk_ini_entry *entry)
         return bad(parse, "unknown section");
 }
 
+static bool is_zero(const uint8_t *bytes, size_t len)
+{
+        while (len > 0 && bytes[len - 1] == 0)
+                len--;
+        return len == 0;
+}
+
+/* With several protectors, each KEK version in use is sealed; older ones may not be. */
+static bool envelope_fits(const struct tk_volume_text *text, const struct tk_volume_wrap *wrap)
+{
+        bool has_public = !is_zero(wrap->public_half, sizeof(wrap->public_half));
+        bool has_sealed = !is_zero(wrap->sealed, sizeof(wrap->sealed));
+
+        if (has_public != has_sealed || has_public != wrap->has_envelope)
+                return false;
+        if (!tk_volume_text_is_shared(text))
+                return !wrap->has_envelope;
+        return wrap->has_envelope || !text->keks[wrap->kek_version - 1].kek.active;
+}
+
 /* What a single line can't show: missing keys, wraps without a blob. */
 static const char *find_gap(const struct parse *parse)
 {
         const struct tk_volume_text *text = parse->text;
 
-        if (parse->seen != SEEN_ALL)
+        if ((parse->seen & SEEN_ALL) != SEEN_ALL ||
+            tk_volume_text_is_shared(text) != (parse->format == TK_VOLUME_FORMAT_SHARED))
                 return "a section or key is missing";
+        if (tk_volume_text_is_shared(text) && text->dek_wrap == TK_DEK_WRAP_KMS)
+                return "dek_wrap = kms has room for one protector only";
         if (text->kek_count == 0)
                 return "there is no KEK version";
         for (size_t i = 0; i < text->kek_count; i++)
@@ -412,6 +480,8 @@ static const char *find_gap(const struct parse *parse)
                 if (!wrap->provider[0] || !wrap->wrap.key_id[0] || !wrap->wrap.version[0] ||
                     !wrap->wrap.algorithm[0] || wrap->wrap.blob_len == 0)
                         return "a wrapped KEK is incomplete";
+                if (!envelope_fits(text, wrap))
+                        return "an envelope is missing, incomplete or out of place";
         }
         return NULL;
 }
@@ -503,6 +573,16 @@ static void write_blob(FILE *out, const uint8_t *blob, size_t blob_len)
                 fprintf(out, "%s%.*s\n", at == 0 ? "blob = " : "    ", BLOB_LINE, text + at);
 }
 
+static void write_envelope(FILE *out, const struct tk_volume_wrap *wrap)
+{
+        char text[sizeof(wrap->sealed) * 2];
+
+        tk_base64url_encode(wrap->public_half, sizeof(wrap->public_half), text);
+        fprintf(out, "public = %s\n", text);
+        tk_base64url_encode(wrap->sealed, sizeof(wrap->sealed), text);
+        fprintf(out, "sealed = %s\n", text);
+}
+
 static void write_kek(FILE *out, const struct tk_volume_text *text, size_t i)
 {
         const struct tk_volume_text_kek *kek = &text->keks[i];
@@ -527,6 +607,8 @@ static void write_kek(FILE *out, const struct tk_volume_text *text, size_t i)
                         wrap->kek_version, wrap->protector, wrap->provider, wrap->wrap.key_id,
                         wrap->wrap.version, wrap->wrap.algorithm);
                 write_blob(out, wrap->wrap.blob, wrap->wrap.blob_len);
+                if (wrap->has_envelope)
+                        write_envelope(out, wrap);
         }
 }
 
@@ -566,8 +648,11 @@ int tk_volume_text_format(const struct tk_volume_text *text, char **ret_signed)
         if (!out)
                 return -ENOMEM;
         tk_hex_encode(text->id, TK_VOLUME_ID_LEN, id);
-        fprintf(out, "[turnkeyfs]\nformat = %d\nvolume = %s\ncreated = %lld\n", TK_VOLUME_FORMAT,
-                id, (long long)text->created);
+        fprintf(out, "[turnkeyfs]\nformat = %d\nvolume = %s\ncreated = %lld\n",
+                tk_volume_text_is_shared(text) ? TK_VOLUME_FORMAT_SHARED : TK_VOLUME_FORMAT, id,
+                (long long)text->created);
+        if (tk_volume_text_is_shared(text))
+                fprintf(out, "fingerprint = %s\n", text->fingerprint);
         fprintf(out, "[options]\nnames = %s\ndek_wrap = %s\n",
                 text->names == TK_NAMES_ENCRYPTED ? "encrypted" : "plain",
                 text->dek_wrap == TK_DEK_WRAP_KMS ? "kms" : "kek");

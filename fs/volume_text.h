@@ -14,6 +14,7 @@
 
 enum {
         TK_VOLUME_FORMAT = 1,
+        TK_VOLUME_FORMAT_SHARED = 2, /* with envelopes, for several protectors */
         TK_VOLUME_TEXT_MAX = 1024 * 1024,
 };
 
@@ -24,6 +25,7 @@ struct tk_volume_text_kek {
 };
 
 struct tk_volume_text {
+        char fingerprint[TK_FINGERPRINT_LEN + 1]; /* with envelopes, otherwise empty */
         uint8_t id[TK_VOLUME_ID_LEN];
         int64_t created; /* Unix seconds */
         enum tk_dek_wrap dek_wrap;
@@ -60,6 +62,9 @@ TK_MUST_USE int tk_volume_text_format(const struct tk_volume_text *text, char **
 /* @signed_text with its [mac] section. The caller frees it. */
 TK_MUST_USE int tk_volume_text_append_mac(const char *signed_text, const uint8_t mac[TK_MAC_LEN],
                                           char **ret_text);
+
+/* Whether it is made for several protectors, each with an envelope: the format is then SHARED. */
+bool tk_volume_text_is_shared(const struct tk_volume_text *text);
 
 /* Room for KEK version @version and its sealed volume key; versions come in order. */
 TK_MUST_USE int tk_volume_text_add_kek(struct tk_volume_text *text,

@@ -8,57 +8,110 @@
 
 #include "fs/volume_internal.h"
 
+#include "fs/protector.h"
 #include "fs/volume_key.h"
 #include <errno.h>
 #include <string.h>
 
-/* The first wrap of KEK version @version that @kms may be able to open. */
-static int find_wrap(const struct tk_volume *volume, const struct tk_kms *kms, uint16_t version,
-                     const struct tk_kms_wrap **ret_wrap, struct tk_fault *fault)
+/* Whether @opener may be able to open @wrap of KEK version @version. */
+static bool may_open(const struct tk_volume_opener *opener, uint16_t version,
+                     const struct tk_volume_wrap *wrap)
+{
+        return wrap->kek_version == version &&
+               strcmp(wrap->provider, tk_kms_provider_name(opener->kms)) == 0 &&
+               (opener->protector == 0 || wrap->protector == opener->protector);
+}
+
+/* The first wrap of KEK version @version that @opener may be able to open. */
+static int find_wrap(const struct tk_volume *volume, const struct tk_volume_opener *opener,
+                     uint16_t version, const struct tk_volume_wrap **ret_wrap,
+                     struct tk_fault *fault)
 {
         for (size_t i = 0; i < volume->text.wrap_count; i++) {
                 const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
 
-                if (wrap->kek_version != version ||
-                    strcmp(wrap->provider, tk_kms_provider_name(kms)) != 0)
+                if (!may_open(opener, version, wrap))
                         continue;
-                *ret_wrap = &wrap->wrap;
+                *ret_wrap = wrap;
                 return 0;
         }
         return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -ENOENT,
                             "%s: KEK version %u is not protected by a key of provider '%s'; "
                             "configure the provider that the volume was made with",
-                            volume->path, version, tk_kms_provider_name(kms));
+                            volume->path, version, tk_kms_provider_name(opener->kms));
+}
+
+/* What a refusal says of our own key is of more use than that it is not another one. */
+static void keep_said(struct tk_fault *kept, const struct tk_fault *said)
+{
+        if (!kept->kind || (kept->kind == TK_FAULT_WRONG_KEY && said->kind != TK_FAULT_WRONG_KEY))
+                *kept = *said;
 }
 
 /*
- * The key of KEK version @version, by whichever of its wraps is for the key of @kms: it
- * says of the others that they name another key.
+ * What the root key of @opener has wrapped of KEK version @version, by whichever of its wraps
+ * is for that key: it says of the others that they name another one. @opener learns which.
  */
-static int unwrap_by(struct tk_volume *volume, struct tk_kms *kms, uint16_t version,
-                     const struct tk_kms_wrap **ret_wrap, struct tk_secret **ret_key,
-                     struct tk_fault *fault)
+static int unwrap_by(const struct tk_volume *volume, struct tk_volume_opener *opener,
+                     uint16_t version, const struct tk_volume_wrap **ret_wrap,
+                     struct tk_secret **ret_key, struct tk_fault *fault)
 {
-        struct tk_fault said = {0};
-        int r = 0;
+        struct tk_fault kept = {0};
+        int r = -ENOENT;
 
-        for (size_t i = 0; i < volume->text.wrap_count; i++) {
+        for (size_t i = 0; r == -ENOENT && i < volume->text.wrap_count; i++) {
                 const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
+                struct tk_fault said = {0};
 
-                if (wrap->kek_version != version ||
-                    strcmp(wrap->provider, tk_kms_provider_name(kms)) != 0)
+                if (!may_open(opener, version, wrap))
                         continue;
-                *ret_wrap = &wrap->wrap;
-                memset(&said, 0, sizeof(said));
-                r = tk_kms_unwrap(kms, &wrap->wrap, ret_key, &said);
-                if (r != -ENOENT)
-                        break;
+                r = tk_kms_unwrap(opener->kms, &wrap->wrap, ret_key, &said);
+                *ret_wrap = wrap;
+                if (r < 0 && r != -ENOENT)
+                        kept = said;
+                else if (r < 0)
+                        keep_said(&kept, &said);
         }
-        if (r < 0 && said.kind)
-                return tk_fault_set(fault, said.kind, r, "%s", said.text);
-        if (r == 0 && !*ret_key)
-                return find_wrap(volume, kms, version, ret_wrap, fault);
+        if (r == 0)
+                opener->protector = (*ret_wrap)->protector;
+        if (r == -ENOENT && !kept.kind)
+                return find_wrap(volume, opener, version, ret_wrap, fault);
+        if (r < 0 && kept.kind)
+                return tk_fault_set(fault, kept.kind, r, "%s", kept.text);
         return r;
+}
+
+/* The KEK of @wrap, by the @key that its root key unwrapped, which is taken over. */
+static int open_wrapped(const struct tk_volume *volume, const char *fingerprint,
+                        const struct tk_volume_wrap *wrap, struct tk_secret *key,
+                        struct tk_secret **ret_kek, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *owned = key;
+        int r;
+
+        if (tk_secret_len(owned) != TK_KEY_LEN)
+                return tk_volume_damaged(volume, "a wrapped key has the wrong size", fault);
+        if (!wrap->has_envelope) {
+                *ret_kek = TK_TAKE(owned);
+                return 0;
+        }
+        r = tk_protector_open(volume->text.id, fingerprint, wrap, owned, ret_kek);
+        if (r == -EBADMSG)
+                return tk_volume_damaged(volume, "a sealed KEK does not authenticate", fault);
+        return r;
+}
+
+/* KEK version @version itself, by its opener. */
+static int unwrap_kek(const struct tk_volume *volume, struct tk_volume_opener *opener,
+                      uint16_t version, struct tk_secret **ret_kek, struct tk_fault *fault)
+{
+        const struct tk_volume_wrap *wrap = NULL;
+        struct tk_secret *key;
+        int r;
+
+        r = unwrap_by(volume, opener, version, &wrap, &key, fault);
+        return r < 0 ? r
+                     : open_wrapped(volume, volume->text.fingerprint, wrap, key, ret_kek, fault);
 }
 
 /* All KEK versions must lead to one volume key. */
@@ -79,17 +132,14 @@ static int unlock_kek(struct tk_volume *volume, const struct tk_volume_text_kek 
                       struct tk_keyring *keyring, struct tk_secret **volume_key,
                       struct tk_fault *fault)
 {
-        struct tk_kms *kms = volume->kms[entry->kek.version - 1];
+        struct tk_volume_opener *opener = &volume->openers[entry->kek.version - 1];
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
         struct tk_secret *unsealed;
-        const struct tk_kms_wrap *wrap;
         int r;
 
-        r = unwrap_by(volume, kms, entry->kek.version, &wrap, &kek, fault);
+        r = unwrap_kek(volume, opener, entry->kek.version, &kek, fault);
         if (r < 0)
                 return r;
-        if (tk_secret_len(kek) != TK_KEY_LEN)
-                return tk_volume_damaged(volume, "a wrapped key has the wrong size", fault);
         r = tk_volume_key_unseal(volume->text.id, entry->kek.version, kek, entry->volume_key,
                                  &unsealed);
         if (r == -EBADMSG)
@@ -118,24 +168,24 @@ static int unlock_root(struct tk_volume *volume, const struct tk_volume_text_kek
                        struct tk_keyring *keyring, struct tk_secret **volume_key,
                        struct tk_fault *fault)
 {
-        struct tk_kms *kms = volume->kms[entry->kek.version - 1];
-        const struct tk_kms_wrap *wrap;
+        struct tk_volume_opener *opener = &volume->openers[entry->kek.version - 1];
+        const struct tk_volume_wrap *wrap = NULL;
         int r;
 
         if (*volume_key) {
-                r = find_wrap(volume, kms, entry->kek.version, &wrap, fault);
+                r = find_wrap(volume, opener, entry->kek.version, &wrap, fault);
                 if (r == 0)
-                        r = refuse_other_key(kms, wrap, fault);
+                        r = refuse_other_key(opener->kms, &wrap->wrap, fault);
                 if (r < 0)
                         return r;
         } else {
-                r = unwrap_by(volume, kms, entry->kek.version, &wrap, volume_key, fault);
+                r = unwrap_by(volume, opener, entry->kek.version, &wrap, volume_key, fault);
                 if (r < 0)
                         return r;
                 if (tk_secret_len(*volume_key) != TK_KEY_LEN)
                         return tk_volume_damaged(volume, "a wrapped key has the wrong size", fault);
         }
-        return tk_keyring_add_root(keyring, entry->kek.version, kms, wrap);
+        return tk_keyring_add_root(keyring, entry->kek.version, opener->kms, &wrap->wrap);
 }
 
 int tk_volume_unlock_version(struct tk_volume *volume, const struct tk_volume_text_kek *entry,
@@ -165,35 +215,37 @@ static int unlock_versions(struct tk_volume *volume, struct tk_keyring *keyring,
         return *volume_key ? 0 : tk_volume_damaged(volume, "no KEK version is active", fault);
 }
 
-/* @kms protects KEK version @version; versions come in order. */
-int tk_volume_note_kms(struct tk_volume *volume, uint16_t version, struct tk_kms *kms)
+int tk_volume_note_opener(struct tk_volume *volume, uint16_t version,
+                          struct tk_volume_opener opener)
 {
-        struct tk_kms **all = reallocarray(volume->kms, version, sizeof(struct tk_kms *));
+        struct tk_volume_opener *all = reallocarray(volume->openers, version, sizeof(*all));
 
         if (!all)
                 return -ENOMEM;
-        volume->kms = all;
-        volume->kms[version - 1] = kms;
+        volume->openers = all;
+        volume->openers[version - 1] = opener;
         return 0;
 }
 
-static bool has_wrap_of(const struct tk_volume *volume, uint16_t version, const struct tk_kms *kms,
-                        const struct tk_kms_wrap **ret_wrap)
+static bool has_wrap_of(const struct tk_volume *volume, uint16_t version, struct tk_kms *kms,
+                        const struct tk_volume_wrap **ret_wrap)
 {
         struct tk_fault none = {0};
 
-        return find_wrap(volume, kms, version, ret_wrap, &none) == 0;
+        return find_wrap(volume, &(struct tk_volume_opener){.kms = kms}, version, ret_wrap,
+                         &none) == 0;
 }
 
 /* Where both may, the first is asked whether it is its key. */
 struct tk_kms *tk_volume_choose_kms(const struct tk_volume *volume, uint16_t version,
                                     struct tk_kms *kms, struct tk_kms *previous)
 {
-        const struct tk_kms_wrap *wrap;
+        const struct tk_volume_wrap *wrap;
 
         if (!previous || !has_wrap_of(volume, version, previous, &wrap))
                 return kms;
-        if (!has_wrap_of(volume, version, kms, &wrap) || tk_kms_probe(kms, wrap, NULL) == -ENOENT)
+        if (!has_wrap_of(volume, version, kms, &wrap) ||
+            tk_kms_probe(kms, &wrap->wrap, NULL) == -ENOENT)
                 return previous;
         return kms;
 }
@@ -204,11 +256,12 @@ static int note_all(struct tk_volume *volume, struct tk_kms *kms, struct tk_kms 
 
         for (size_t i = 0; r == 0 && i < volume->text.kek_count; i++) {
                 const struct tk_volume_kek *kek = &volume->text.keks[i].kek;
-
-                r = tk_volume_note_kms(
-                        volume, kek->version,
+                struct tk_kms *chosen =
                         kek->active ? tk_volume_choose_kms(volume, kek->version, kms, previous)
-                                    : kms);
+                                    : kms;
+
+                r = tk_volume_note_opener(volume, kek->version,
+                                          (struct tk_volume_opener){.kms = chosen});
         }
         return r;
 }
@@ -221,6 +274,10 @@ static int check_fingerprint(struct tk_volume *volume, const struct tk_secret *v
         r = tk_volume_key_fingerprint(volume_key, volume->fingerprint);
         if (r < 0)
                 return r;
+        if (tk_volume_text_is_shared(&volume->text) &&
+            strcmp(volume->text.fingerprint, volume->fingerprint) != 0)
+                return tk_volume_damaged(volume, "its protectors are for another volume key",
+                                         fault);
         if (fingerprint && strcasecmp(fingerprint, volume->fingerprint) != 0)
                 return tk_fault_set(fault, TK_FAULT_WRONG_KEY, -EKEYREJECTED,
                                     "%s is not the volume that the configuration names: its "
@@ -267,7 +324,8 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
         TK_CLEANUP(tk_secret_freep) struct tk_secret *record_mac = NULL;
         int r;
 
-        r = note_all(volume, kms, unlock->previous);
+        /* A shared volume is never moved: its own key opens all KEK versions. */
+        r = note_all(volume, kms, tk_volume_is_shared(volume) ? NULL : unlock->previous);
         if (r < 0)
                 return r;
         r = tk_keyring_new(volume->text.id, &keyring);
@@ -302,26 +360,75 @@ int tk_volume_unlock(struct tk_volume *volume, struct tk_kms *kms,
         return 0;
 }
 
-/* What the one KEK version @entry comes to; its wrap is copied, so that no lock is held meanwhile.
+/*
+ * Who unlocks KEK version @version, and a copy of the wrap, so that no lock is held while it is
+ * asked; @ret_kms is NULL if the version is retired.
  */
+static int copy_wrap(struct tk_volume *volume, uint16_t version, struct tk_kms **ret_kms,
+                     struct tk_volume_wrap *ret_wrap, struct tk_fault *fault)
+{
+        const struct tk_volume_opener *opener;
+        const struct tk_volume_wrap *wrap;
+        int r;
+
+        TK_LOCK_SCOPE(&volume->text_lock);
+        *ret_kms = NULL;
+        if (!volume->text.keks[version - 1].kek.active)
+                return 0;
+        opener = &volume->openers[version - 1];
+        r = find_wrap(volume, opener, version, &wrap, fault);
+        if (r < 0)
+                return r;
+        *ret_kms = opener->kms;
+        *ret_wrap = *wrap;
+        return 0;
+}
+
 static int probe_version(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
 {
-        struct tk_kms_wrap copy = {0};
-        struct tk_kms *kms = NULL;
+        struct tk_volume_wrap wrap;
+        struct tk_kms *kms;
+        int r;
+
+        r = copy_wrap(volume, version, &kms, &wrap, fault);
+        return r == 0 && kms ? tk_kms_probe(kms, &wrap.wrap, fault) : r;
+}
+
+static int prove_version(struct tk_volume *volume, uint16_t version, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *have = NULL;
+        struct tk_volume_wrap wrap;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+        int r;
+
+        r = copy_wrap(volume, version, &kms, &wrap, fault);
+        if (r < 0 || !kms)
+                return r;
+        r = tk_kms_unwrap(kms, &wrap.wrap, &key, fault);
+        if (r == 0)
+                r = open_wrapped(volume, volume->fingerprint, &wrap, key, &kek, fault);
+        if (r < 0)
+                return r;
+        r = tk_keyring_dup_kek(volume->keyring, version, &have);
+        if (r == -EBADMSG)
+                return 0; /* retired meanwhile, by a rotation */
+        if (r < 0)
+                return r;
+        if (!tk_secret_equal(kek, have))
+                return tk_volume_damaged(volume, "a KEK version is not the one in use", fault);
+        return 0;
+}
+
+int tk_volume_prove(struct tk_volume *volume, struct tk_fault *fault)
+{
+        size_t count = tk_volume_kek_count(volume);
         int r = 0;
 
-        {
-                TK_LOCK_SCOPE(&volume->text_lock);
-                if (volume->text.keks[version - 1].kek.active) {
-                        const struct tk_kms_wrap *wrap = NULL;
-
-                        kms = volume->kms[version - 1];
-                        r = find_wrap(volume, kms, version, &wrap, fault);
-                        if (r == 0)
-                                copy = *wrap;
-                }
-        }
-        return r == 0 && kms ? tk_kms_probe(kms, &copy, fault) : r;
+        for (size_t version = 1; r == 0 && version <= count; version++)
+                r = prove_version(volume, (uint16_t)version, fault);
+        return r;
 }
 
 /* Worse answers first; what is not listed says nothing about the key. */
@@ -356,22 +463,35 @@ int tk_volume_probe(struct tk_volume *volume, struct tk_fault *fault)
 struct tk_kms *tk_volume_current_kms(struct tk_volume *volume)
 {
         TK_LOCK_SCOPE(&volume->text_lock);
-        return volume->kms[volume->text.kek_count - 1];
+        return volume->openers[volume->text.kek_count - 1].kms;
+}
+
+unsigned tk_volume_own_protector(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return volume->openers ? volume->openers[volume->text.kek_count - 1].protector : 0;
+}
+
+bool tk_volume_is_shared(struct tk_volume *volume)
+{
+        return tk_volume_format(volume) == TK_VOLUME_FORMAT_SHARED;
 }
 
 int tk_volume_has_new_root(struct tk_volume *volume, struct tk_fault *fault)
 {
         struct tk_kms *kms = tk_volume_current_kms(volume);
         char version[TK_KMS_VERSION_MAX];
-        const struct tk_kms_wrap *wrap = NULL;
+        const struct tk_volume_wrap *wrap = NULL;
+        uint16_t newest;
         int r;
 
         r = tk_kms_current(kms, version, fault);
         if (r < 0)
                 return r;
         TK_LOCK_SCOPE(&volume->text_lock);
-        r = find_wrap(volume, kms, (uint16_t)volume->text.kek_count, &wrap, fault);
-        return r < 0 ? r : strcmp(wrap->version, version) != 0;
+        newest = (uint16_t)volume->text.kek_count;
+        r = find_wrap(volume, &volume->openers[newest - 1], newest, &wrap, fault);
+        return r < 0 ? r : strcmp(wrap->wrap.version, version) != 0;
 }
 
 void tk_volume_close_keys(struct tk_volume *volume, int error)

@@ -231,7 +231,7 @@ def test_a_volume_file_with_a_wrong_mac(unmounted):
 
 def test_a_volume_of_a_newer_release(unmounted):
     path = unmounted.cipher / "turnkeyfs.volume"
-    write_file(path, read_file(path).replace(b"format = 1", b"format = 2"))
+    write_file(path, read_file(path).replace(b"format = 1", b"format = 3"))
     words = ("mount", "-c", unmounted.conf, unmounted.cipher, unmounted.mnt)
     fails(UNSUPPORTED, "use a newer turnkeyfs", *words)
 

@@ -27,9 +27,11 @@ from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 BLOCK = 4096
 GROUP_BLOCKS = 124
@@ -129,6 +131,28 @@ def unseal(key, sealed, aad):
     if len(sealed) < 28:
         raise InvalidTag
     return AESGCM(key).decrypt(sealed[:12], sealed[12:], aad)
+
+
+def hpke_open(private, sealed, info, aad):
+    """RFC 9180, base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM."""
+    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+
+    def extract(part, salt, label, ikm=b""):
+        return hmac.new(salt, b"HPKE-v1" + part + label + ikm, hashlib.sha256).digest()
+
+    def derive(part, prk, label, context, length):
+        labeled = length.to_bytes(2, "big") + b"HPKE-v1" + part + label
+        return expand(prk, labeled, context, length)
+
+    key = X25519PrivateKey.from_private_bytes(private)
+    own = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    shared = key.exchange(X25519PublicKey.from_public_bytes(sealed[:32]))
+    prk = extract(kem, b"", b"eae_prk", shared)
+    secret = derive(kem, prk, b"shared_secret", sealed[:32] + own, 32)
+    context = bytes(1) + extract(suite, b"", b"psk_id_hash") + extract(suite, b"", b"info_hash", info)
+    prk = extract(suite, secret, b"secret")
+    aead = AESGCM(derive(suite, prk, b"key", context, 32))
+    return aead.decrypt(derive(suite, prk, b"base_nonce", context, 12), sealed[32:], aad)
 
 
 def parse_ini(text):
@@ -384,8 +408,10 @@ class Volume:
     def _parse(self, raw):
         ini = parse_ini(raw.decode("ascii"))
         head = {name: "".join(lines) for name, lines in ini["turnkeyfs"].items()}
-        if head["format"] != "1":
+        if head["format"] not in ("1", "2"):
             raise NotSupported(f"volume format {head['format']}")
+        self.shared = head["format"] == "2"  # several protectors, each with an envelope
+        self.committed = bytes.fromhex(head["fingerprint"]) if self.shared else b""
         self.id = bytes.fromhex(head["volume"])
         if len(self.id) != 16:
             raise ValueError("the volume id is not 16 bytes")
@@ -431,6 +457,8 @@ class Volume:
         self.record_mac_key = expand(self.key, b"turnkeyfs record MAC")
         self.target_key = expand(self.key, b"turnkeyfs symlink target")
         self.fingerprint = expand(self.key, b"turnkeyfs fingerprint").hex()
+        if self.shared and self.fingerprint != self.committed.hex():
+            raise ValueError("the protectors are for another volume key")
         mac = hmac.new(self.mac_key, split_at(raw, b"[mac]"), hashlib.sha256).digest()
         if not hmac.compare_digest(mac, self._mac):
             raise ValueError("the MAC is wrong")
@@ -459,10 +487,24 @@ class Volume:
                 failure = NotSupported(f"provider {wrap['provider']}")
                 continue
             try:
-                return keystore.unwrap(wrap, blob)
+                key = keystore.unwrap(wrap, blob)
             except WrongKeystore as e:
                 failure = e
+                continue
+            return self._open_envelope(name, wrap, key) if "sealed" in wrap else key
         raise failure or ValueError(f"KEK {number} has no wrap")
+
+    def _open_envelope(self, name, wrap, secret):
+        """The KEK of [wrap n.p], by the secret that the root key wrapped."""
+        if not self.shared:
+            raise ValueError(f"wrap {name}: an envelope in format 1")
+        number, protector = (int(part).to_bytes(2, "big") for part in name.split("."))
+        private = expand(secret, b"turnkeyfs protector", self.id + self.committed)
+        own = X25519PrivateKey.from_private_bytes(private).public_key()
+        if own.public_bytes(Encoding.Raw, PublicFormat.Raw) != unbase64url(wrap["public"]):
+            raise ValueError(f"wrap {name}: the public half is another one")
+        aad = self.id + number + protector
+        return hpke_open(private, unbase64url(wrap["sealed"]), b"turnkeyfs sealed KEK", aad)
 
     def _unseal_volume_key(self, number):
         aad = b"turnkeyfs volume key" + self.id + number.to_bytes(2, "big")

@@ -25,6 +25,7 @@
 struct tk_fake_kms {
         uint8_t root_key[TK_KEY_LEN];
         char key_id[32];
+        atomic_uint newer; /* versions after the first one */
         atomic_uint calls; /* of all kinds */
         atomic_uint unwraps;
         unsigned fail_at; /* this call fails, counted from 1; 0: none */
@@ -42,10 +43,11 @@ static inline int tk_fake_step(struct tk_fake_kms *fake)
 static inline int tk_fake_current(void *impl, char ret_version[TK_KMS_VERSION_MAX],
                                   struct tk_fault *fault)
 {
-        int r = tk_fake_step(impl);
+        struct tk_fake_kms *fake = impl;
+        int r = tk_fake_step(fake);
 
         (void)fault;
-        snprintf(ret_version, TK_KMS_VERSION_MAX, "1");
+        snprintf(ret_version, TK_KMS_VERSION_MAX, "%u", fake->newer + 1);
         return r;
 }
 

@@ -65,6 +65,7 @@ static void check_same(const struct tk_volume_text *a, const struct tk_volume_te
         assert_int_equal(a->created, b->created);
         assert_int_equal(a->dek_wrap, b->dek_wrap);
         assert_int_equal(a->names, b->names);
+        assert_string_equal(a->fingerprint, b->fingerprint);
         assert_int_equal(a->last_mount, b->last_mount);
         assert_int_equal(a->replayed_mount, b->replayed_mount);
         assert_memory_equal(a->mac, b->mac, TK_MAC_LEN);
@@ -91,6 +92,9 @@ static void check_same(const struct tk_volume_text *a, const struct tk_volume_te
                 assert_string_equal(x->wrap.algorithm, y->wrap.algorithm);
                 assert_int_equal(x->wrap.blob_len, y->wrap.blob_len);
                 assert_memory_equal(x->wrap.blob, y->wrap.blob, x->wrap.blob_len);
+                assert_int_equal(x->has_envelope, y->has_envelope);
+                assert_memory_equal(x->public_half, y->public_half, sizeof(x->public_half));
+                assert_memory_equal(x->sealed, y->sealed, sizeof(x->sealed));
         }
         assert_int_equal(a->unclean_count, b->unclean_count);
         if (a->unclean_count > 0)
@@ -178,6 +182,29 @@ static void test_format__texts_that_would_not_come_back(void **state)
                 assert_int_equal(tk_volume_text_format(&text, &formatted), -EINVAL);
         }
         snprintf(text.wraps[0].wrap.version, TK_KMS_VERSION_MAX, "a;b=c #d [e]");
+        check_round_trip(&text);
+}
+
+/* Each wrap with an envelope, as for several protectors. */
+static void fill_shared(struct tk_volume_text *text)
+{
+        fill(text, 3, 2, 2, 256);
+        memset(text->fingerprint, 'f', TK_FINGERPRINT_LEN);
+        for (size_t i = 0; i < text->wrap_count; i++) {
+                struct tk_volume_wrap *wrap = &text->wraps[i];
+
+                wrap->has_envelope = wrap->kek_version > 1; /* the first is from before */
+                memset(wrap->public_half, wrap->has_envelope ? (int)i + 1 : 0,
+                       sizeof(wrap->public_half));
+                memset(wrap->sealed, wrap->has_envelope ? (int)i + 100 : 0, sizeof(wrap->sealed));
+        }
+}
+
+static void test_round_trip__shared(void **state)
+{
+        struct tk_volume_text text;
+
+        fill_shared(&text);
         check_round_trip(&text);
 }
 
@@ -290,6 +317,47 @@ static void test_parse__damage(void **state)
         tk_volume_text_done(&text);
 }
 
+static void test_parse__damaged_envelopes(void **state)
+{
+        static const struct {
+                const char *from;
+                const char *to;
+        } damage[] = {
+                {"format = 2", "format = 1"},
+                {"fingerprint = ffff", "fingerprint = FFFF"},
+                {"fingerprint = ffff", "fingerprint = fff"},
+                {"fingerprint = ffff", "finger = ffff"},
+                {"public = AwMD", "public = AwM"},
+                {"public = AwMD", "public = AwMDAwMD"},
+                {"public = AwMD", "pubic = AwMD"},
+                {"sealed = Zm", "sealed = "},
+                {"sealed = Zm", "sealed = ZmZmZmZm"},
+                {"sealed = Zm", "seal = Zm"},
+                {"dek_wrap = kek", "dek_wrap = kms"},
+                {"[kek 1]\nstate = retired", "[kek 1]\nstate = active"},
+        };
+        TK_CLEANUP(tk_freep) char *whole = NULL;
+        struct tk_volume_text text;
+
+        fill_shared(&text);
+        whole = whole_text(&text);
+        for (size_t i = 0; i < sizeof(damage) / sizeof(damage[0]); i++) {
+                TK_CLEANUP(tk_freep)
+                char *changed = replaced(whole, damage[i].from, damage[i].to);
+
+                check_damaged(changed);
+        }
+        tk_volume_text_done(&text);
+
+        /* Without several protectors there is no place for an envelope. */
+        fill_shared(&text);
+        text.fingerprint[0] = '\0';
+        free(whole);
+        whole = whole_text(&text);
+        check_damaged(whole);
+        tk_volume_text_done(&text);
+}
+
 static void test_parse__newer_format(void **state)
 {
         TK_CLEANUP(tk_freep) char *whole = NULL;
@@ -298,7 +366,7 @@ static void test_parse__newer_format(void **state)
 
         fill(&text, 1, 1, 0, 60);
         whole = whole_text(&text);
-        changed = replaced(whole, "format = 1\n", "format = 2\n");
+        changed = replaced(whole, "format = 1\n", "format = 3\n");
         check_refused(changed, -ENOTSUP, TK_FAULT_UNSUPPORTED);
         tk_volume_text_done(&text);
 }
@@ -385,7 +453,9 @@ int main(void)
                 TK_TEST(test_round_trip__names_encrypted),
                 TK_TEST(test_round_trip__longest_texts),
                 TK_TEST(test_format__texts_that_would_not_come_back),
+                TK_TEST(test_round_trip__shared),
                 TK_TEST(test_parse__damage),
+                TK_TEST(test_parse__damaged_envelopes),
                 TK_TEST(test_parse__newer_format),
                 TK_TEST(test_parse__nothing_behind_the_mac),
                 TK_TEST(test_parse__every_truncation),
