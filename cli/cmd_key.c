@@ -165,10 +165,11 @@ static int key_import(const struct tk_args *args, struct tk_fault *fault)
 
 static json_t *version_json(const struct tk_kms_key_version *version)
 {
-        json_t *object =
-                json_pack("{so so sb sb sI}", "version", tk_text_json(version->version), "type",
-                          tk_text_json(version->type), "enabled", version->enabled, "current",
-                          version->current, "created", (json_int_t)version->created);
+        json_t *object = json_pack("{so so sb sb so}", "version", tk_text_json(version->version),
+                                   "type", tk_text_json(version->type), "enabled", version->enabled,
+                                   "current", version->current, "created",
+                                   version->created ? json_integer((json_int_t)version->created)
+                                                    : json_null());
 
         json_object_set_new(object, "not_before",
                             version->not_before ? json_integer((json_int_t)version->not_before)
@@ -197,8 +198,10 @@ static void print_version(const struct tk_kms_key_version *version)
         tk_text_print(stdout, version->version);
         printf("  ");
         tk_text_print(stdout, version->type);
-        printf("  %s%s, made %s", version->enabled ? "enabled" : "disabled",
-               version->current ? ", current" : "", tk_text_time(version->created, when));
+        printf("  %s%s", version->enabled ? "enabled" : "disabled",
+               version->current ? ", current" : "");
+        if (version->created)
+                printf(", made %s", tk_text_time(version->created, when));
         if (version->not_before)
                 printf(", valid from %s", tk_text_time(version->not_before, when));
         if (version->expires)
@@ -387,15 +390,18 @@ const struct tk_command tk_key_verbs[] = {
          .max_paths = 1,
          .run = key_create,
          .help = "With azure, TYPE is RSA (default), RSA-HSM or oct-HSM, and N 2048, 3072 or 4096 "
-                 "(oct-HSM:\n256). With local it is a new keystore.\n\n" JSON_HELP},
+                 "(oct-HSM:\n256). With pkcs11, TYPE is AES (default, where the token has it) or "
+                 "RSA. "
+                 "With local it\nis a new keystore.\n\n" JSON_HELP},
         {.name = "key import",
          .synopsis = "[-c CONF] [--byok] FILE [CIPHERDIR]",
-         .summary = "bring your own key into the vault",
+         .summary = "bring your own key into the vault or token",
          .options = "c:jB",
          .min_paths = 1,
          .max_paths = 2,
          .run = key_import,
-         .help = "FILE is an RSA private key in PEM.\n\n"
+         .help = "FILE is an RSA private key in PEM, or with pkcs11 also the 32 bytes of an AES "
+                 "key.\n\n"
                  "      --byok          FILE is a .byok transfer blob, passed on as it "
                  "is\n" JSON_HELP},
         {.name = "key list",

@@ -4,19 +4,38 @@
 
 #include "cli/provider.h"
 
+#include "cli/doctor.h"
+#include "kms/finding.h"
 #include <assert.h>
 #include <string.h>
 
 const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf)
 {
-        static const struct tk_provider_backend *const backends[] = {&tk_provider_local,
-                                                                     &tk_provider_azure};
+        static const struct tk_provider_backend *const backends[] = {
+                &tk_provider_local, &tk_provider_azure, &tk_provider_pkcs11};
 
         for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
                 if (strcmp(conf->kms.provider, backends[i]->name) == 0)
                         return backends[i];
         assert(false); /* a provider that the configuration accepts, and nobody implements */
         return NULL;
+}
+
+unsigned tk_provider_deadline_ms(const struct tk_conf *conf)
+{
+        unsigned share_ms = conf->kms.revocation_window * 250;
+
+        return share_ms < 2000 ? 2000 : share_ms > 20000 ? 20000 : share_ms;
+}
+
+void tk_provider_report(void *doctor, const struct tk_kms_finding *finding)
+{
+        if (finding->level == TK_KMS_FINDING_OK)
+                tk_doctor_ok(doctor, finding->step, "%s", finding->text);
+        else if (finding->level == TK_KMS_FINDING_WARN)
+                tk_doctor_warn(doctor, finding->step, NULL, "%s", finding->text);
+        else
+                tk_doctor_fail(doctor, finding->kind, finding->step, NULL, "%s", finding->text);
 }
 
 void tk_provider_done(struct tk_provider *provider)

@@ -4,8 +4,8 @@
 /*
  * The configuration turned into an open key provider.
  *
- * Each provider has a backend here (provider_local.c, provider_azure.c), which makes
- * its options of the configuration and knows where its root key is: the place, the
+ * Each provider has a backend here (provider_local.c, provider_azure.c, provider_pkcs11.c), which
+ * makes its options of the configuration and knows where its root key is: the place, the
  * keystore's path or the key's identifier.
  */
 
@@ -60,6 +60,15 @@ struct tk_provider_backend {
 
 extern const struct tk_provider_backend tk_provider_local;
 extern const struct tk_provider_backend tk_provider_azure;
+extern const struct tk_provider_backend tk_provider_pkcs11;
+
+/* How long a call of a provider may take: several fit into the revocation window. */
+unsigned tk_provider_deadline_ms(const struct tk_conf *conf);
+
+struct tk_kms_finding;
+
+/* A step that a provider found, as a line of doctor's; @doctor is a struct tk_doctor. */
+void tk_provider_report(void *doctor, const struct tk_kms_finding *finding);
 
 /* The one that @conf chooses. */
 const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf);
@@ -82,7 +91,7 @@ TK_MUST_USE int tk_provider_open(const struct tk_conf *conf,
                                  struct tk_provider *ret_provider, struct tk_fault *fault);
 
 /*
- * The same for a new volume: `local` makes its keystore if none is there; with `azure`
+ * The same for a new volume: `local` makes its keystore if none is there; else
  * the key must be there.
  */
 TK_MUST_USE int tk_provider_make(const struct tk_conf *conf,

@@ -72,14 +72,6 @@ static void prepared_done(struct prepared *prepared)
         tk_secret_free(prepared->password);
 }
 
-/* A call may take a quarter of the revocation window, so that several fit in. */
-static unsigned deadline_ms(const struct tk_conf *conf)
-{
-        unsigned share_ms = conf->kms.revocation_window * 250;
-
-        return share_ms < 2000 ? 2000 : share_ms > 20000 ? 20000 : share_ms;
-}
-
 static int prepare(const struct tk_conf *conf, const char *key, struct prepared *prepared,
                    struct tk_fault *fault)
 {
@@ -97,7 +89,7 @@ static int prepare(const struct tk_conf *conf, const char *key, struct prepared 
                 .ca_file = conf->azure.ca_file,
                 .connect_timeout_ms = conf->azure.connect_timeout * 1000,
                 .request_timeout_ms = conf->azure.request_timeout * 1000,
-                .deadline_ms = deadline_ms(conf),
+                .deadline_ms = tk_provider_deadline_ms(conf),
                 .wrap = conf->azure.wrap_by_service ? TK_AZURE_WRAP_SERVICE : TK_AZURE_WRAP_LOCAL,
                 .allow_purge = !conf->azure.require_purge_protection,
                 .firewall_is_outage = conf->azure.firewall_is_outage,
@@ -122,18 +114,6 @@ static int open_key(const struct tk_conf *conf, const char *key, struct tk_kms *
 
 /* doctor ----------------------------------------------------------------- */
 
-static void on_finding(void *context, const struct tk_azure_finding *finding)
-{
-        struct tk_doctor *doctor = context;
-
-        if (finding->level == TK_AZURE_FINDING_OK)
-                tk_doctor_ok(doctor, finding->step, "%s", finding->text);
-        else if (finding->level == TK_AZURE_FINDING_WARN)
-                tk_doctor_warn(doctor, finding->step, NULL, "%s", finding->text);
-        else
-                tk_doctor_fail(doctor, finding->kind, finding->step, NULL, "%s", finding->text);
-}
-
 static void examine(const struct tk_conf *conf, const char *key, struct tk_doctor *doctor)
 {
         TK_CLEANUP(prepared_done) struct prepared prepared = {0};
@@ -143,7 +123,7 @@ static void examine(const struct tk_conf *conf, const char *key, struct tk_docto
         if (r < 0)
                 tk_doctor_fail_with(doctor, "secrets", r, &fault);
         else
-                tk_kms_azure_examine(&prepared.options, on_finding, doctor);
+                tk_kms_azure_examine(&prepared.options, tk_provider_report, doctor);
 }
 
 /* Nothing is made in the vault: whoever owns it makes the key, and knows of it. */

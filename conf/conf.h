@@ -54,8 +54,8 @@ struct tk_conf {
         } volume;
 
         struct {
-                char *provider;             /* [kms] provider: "local" (default) or "azure" */
-                char *previous;             /* [kms] previous: absolute path; NULL: none */
+                char *provider; /* [kms] provider: "local" (default), "azure", "pkcs11" */
+                char *previous; /* [kms] previous: absolute path; NULL: none */
                 unsigned revocation_window; /* [kms] revocation_window: seconds; default 60 */
                 unsigned rotation_window; /* [kms] rotation_window: seconds; default 3600, 0 off */
                 unsigned rewrap_rate;     /* [kms] rewrap_rate: files/s; default 5000, 0 no limit */
@@ -88,6 +88,12 @@ struct tk_conf {
                 bool require_purge_protection; /* default yes */
                 bool firewall_is_outage;       /* [azure] firewall = unreachable */
         } azure;
+
+        struct {
+                char *module; /* [pkcs11] module: absolute path; set if the provider is pkcs11 */
+                char *uri;    /* [pkcs11] uri: likewise */
+                struct tk_conf_secret pin;
+        } pkcs11;
 
         struct {
                 bool allow_other; /* [mount] allow_other: default yes for root, no otherwise */

@@ -159,6 +159,14 @@ static int check_provider(const struct parser *parser)
                                     "%s: [kms] provider = azure needs the root key's identifier, "
                                     "[azure] key = https://VAULT/keys/NAME",
                                     parser->path);
+        if (strcmp(conf->kms.provider, "pkcs11") == 0 &&
+            (!conf->pkcs11.module || !conf->pkcs11.uri))
+                return tk_fault_set(
+                        parser->fault, TK_FAULT_CONFIG, -EINVAL,
+                        "%s: [kms] provider = pkcs11 needs the module and the root key, "
+                        "[pkcs11] module = /PATH and uri = "
+                        "pkcs11:token=TOKEN;object=LABEL",
+                        parser->path);
         return 0;
 }
 

@@ -105,7 +105,7 @@ static int set_fingerprint(const char *value, void *field)
         return set_text(text, field);
 }
 
-static const char *const providers[] = {"local", "azure"};
+static const char *const providers[] = {"local", "azure", "pkcs11"};
 
 bool tk_conf_is_provider(const char *section)
 {
@@ -240,6 +240,12 @@ static int set_url(const char *value, void *field)
         return set_text(value, field);
 }
 
+/* The same: only what it begins with. A PIN may stand in it by mistake. */
+static int set_uri(const char *value, void *field)
+{
+        return strncmp(value, "pkcs11:", 7) == 0 ? set_text(value, field) : -EINVAL;
+}
+
 static int set_word(const char *value, void *field)
 {
         return value[0] ? set_text(value, field) : -EINVAL;
@@ -308,8 +314,8 @@ static const struct tk_conf_option options[] = {
         {"volume", "names", "encrypted or plain", "encrypted",
          "For `init`: whether names, `user.*` attributes and symlink targets are encrypted.",
          FIELD(volume.names_plain), set_names},
-        {"kms", "provider", "local or azure", "local",
-         "Who holds the root key: a keystore file, or Azure Key Vault or Managed HSM.",
+        {"kms", "provider", "local, azure or pkcs11", "local",
+         "Who holds the root key: a keystore file, Azure Key Vault or Managed HSM, or a token.",
          FIELD(kms.provider), set_provider},
         {"kms", "previous", PATH_TYPE, "none",
          "The configuration of the root key that an unfinished `rotate --to` moves away from.",
@@ -386,6 +392,13 @@ static const struct tk_conf_option options[] = {
         {"azure", "firewall", "revoked or unreachable", "revoked",
          "What a refusal by the vault's network rules means.", FIELD(azure.firewall_is_outage),
          set_firewall},
+        {"pkcs11", "module", PATH_TYPE, "none",
+         "The PKCS#11 module: the library of the token's maker.", FIELD(pkcs11.module), set_path},
+        {"pkcs11", "uri", "pkcs11:token=TOKEN;object=LABEL, or with id= to stay with one version",
+         "none", "The root key: keys of that label in that token are its versions.",
+         FIELD(pkcs11.uri), set_uri, .hide = true},
+        {"pkcs11", "pin", SECRET_TYPE, "none", "Where the token's PIN comes from.",
+         FIELD(pkcs11.pin), set_secret, .hide = true},
         {"mount", "allow_other", "yes or no", "yes for root, no for others",
          "Whether other users may use the mount, each with their own rights.",
          FIELD(mount.allow_other), set_bool},

@@ -184,7 +184,14 @@ int tk_rsa_new_private(const struct tk_secret *pem, const struct tk_secret *pass
 int tk_rsa_wrap(const struct tk_rsa *rsa, const struct tk_secret *key,
                 uint8_t out[TK_RSA_BYTES_MAX], size_t *ret_len)
 {
+        return tk_rsa_wrap_with(rsa, TK_RSA_SHA256, key, out, ret_len);
+}
+
+int tk_rsa_wrap_with(const struct tk_rsa *rsa, enum tk_rsa_hash hash, const struct tk_secret *key,
+                     uint8_t out[TK_RSA_BYTES_MAX], size_t *ret_len)
+{
         TK_CLEANUP(pkey_ctx_freep) EVP_PKEY_CTX *ctx = NULL;
+        const EVP_MD *md = hash == TK_RSA_SHA1 ? EVP_sha1() : EVP_sha256();
         size_t len = TK_RSA_BYTES_MAX;
 
         if (tk_secret_len(key) + TK_RSA_OAEP256_OVERHEAD > tk_rsa_len(rsa))
@@ -194,8 +201,8 @@ int tk_rsa_wrap(const struct tk_rsa *rsa, const struct tk_secret *key,
                 return -ENOMEM;
         if (EVP_PKEY_encrypt_init(ctx) != 1 ||
             EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING) != 1 ||
-            EVP_PKEY_CTX_set_rsa_oaep_md(ctx, EVP_sha256()) != 1 ||
-            EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, EVP_sha256()) != 1 ||
+            EVP_PKEY_CTX_set_rsa_oaep_md(ctx, md) != 1 ||
+            EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, md) != 1 ||
             EVP_PKEY_encrypt(ctx, out, &len, tk_secret_bytes(key), tk_secret_len(key)) != 1)
                 return -EIO;
         *ret_len = len;

@@ -5,8 +5,8 @@
  * RSA keys: wrapping with a public key that a KMS gave, signing a token assertion
  * with a private key from a PEM file.
  *
- * Wrapping is RSA-OAEP-256 and nothing else: OAEP with SHA-256, MGF1 with SHA-256,
- * an empty label. A key is not changed once made, so threads may share it.
+ * Wrapping is OAEP with an empty label, and MGF1 with the same hash: RSA-OAEP-256, or SHA-1
+ * for tokens that can do no better. A key is not changed once made, so threads may share it.
  * OpenSSL keeps private keys in its own heap and wipes them when they are freed.
  */
 
@@ -51,6 +51,12 @@ size_t tk_rsa_len(const struct tk_rsa *rsa);
  */
 TK_MUST_USE int tk_rsa_wrap(const struct tk_rsa *rsa, const struct tk_secret *key,
                             uint8_t out[TK_RSA_BYTES_MAX], size_t *ret_len);
+
+/* The same with a hash of one's choice. SHA-1 is not broken in OAEP, but out of favour. */
+enum tk_rsa_hash { TK_RSA_SHA1, TK_RSA_SHA256 };
+TK_MUST_USE int tk_rsa_wrap_with(const struct tk_rsa *rsa, enum tk_rsa_hash hash,
+                                 const struct tk_secret *key, uint8_t out[TK_RSA_BYTES_MAX],
+                                 size_t *ret_len);
 
 /* As JWS names them (RFC 7518): PKCS #1 v1.5, or PSS with a salt as long as the hash. */
 enum tk_rsa_scheme { TK_RSA_RS256, TK_RSA_PS256 };

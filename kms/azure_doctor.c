@@ -21,7 +21,7 @@ enum { DEADLINE_MS = 20000, SKEW_WARN_S = 60, EXPIRY_WARN_S = 30 * 86400, DAY_S 
 
 struct examination {
         const struct tk_kms_azure_options *options;
-        tk_azure_finding_fn report;
+        tk_kms_finding_fn report;
         void *context;
         struct tk_azure azure; /* its client is NULL until it was made */
         struct tk_kms *kms;
@@ -29,7 +29,7 @@ struct examination {
 };
 
 TK_PRINTF(4, 5)
-static void say(const struct examination *exam, enum tk_azure_finding_level level, const char *step,
+static void say(const struct examination *exam, enum tk_kms_finding_level level, const char *step,
                 const char *fmt, ...)
 {
         char text[1536];
@@ -39,7 +39,7 @@ static void say(const struct examination *exam, enum tk_azure_finding_level leve
         vsnprintf(text, sizeof(text), fmt, ap);
         va_end(ap);
         exam->report(exam->context,
-                     &(struct tk_azure_finding){.level = level, .step = step, .text = text});
+                     &(struct tk_kms_finding){.level = level, .step = step, .text = text});
 }
 
 /* A failure @r with its fault. Returns @r. */
@@ -49,10 +49,10 @@ static int say_failed(const struct examination *exam, const char *step, int r,
         bool described = fault->kind != TK_FAULT_NONE;
 
         exam->report(exam->context,
-                     &(struct tk_azure_finding){.level = TK_AZURE_FINDING_FAIL,
-                                                .step = step,
-                                                .kind = described ? fault->kind : TK_FAULT_INTERNAL,
-                                                .text = described ? fault->text : strerror(-r)});
+                     &(struct tk_kms_finding){.level = TK_KMS_FINDING_FAIL,
+                                              .step = step,
+                                              .kind = described ? fault->kind : TK_FAULT_INTERNAL,
+                                              .text = described ? fault->text : strerror(-r)});
         return r;
 }
 
@@ -96,12 +96,12 @@ static void check_clock(const struct examination *exam, const struct tk_http_ans
         if (answer->date < 0)
                 return;
         if (skew > SKEW_WARN_S || skew < -SKEW_WARN_S)
-                say(exam, TK_AZURE_FINDING_WARN, "clock",
+                say(exam, TK_KMS_FINDING_WARN, "clock",
                     "this machine's clock is %" PRId64 " seconds %s the vault's: set it, and keep "
                     "it by NTP, or tokens and dates of keys are taken for invalid",
                     skew > 0 ? skew : -skew, skew > 0 ? "ahead of" : "behind");
         else
-                say(exam, TK_AZURE_FINDING_OK, "clock", "agrees with the vault's");
+                say(exam, TK_KMS_FINDING_OK, "clock", "agrees with the vault's");
 }
 
 static void check_challenge(const struct examination *exam, const struct tk_http_answer *answer)
@@ -111,17 +111,17 @@ static void check_challenge(const struct examination *exam, const struct tk_http
 
         if (answer->status != 401 ||
             tk_azure_auth_parse_challenge(answer->challenge, &challenge) < 0)
-                say(exam, TK_AZURE_FINDING_WARN, "challenge",
+                say(exam, TK_KMS_FINDING_WARN, "challenge",
                     "%s does not ask for a token as a key vault does (HTTP %d); check [azure] key",
                     client->key.host, answer->status);
         else if (challenge.resource[0] &&
                  !tk_azure_audience_fits(challenge.resource, client->key.host))
-                say(exam, TK_AZURE_FINDING_WARN, "challenge",
+                say(exam, TK_KMS_FINDING_WARN, "challenge",
                     "%s asks for a token for %s, which is not its own domain: none will be sent; "
                     "check [azure] key",
                     client->key.host, challenge.resource);
         else
-                say(exam, TK_AZURE_FINDING_OK, "challenge", "tenant %s, tokens for %s",
+                say(exam, TK_KMS_FINDING_OK, "challenge", "tenant %s, tokens for %s",
                     challenge.tenant[0] ? challenge.tenant : "not named",
                     challenge.resource[0] ? challenge.resource : "a resource that is not named");
 }
@@ -145,7 +145,7 @@ static int check_vault(const struct examination *exam)
         }
         if (r < 0)
                 return say_failed(exam, "connection", r, &fault);
-        say(exam, TK_AZURE_FINDING_OK, "vault",
+        say(exam, TK_KMS_FINDING_OK, "vault",
             "%s resolves, is reached, and shows a certificate that is trusted", client->key.host);
         check_clock(exam, &answer);
         check_challenge(exam, &answer);
@@ -164,10 +164,10 @@ static int check_get(struct examination *exam)
         if (r == -EACCES || r == -EINVAL)
                 return say_failed(exam, "identity", r, &fault);
         if (r == 0 || r == -EKEYREVOKED || r == -EKEYEXPIRED)
-                say(exam, TK_AZURE_FINDING_OK, "identity", "Entra ID knows it, and gave a token");
+                say(exam, TK_KMS_FINDING_OK, "identity", "Entra ID knows it, and gave a token");
         if (r < 0)
                 return say_failed(exam, "get", r, &fault);
-        say(exam, TK_AZURE_FINDING_OK, "get", "%s, version %s, %s%s", client->url,
+        say(exam, TK_KMS_FINDING_OK, "get", "%s, version %s, %s%s", client->url,
             exam->key.id.version, exam->key.type,
             client->key.version[0] ? " (pinned: new versions are not followed)" : "");
         return 0;
@@ -179,14 +179,14 @@ static void check_expiry(const struct examination *exam)
         int64_t left = expires - tk_azure_net_unix_now(&exam->azure.client->net);
 
         if (expires < 0)
-                say(exam, TK_AZURE_FINDING_OK, "dates", "the version does not expire");
+                say(exam, TK_KMS_FINDING_OK, "dates", "the version does not expire");
         else if (left < EXPIRY_WARN_S)
-                say(exam, TK_AZURE_FINDING_WARN, "dates",
+                say(exam, TK_KMS_FINDING_WARN, "dates",
                     "the version expires in %" PRId64 " days: its owner makes a new one by: az "
                     "keyvault key rotate --id %s",
                     left / DAY_S, exam->azure.client->url);
         else
-                say(exam, TK_AZURE_FINDING_OK, "dates", "the version expires in %" PRId64 " days",
+                say(exam, TK_KMS_FINDING_OK, "dates", "the version expires in %" PRId64 " days",
                     left / DAY_S);
 }
 
@@ -203,11 +203,11 @@ static int check_usable(const struct examination *exam)
                 return say_failed(exam, "state", r, &fault);
         check_expiry(exam);
         if (tk_azure_msg_purge_protected(attributes))
-                say(exam, TK_AZURE_FINDING_OK, "recovery level",
+                say(exam, TK_KMS_FINDING_OK, "recovery level",
                     "%s: a deleted key is kept for %" PRId64 " days", attributes->recovery_level,
                     attributes->recoverable_days);
         else
-                say(exam, TK_AZURE_FINDING_WARN, "recovery level",
+                say(exam, TK_KMS_FINDING_WARN, "recovery level",
                     "%s: without purge protection a deleted key can be destroyed at once, and the "
                     "data with it",
                     attributes->recovery_level[0] ? attributes->recovery_level : "not given");
@@ -227,7 +227,7 @@ static int check_crypto(const struct examination *exam)
                 r = tk_kms_wrap(exam->kms, exam->key.id.version, key, &wrap, &fault);
         if (r < 0)
                 return say_failed(exam, "wrap", r, &fault);
-        say(exam, TK_AZURE_FINDING_OK, "wrap", "%s, %s", wrap.algorithm,
+        say(exam, TK_KMS_FINDING_OK, "wrap", "%s, %s", wrap.algorithm,
             exam->azure.wrap == TK_AZURE_WRAP_LOCAL && exam->key.n_len > 0 ? "on this machine"
                                                                            : "by the vault");
         r = tk_kms_unwrap(exam->kms, &wrap, &again, &fault);
@@ -236,7 +236,7 @@ static int check_crypto(const struct examination *exam)
                                  "a key that was wrapped did not come back the same");
         if (r < 0)
                 return say_failed(exam, "unwrap", r, &fault);
-        say(exam, TK_AZURE_FINDING_OK, "unwrap", "a test key came back the same");
+        say(exam, TK_KMS_FINDING_OK, "unwrap", "a test key came back the same");
         return 0;
 }
 
@@ -249,13 +249,13 @@ static void check_versions(struct examination *exam)
         size_t enabled = 0;
 
         if (tk_azure_admin_list(&exam->azure, &versions, &count, &fault) < 0) {
-                say(exam, TK_AZURE_FINDING_OK, "versions",
+                say(exam, TK_KMS_FINDING_OK, "versions",
                     "can't be listed by this identity, which a mount does without");
                 return;
         }
         for (size_t i = 0; i < count; i++)
                 enabled += versions[i].enabled;
-        say(exam, TK_AZURE_FINDING_OK, "versions", "%zu, %zu of them enabled", count, enabled);
+        say(exam, TK_KMS_FINDING_OK, "versions", "%zu, %zu of them enabled", count, enabled);
 }
 
 static void run(struct examination *exam)
@@ -267,7 +267,7 @@ static void run(struct examination *exam)
                 (void)!check_crypto(exam);
 }
 
-void tk_kms_azure_examine(const struct tk_kms_azure_options *options, tk_azure_finding_fn report,
+void tk_kms_azure_examine(const struct tk_kms_azure_options *options, tk_kms_finding_fn report,
                           void *context)
 {
         struct examination exam = {.options = options, .report = report, .context = context};

@@ -17,16 +17,16 @@ int tk_kms_azure_open(const struct tk_kms_azure_options *options, struct tk_kms 
                             "one that was built with it");
 }
 
-void tk_kms_azure_examine(const struct tk_kms_azure_options *options, tk_azure_finding_fn report,
+void tk_kms_azure_examine(const struct tk_kms_azure_options *options, tk_kms_finding_fn report,
                           void *context)
 {
         struct tk_fault fault = {0};
 
         (void)!tk_kms_azure_open(options, NULL, &fault);
-        report(context, &(struct tk_azure_finding){.level = TK_AZURE_FINDING_FAIL,
-                                                   .step = "configuration",
-                                                   .kind = fault.kind,
-                                                   .text = fault.text});
+        report(context, &(struct tk_kms_finding){.level = TK_KMS_FINDING_FAIL,
+                                                 .step = "configuration",
+                                                 .kind = fault.kind,
+                                                 .text = fault.text});
 }
 
 bool tk_kms_azure_is_key(const char *text)

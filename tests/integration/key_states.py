@@ -80,6 +80,10 @@ class LocalKey:
     def rotate(self):
         self.command("rotate")
 
+    def rotate_now(self):
+        """A new version, and the mount takes it up at once."""
+        turnkeyfs("rotate", self.volume.mnt)
+
     def disable(self, version="1"):
         self.command("disable", "--yes", version)
 

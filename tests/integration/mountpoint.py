@@ -305,9 +305,13 @@ class Volume:
     def names_encrypted(self):
         return "\nnames = encrypted\n" in (self.cipher / "turnkeyfs.volume").read_text()
 
+    def reader_keys(self):
+        """The root key, as the independent reader takes it. Fixtures with another provider replace it."""
+        return reader.Keystore.open(self.keystore, self.passphrase)
+
     def reader(self):
         """The independent reader, on this volume."""
-        return reader.Volume(self.cipher, reader.Keystore.open(self.keystore, self.passphrase))
+        return reader.Volume(self.cipher, self.reader_keys())
 
     def read_below(self, relative):
         """A file's plaintext as the independent reader sees it."""

@@ -403,7 +403,7 @@ def test_killed_at_random_points_nothing_is_lost_and_it_finishes(volume):
 def test_a_revocation_in_the_middle_ends_it_and_it_goes_on_afterwards(volume):
     """The old version is disabled although files are under it: that locks all of the mount."""
     fill(volume, 500)
-    turnkeyfs("rotate", volume.mnt)
+    volume.key.rotate_now()
     wait_for(lambda: rotation(volume)["rewrapped"] > 50, 30, "the beginning")
     volume.key.disable("1")
     wait_state(volume, "revoked")

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 def key_needles(volume):
     """{what: bytes} of every key of the volume, in every form that a program might keep it in."""
-    keystore = reader.Keystore.open(volume.keystore, volume.passphrase)
+    keystore = volume.reader_keys()
     needles = {}
     for what, key in reader.keys(keystore, volume.reader()):
         needles[what] = key

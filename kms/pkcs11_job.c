@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Jobs: calls of the module in threads of their own, so that one that hangs holds up
+ * nobody for longer than the deadline. Their number is bounded: when that many hang,
+ * further calls fail at once.
+ */
+
+#include "base/registers.h"
+#include "base/thread.h"
+#include "kms/pkcs11_internal.h"
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+enum { END_MS = 1000 };
+
+int tk_p11_job_new(int (*run)(struct tk_p11 *p11, struct tk_p11_job *job),
+                   struct tk_p11_job **ret_job)
+{
+        struct tk_p11_job *job = calloc(1, sizeof(*job));
+
+        if (!job)
+                return -ENOMEM;
+        job->run = run;
+        *ret_job = job;
+        return 0;
+}
+
+struct tk_p11_job *tk_p11_job_free(struct tk_p11_job *job)
+{
+        if (!job)
+                return NULL;
+        tk_secret_free(job->key);
+        tk_p11_versions_done(&job->versions);
+        free(job);
+        return NULL;
+}
+
+static void *thread(void *context)
+{
+        struct tk_p11_job *job = context;
+        struct tk_p11 *p11 = job->p11;
+        bool late;
+
+        job->r = job->run(p11, job);
+        tk_registers_wipe();
+        {
+                TK_LOCK_SCOPE(&p11->jobs_lock);
+                late = job->late;
+                job->ended = true;
+                if (late)
+                        p11->late--;
+                p11->jobs--;
+                pthread_cond_broadcast(&p11->job_ended);
+        }
+        if (late)
+                tk_p11_job_free(job);
+        return NULL;
+}
+
+static struct timespec after_ms(unsigned ms)
+{
+        struct timespec until;
+
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += ms / 1000;
+        until.tv_nsec += (long)(ms % 1000) * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+                until.tv_sec++;
+                until.tv_nsec -= 1000000000;
+        }
+        return until;
+}
+
+static int say_late(const struct tk_p11 *p11, struct tk_fault *fault)
+{
+        return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
+                            "the token of the root key %s can't be used now: the PKCS#11 module %s "
+                            "did not answer within %u s; if it stays so, look at the token and its "
+                            "service, then mount again",
+                            p11->uri.key_id, p11->module, p11->deadline_ms / 1000);
+}
+
+/* A place among the jobs, or -ENOKEY. The lock is held. */
+static int take_place(struct tk_p11 *p11, const struct timespec *until, struct tk_fault *fault)
+{
+        while (p11->jobs == TK_P11_JOBS_MAX) {
+                if (p11->late == TK_P11_JOBS_MAX ||
+                    pthread_cond_timedwait(&p11->job_ended, &p11->jobs_lock, until) != 0)
+                        return say_late(p11, fault);
+        }
+        p11->jobs++;
+        return 0;
+}
+
+/* Whether it ended in time. The lock is held. */
+static bool await(struct tk_p11 *p11, struct tk_p11_job *job, const struct timespec *until)
+{
+        while (!job->ended)
+                if (pthread_cond_timedwait(&p11->job_ended, &p11->jobs_lock, until) == ETIMEDOUT &&
+                    !job->ended) {
+                        job->late = true;
+                        p11->late++;
+                        p11->was_late = true;
+                        return false;
+                }
+        return true;
+}
+
+int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault *fault)
+{
+        struct timespec until = after_ms(p11->deadline_ms);
+        pthread_t id = 0;
+        bool ended;
+        int r;
+
+        {
+                TK_LOCK_SCOPE(&p11->jobs_lock);
+                r = take_place(p11, &until, fault);
+        }
+        if (r == 0) {
+                (*job)->p11 = p11;
+                (*job)->ended = false;
+                (*job)->fault = (struct tk_fault){0};
+                r = tk_thread_start(thread, *job, &id);
+                if (r < 0) {
+                        TK_LOCK_SCOPE(&p11->jobs_lock);
+                        p11->jobs--;
+                }
+        }
+        if (r < 0)
+                return r;
+        {
+                TK_LOCK_SCOPE(&p11->jobs_lock);
+                ended = await(p11, *job, &until);
+        }
+        if (!ended) {
+                pthread_detach(id);
+                *job = NULL;
+                return say_late(p11, fault);
+        }
+        pthread_join(id, NULL);
+        if ((*job)->fault.kind)
+                tk_fault_describe(fault, (*job)->fault.kind, "%s", (*job)->fault.text);
+        return (*job)->r;
+}
+
+bool tk_p11_jobs_are_over(struct tk_p11 *p11)
+{
+        struct timespec until = after_ms(END_MS);
+
+        TK_LOCK_SCOPE(&p11->jobs_lock);
+        while (p11->jobs > 0)
+                if (pthread_cond_timedwait(&p11->job_ended, &p11->jobs_lock, &until) == ETIMEDOUT)
+                        return false;
+        return true;
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * From the module's path to a session that is logged in.
+ *
+ * Modules differ in how they notice that a token came back: some only look when they are
+ * initialised. So whatever looks like a token that is away makes the next session begin
+ * there, once no other session is in use. p11-kit lets several users of a module share its
+ * initialisation, and begins it again after a fork.
+ */
+
+#include "kms/pkcs11_internal.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { SLOTS_MAX = 64, SEEN_MAX = 320, WAIT_ALONE_S = 2 };
+
+int tk_p11_fail(struct tk_p11_use *use, CK_RV rv, const char *doing)
+{
+        const struct tk_p11 *p11 = use->p11;
+        const char *name = tk_p11_name(rv);
+        char number[32];
+
+        use->verdict = tk_p11_judge(rv);
+        if (use->verdict == TK_P11_GOOD)
+                use->verdict = TK_P11_AWAY; /* a good one can't be why something failed */
+        snprintf(number, sizeof(number), "error 0x%lx", (unsigned long)rv);
+        tk_fault_describe(&use->job->fault, tk_p11_fault_kind(use->verdict),
+                          "the root key %s: the module %s can't %s: %s%s", p11->uri.key_id,
+                          p11->module, doing, name ? name : number,
+                          use->verdict == TK_P11_AWAY || use->verdict == TK_P11_LOST
+                                  ? "; check that the token is there and its service runs"
+                                  : "");
+        return tk_p11_errno(use->verdict);
+}
+
+TK_PRINTF(3, 4)
+static int fail_login(struct tk_p11_use *use, int r, const char *fmt, ...)
+{
+        char why[640];
+        va_list ap;
+
+        use->verdict = TK_P11_LOGIN;
+        va_start(ap, fmt);
+        vsnprintf(why, sizeof(why), fmt, ap);
+        va_end(ap);
+        return tk_fault_set(&use->job->fault, TK_FAULT_PASSPHRASE, r,
+                            "cannot log in to the token of the root key %s: %s",
+                            use->p11->uri.key_id, why);
+}
+
+/* The module ------------------------------------------------------------- */
+
+static int load(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        const char *why;
+
+        if (p11->functions)
+                return 0;
+        p11->functions = p11_kit_module_load(p11->module, 0);
+        if (p11->functions)
+                return 0;
+        why = p11_kit_message();
+        use->verdict = TK_P11_AWAY;
+        return tk_fault_set(&use->job->fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
+                            "cannot load the PKCS#11 module %s: %s; check [pkcs11] module, and "
+                            "that its package is installed",
+                            p11->module, why ? why : "it is no PKCS#11 module");
+}
+
+static void forget_sessions(struct tk_p11 *p11)
+{
+        for (unsigned i = 0; i < p11->idle_count; i++)
+                p11->functions->C_CloseSession(p11->idle[i]);
+        p11->idle_count = 0;
+        p11->generation++;
+        p11->found = false;
+}
+
+/* Initialised anew, as soon as no session is in use; if that takes too long, as it is. */
+static void leave_if_stale(struct tk_p11 *p11)
+{
+        struct timespec until;
+
+        if (!p11->stale || !p11->initialized)
+                return;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += WAIT_ALONE_S;
+        while (p11->borrowed > 0)
+                if (pthread_cond_timedwait(&p11->session_back, &p11->connection_lock, &until) != 0)
+                        break;
+        forget_sessions(p11);
+        if (p11->borrowed > 0)
+                return;
+        (void)p11_kit_module_finalize(p11->functions);
+        p11->initialized = false;
+        p11->stale = false;
+}
+
+static int initialize(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        CK_RV rv;
+        int r;
+
+        r = load(use);
+        if (r < 0)
+                return r;
+        use->f = p11->functions;
+        leave_if_stale(p11);
+        if (!p11->initialized) {
+                rv = p11_kit_module_initialize(p11->functions);
+                if (tk_p11_judge(rv) != TK_P11_GOOD)
+                        return tk_p11_fail(use, rv, "be initialised");
+                p11->initialized = true;
+        }
+        return 0;
+}
+
+/* The token -------------------------------------------------------------- */
+
+/* Add the label of a token that is not ours to what is said of those that are there. */
+static void note(char seen[SEEN_MAX], const CK_TOKEN_INFO *info)
+{
+        size_t len = strlen(seen);
+
+        snprintf(seen + len, SEEN_MAX - len, "%s'%.*s'", len ? ", " : "",
+                 (int)p11_kit_space_strlen(info->label, sizeof(info->label)),
+                 (const char *)info->label);
+}
+
+static int find_token(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        CK_SLOT_ID slots[SLOTS_MAX];
+        CK_ULONG count = SLOTS_MAX;
+        unsigned matches = 0;
+        char seen[SEEN_MAX] = "";
+        CK_RV rv;
+
+        if (p11->found)
+                return 0;
+        rv = use->f->C_GetSlotList(CK_TRUE, slots, &count);
+        if (rv != CKR_OK)
+                return tk_p11_fail(use, rv, "list its tokens");
+        for (CK_ULONG i = 0; i < count && i < SLOTS_MAX; i++) {
+                CK_TOKEN_INFO info;
+
+                if (use->f->C_GetTokenInfo(slots[i], &info) != CKR_OK)
+                        continue;
+                if (p11_kit_uri_match_token_info(p11->uri.token, &info)) {
+                        p11->slot = slots[i];
+                        matches++;
+                } else if (info.flags & CKF_TOKEN_INITIALIZED) {
+                        note(seen, &info);
+                }
+        }
+        if (matches > 1)
+                return tk_fault_set(&use->job->fault, TK_FAULT_CONFIG, -EINVAL,
+                                    "%u tokens match %s; add serial= to [pkcs11] uri", matches,
+                                    p11->uri_text);
+        if (matches == 0) {
+                use->verdict = TK_P11_AWAY;
+                return tk_fault_set(&use->job->fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
+                                    "the token of the root key %s is not there: the module %s has "
+                                    "%s%s; plug it in, start its service, or correct [pkcs11] uri",
+                                    p11->uri.key_id, p11->module, seen[0] ? "only " : "none", seen);
+        }
+        p11->found = true;
+        return 0;
+}
+
+/* The login ------------------------------------------------------------- */
+
+/* What the source of the PIN says now, which may have changed. */
+static void refresh_pin(struct tk_p11 *p11)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *pin = NULL;
+
+        if (!p11->reread || p11->reread(p11->reread_context, &pin) < 0 || !pin)
+                return;
+        if (p11->pin && tk_secret_equal(pin, p11->pin))
+                return;
+        p11->pin_fresh = p11->pin_refused;
+        p11->pin_refused = false;
+        p11->pin_known = false;
+        tk_secret_free(p11->pin);
+        p11->pin = TK_TAKE(pin);
+}
+
+/* Whether a login may be tried, so that a token is never locked by us. */
+static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
+{
+        struct tk_p11 *p11 = use->p11;
+
+        if (info->flags & CKF_USER_PIN_LOCKED)
+                return fail_login(use, -EACCES,
+                                  "its PIN is locked; its security officer unlocks it");
+        if (info->flags & CKF_PROTECTED_AUTHENTICATION_PATH)
+                return 0;
+        refresh_pin(p11);
+        if (!p11->pin)
+                return fail_login(use, -EACCES,
+                                  "it wants a PIN; say in [pkcs11] pin where that comes from");
+        if (p11->pin_refused)
+                return fail_login(use, -EACCES,
+                                  "the PIN was refused, and is not tried again, so as not to lock "
+                                  "the token; correct what [pkcs11] pin names%s",
+                                  p11->reread ? "" : ", and start again");
+        if (info->flags & CKF_USER_PIN_FINAL_TRY)
+                return fail_login(use, -EACCES,
+                                  "one more wrong PIN would lock it, so none is tried; log in once "
+                                  "with the token's own tools");
+        if ((info->flags & CKF_USER_PIN_COUNT_LOW) && !p11->pin_known && !p11->pin_fresh)
+                return fail_login(use, -EACCES,
+                                  "a wrong PIN was given to it lately, so the one of [pkcs11] pin "
+                                  "is not tried; log in once with the right one: pkcs11-tool "
+                                  "--module %s --login --list-objects",
+                                  p11->module);
+        return 0;
+}
+
+static int do_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
+{
+        struct tk_p11 *p11 = use->p11;
+        bool pinpad = info->flags & CKF_PROTECTED_AUTHENTICATION_PATH;
+        /* The module does not change it, whatever its type says. */
+        CK_UTF8CHAR *pin = pinpad ? NULL : tk_secret_bytes_mutable(p11->pin);
+        CK_RV rv = use->f->C_Login(use->session, CKU_USER, pin,
+                                   pinpad ? 0 : (CK_ULONG)tk_secret_len(p11->pin));
+
+        if (tk_p11_judge(rv) == TK_P11_GOOD) {
+                p11->pin_known = true;
+                p11->pin_fresh = false;
+                return 0;
+        }
+        if (tk_p11_judge(rv) != TK_P11_LOGIN)
+                return tk_p11_fail(use, rv, "log in");
+        p11->pin_refused = true;
+        p11->pin_known = false;
+        p11->pin_fresh = false;
+        return fail_login(use, -EACCES, "%s%s", tk_p11_name(rv),
+                          rv == CKR_PIN_INCORRECT
+                                  ? ": the PIN is wrong; it is not tried again, so as not to lock "
+                                    "the token; correct what [pkcs11] pin names"
+                                  : "");
+}
+
+/* All sessions of an application share one login. */
+static int log_in(struct tk_p11_use *use)
+{
+        CK_SESSION_INFO session;
+        CK_TOKEN_INFO info;
+        CK_RV rv;
+        int r;
+
+        rv = use->f->C_GetSessionInfo(use->session, &session);
+        if (rv != CKR_OK)
+                return tk_p11_fail(use, rv, "say what a session may do");
+        if (session.state == CKS_RO_USER_FUNCTIONS || session.state == CKS_RW_USER_FUNCTIONS)
+                return 0;
+        rv = use->f->C_GetTokenInfo(use->p11->slot, &info);
+        if (rv != CKR_OK)
+                return tk_p11_fail(use, rv, "describe its token");
+        if (!p11_kit_uri_match_token_info(use->p11->uri.token, &info))
+                return tk_p11_fail(use, CKR_TOKEN_NOT_PRESENT, "find its token any more");
+        if (!(info.flags & CKF_LOGIN_REQUIRED))
+                return 0;
+        r = check_login(use, &info);
+        return r < 0 ? r : do_login(use, &info);
+}
+
+/* The pool --------------------------------------------------------------- */
+
+static int open_session(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        CK_FLAGS flags = CKF_SERIAL_SESSION | (use->writes ? CKF_RW_SESSION : 0);
+        CK_RV rv;
+
+        if (!use->writes && p11->idle_count > 0) {
+                use->session = p11->idle[--p11->idle_count];
+                return 0;
+        }
+        rv = use->f->C_OpenSession(p11->slot, flags, NULL, NULL, &use->session);
+        return rv == CKR_OK ? 0 : tk_p11_fail(use, rv, "open a session");
+}
+
+static int borrow(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        int r;
+
+        TK_LOCK_SCOPE(&p11->connection_lock);
+        r = initialize(use);
+        if (r == 0)
+                r = find_token(use);
+        if (r == 0)
+                r = open_session(use);
+        if (r == 0) {
+                use->generation = p11->generation;
+                r = log_in(use);
+                if (r < 0)
+                        use->f->C_CloseSession(use->session);
+        }
+        if (r < 0)
+                p11->stale |= use->verdict != TK_P11_LOGIN;
+        else
+                p11->borrowed++;
+        return r;
+}
+
+static void give_back(struct tk_p11_use *use)
+{
+        struct tk_p11 *p11 = use->p11;
+        bool good = use->verdict != TK_P11_LOST && use->verdict != TK_P11_AWAY;
+
+        TK_LOCK_SCOPE(&p11->connection_lock);
+        p11->borrowed--;
+        if (!good || use->verdict == TK_P11_GONE)
+                p11->stale = true;
+        if (good && !use->writes && use->generation == p11->generation &&
+            p11->idle_count < TK_P11_JOBS_MAX)
+                p11->idle[p11->idle_count++] = use->session;
+        else
+                use->f->C_CloseSession(use->session);
+        pthread_cond_broadcast(&p11->session_back);
+}
+
+static bool may_help_to_retry(const struct tk_p11_use *use)
+{
+        return !use->changed && (use->verdict == TK_P11_LOST || use->verdict == TK_P11_AWAY ||
+                                 use->verdict == TK_P11_GONE);
+}
+
+int tk_p11_use(struct tk_p11_job *job, bool writes, int (*op)(struct tk_p11_use *use))
+{
+        int r = 0;
+
+        for (int attempt = 0; attempt < 2; attempt++) {
+                struct tk_p11_use use = {.p11 = job->p11, .job = job, .writes = writes};
+
+                job->fault = (struct tk_fault){0};
+                r = borrow(&use);
+                if (r == 0) {
+                        r = op(&use);
+                        give_back(&use);
+                }
+                if (r == 0 || !may_help_to_retry(&use))
+                        break;
+        }
+        return r;
+}
+
+void tk_p11_disconnect(struct tk_p11 *p11)
+{
+        assert(p11->borrowed == 0);
+        if (!p11->functions)
+                return;
+        if (p11->initialized) {
+                forget_sessions(p11);
+                (void)p11_kit_module_finalize(p11->functions);
+        }
+        /* A detached thread may still be about to leave the module's code. */
+        if (!p11->was_late)
+                p11_kit_module_release(p11->functions);
+        p11->functions = NULL;
+}

@@ -1,0 +1,700 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* The pkcs11 provider with SoftHSM, behind a module that fails as it is told. */
+
+#include "tests/unit/support.h"
+
+#include "crypto/random.h"
+#include "fs/lease.h"
+#include "kms/kms_admin.h"
+#include "kms/pkcs11.h"
+#include "tests/tools/faulty_pkcs11.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <p11-kit/pkcs11.h>
+#include <sys/wait.h>
+
+#define URI "pkcs11:token=unit;object=root"
+#define PIN "4711-unit"
+
+static const char *softhsm; /* path; NULL: not installed */
+static void *module;
+static tk_faulty_set_fn *set_rules;
+static tk_faulty_count_fn *count_calls;
+
+static const char *find_softhsm(void)
+{
+        static const char *const paths[] = {"/usr/lib/softhsm/libsofthsm2.so",
+                                            "/usr/lib64/pkcs11/libsofthsm2.so",
+                                            "/usr/lib64/softhsm/libsofthsm2.so"};
+
+        for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+                if (access(paths[i], R_OK) == 0)
+                        return paths[i];
+        return NULL;
+}
+
+static int group_enter(void **state)
+{
+        softhsm = find_softhsm();
+        if (!softhsm)
+                return 0;
+        setenv("TK_FAULTY_MODULE", softhsm, 1);
+        module = dlopen(TK_FAULTY_PKCS11, RTLD_NOW | RTLD_LOCAL);
+        if (!module)
+                return -1;
+        *(void **)&set_rules = dlsym(module, "tk_faulty_set");
+        *(void **)&count_calls = dlsym(module, "tk_faulty_count");
+        return set_rules && count_calls ? 0 : -1;
+}
+
+/* A directory with a new token in it. */
+static int enter(void **state)
+{
+        char conf[600];
+        FILE *file;
+
+        if (tk_test_dir_enter(state) < 0)
+                return -1;
+        if (!softhsm)
+                return 0;
+        snprintf(conf, sizeof(conf), "%s/softhsm2.conf", (char *)*state);
+        setenv("SOFTHSM2_CONF", conf, 1);
+        file = fopen(conf, "we");
+        if (!file)
+                return -1;
+        fprintf(file, "directories.tokendir = %s/tokens\nobjectstore.backend = file\n",
+                (char *)*state);
+        fclose(file);
+        set_rules("");
+        return system("mkdir tokens && softhsm2-util --init-token --free --label unit --so-pin "
+                      "12345678 --pin " PIN " >softhsm.log 2>&1");
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, enter, tk_test_dir_leave)
+#define NEEDS_SOFTHSM()                                                                            \
+        do {                                                                                       \
+                if (!softhsm)                                                                      \
+                        skip();                                                                    \
+        } while (0)
+
+static struct tk_kms *open_with(const char *uri, const char *pin, unsigned deadline_ms)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *secret = tk_test_secret(pin, strlen(pin));
+        struct tk_kms *kms = NULL;
+
+        assert_int_equal(
+                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
+                                                                   .uri = uri,
+                                                                   .pin = secret,
+                                                                   .deadline_ms = deadline_ms},
+                                   &kms, NULL),
+                0);
+        return kms;
+}
+
+static struct tk_kms *open_token(void)
+{
+        return open_with(URI, PIN, 0);
+}
+
+static void create(struct tk_kms *kms, const char *type, unsigned bits)
+{
+        struct tk_kms_key_spec spec = {.bits = bits};
+        struct tk_fault fault = {0};
+
+        snprintf(spec.type, sizeof(spec.type), "%s", type);
+        if (tk_kms_admin_create(kms, &spec, &fault) < 0)
+                fail_msg("%s", fault.text);
+}
+
+static struct tk_secret *random_key(void)
+{
+        struct tk_secret *key = NULL;
+
+        assert_int_equal(tk_random_secret(TK_KEY_LEN, &key), 0);
+        return key;
+}
+
+static void wrap(struct tk_kms *kms, const struct tk_secret *key, struct tk_kms_wrap *ret_wrap)
+{
+        struct tk_fault fault = {0};
+        char version[TK_KMS_VERSION_MAX];
+
+        if (tk_kms_current(kms, version, &fault) < 0 ||
+            tk_kms_wrap(kms, version, key, ret_wrap, &fault) < 0)
+                fail_msg("%s", fault.text);
+        assert_string_equal(ret_wrap->version, version);
+}
+
+static void check_unwrap(struct tk_kms *kms, const struct tk_kms_wrap *wrap,
+                         const struct tk_secret *key)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *again = NULL;
+        struct tk_fault fault = {0};
+
+        if (tk_kms_unwrap(kms, wrap, &again, &fault) < 0)
+                fail_msg("%s", fault.text);
+        assert_true(tk_secret_equal(again, key));
+}
+
+/* Ways of wrapping --------------------------------------------------------- */
+
+static void check_way(const char *rules, const char *type, unsigned bits, const char *algorithm,
+                      size_t len)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = open_token();
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = random_key();
+        struct tk_kms_wrap wrapped;
+
+        set_rules(rules);
+        create(kms, type, bits);
+        wrap(kms, key, &wrapped);
+        assert_string_equal(wrapped.algorithm, algorithm);
+        assert_int_equal(wrapped.blob_len, len);
+        check_unwrap(kms, &wrapped, key);
+        assert_int_equal(tk_kms_probe(kms, &wrapped, NULL), 0);
+}
+
+static void test_wrap__aes_gcm(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_way("", "", 0, "AES-256-GCM", 60);
+}
+
+static void test_wrap__aes_key_wrap_where_there_is_no_gcm(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_way("* hide 0x1087\n", "", 0, "AES-WRAP-PAD-OBJECT", 40);
+}
+
+static void test_wrap__rsa_with_the_best_hash_that_the_token_has(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_way("", "RSA", 2048, "RSA-OAEP", 256);
+}
+
+static void test_wrap__rsa_where_there_is_no_aes(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_way("* hide 0x1087\n* hide 0x210a\n", "", 2048, "RSA-OAEP", 256);
+}
+
+static void test_create__what_a_token_can_t_make(void **state)
+{
+        static const struct tk_kms_key_spec bad[] = {
+                {.type = "oct-HSM"},
+                {.type = "AES", .bits = 128},
+                {.type = "RSA", .bits = 1024},
+                {.type = "AES", .expires = 1},
+        };
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+                struct tk_fault fault = {0};
+
+                assert_int_equal(tk_kms_admin_create(kms, &bad[i], &fault), -EINVAL);
+                assert_int_equal(fault.kind, TK_FAULT_USAGE);
+        }
+        tk_kms_free(kms);
+}
+
+/* What a volume file could say -------------------------------------------- */
+
+static void test_unwrap__damage_is_told_from_trouble(void **state)
+{
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        for (size_t bit = 0; bit < 8 * wrapped.blob_len; bit += 37) {
+                struct tk_secret *again = NULL;
+                struct tk_kms_wrap damaged = wrapped;
+                struct tk_fault fault = {0};
+
+                tk_test_flip(damaged.blob, bit);
+                assert_int_equal(tk_kms_unwrap(kms, &damaged, &again, &fault), -EBADMSG);
+                assert_int_equal(fault.kind, TK_FAULT_VOLUME_DAMAGED);
+                assert_null(again);
+        }
+        tk_secret_free(key);
+        tk_kms_free(kms);
+}
+
+static void expect_refused(struct tk_kms *kms, const struct tk_kms_wrap *wrapped, int r)
+{
+        struct tk_secret *key = NULL;
+        struct tk_fault fault = {0};
+
+        set_rules("");
+        assert_int_equal(tk_kms_unwrap(kms, wrapped, &key, &fault), r);
+        assert_int_not_equal(fault.kind, TK_FAULT_NONE);
+        assert_null(key);
+        assert_int_equal(count_calls("C_DecryptInit"), 0);
+}
+
+static void test_unwrap__strict_about_what_is_recorded(void **state)
+{
+        struct tk_kms_wrap wrapped;
+        struct tk_kms_wrap bad;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        bad = wrapped;
+        bad.blob_len--;
+        expect_refused(kms, &bad, -EBADMSG);
+        bad.blob_len = 0;
+        expect_refused(kms, &bad, -EBADMSG);
+        bad = wrapped;
+        bad.algorithm[0] = 'a';
+        expect_refused(kms, &bad, -ENOTSUP);
+        memset(bad.algorithm, 'A', sizeof(bad.algorithm));
+        expect_refused(kms, &bad, -ENOTSUP);
+        bad = wrapped;
+        snprintf(bad.algorithm, sizeof(bad.algorithm), "RSA-OAEP-256");
+        expect_refused(kms, &bad, -EBADMSG);
+        bad = wrapped;
+        snprintf(bad.key_id, sizeof(bad.key_id), "pkcs11:token=unit;object=other");
+        expect_refused(kms, &bad, -ENOENT);
+        memset(bad.key_id, 'x', sizeof(bad.key_id));
+        expect_refused(kms, &bad, -ENOENT);
+        bad = wrapped;
+        memset(bad.version, '1', sizeof(bad.version));
+        expect_refused(kms, &bad, -ENOENT);
+        bad = wrapped;
+        snprintf(bad.version, sizeof(bad.version), "not hexadecimal");
+        expect_refused(kms, &bad, -EKEYREVOKED);
+        snprintf(bad.version, sizeof(bad.version), "0102");
+        expect_refused(kms, &bad, -EKEYREVOKED);
+        tk_secret_free(key);
+        tk_kms_free(kms);
+}
+
+/* Versions ------------------------------------------------------------------ */
+
+static void test_versions__from_the_first_to_the_last(void **state)
+{
+        TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+        struct tk_kms_wrap old;
+        struct tk_kms_wrap new;
+        char version[TK_KMS_VERSION_MAX];
+        struct tk_fault fault = {0};
+        struct tk_kms *kms;
+        size_t count;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        assert_int_equal(tk_kms_current(kms, version, &fault), -EKEYREVOKED);
+        create(kms, "", 0);
+        assert_int_equal(tk_kms_admin_create(kms, &(struct tk_kms_key_spec){0}, &fault), -EEXIST);
+        wrap(kms, key, &old);
+        for (int i = 0; i < 5; i++) { /* in one second: each is newer than the one before */
+                assert_int_equal(tk_kms_admin_rotate(kms, version, NULL), 0);
+                wrap(kms, key, &new);
+                assert_string_equal(new.version, version);
+                assert_true(strcmp(new.version, old.version) > 0);
+        }
+        check_unwrap(kms, &old, key);
+        assert_int_equal(tk_kms_admin_list(kms, &versions, &count, NULL), 0);
+        assert_int_equal(count, 6);
+        assert_true(versions[5].current && versions[5].enabled && !versions[0].current);
+        assert_string_equal(versions[0].version, old.version);
+        assert_string_equal(versions[0].type, "AES 256");
+
+        assert_int_equal(tk_kms_admin_set_enabled(kms, old.version, false, NULL), 0);
+        assert_int_equal(tk_kms_probe(kms, &old, NULL), -EKEYREVOKED);
+        check_unwrap(kms, &new, key);
+        assert_int_equal(tk_kms_admin_set_enabled(kms, old.version, true, NULL), 0);
+        check_unwrap(kms, &old, key);
+        assert_int_equal(tk_kms_admin_set_enabled(kms, "0102", true, &fault), -ENOENT);
+
+        assert_int_equal(tk_kms_admin_set_enabled(kms, old.version, false, NULL), 0);
+        assert_int_equal(tk_kms_admin_delete(kms, NULL), 0);
+        assert_int_equal(tk_kms_probe(kms, &new, NULL), -EKEYREVOKED);
+        assert_int_equal(tk_kms_admin_delete(kms, NULL), -EKEYREVOKED);
+        assert_int_equal(tk_kms_admin_recover(kms, NULL), 0);
+        assert_int_equal(tk_kms_admin_recover(kms, NULL), -ENOENT);
+        check_unwrap(kms, &new, key);
+        assert_int_equal(tk_kms_probe(kms, &old, NULL), -EKEYREVOKED); /* as it was */
+        tk_kms_free(kms);
+}
+
+/* A token that lets attributes be, but not labels: TPMs, for example. */
+static void test_disable__by_the_label_where_rights_can_t_be_changed(void **state)
+{
+        TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+        struct tk_kms_wrap wrapped;
+        size_t count;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "RSA", 2048);
+        wrap(kms, key, &wrapped);
+        set_rules("C_SetAttributeValue rv 0x10 1 1\n");
+        assert_int_equal(tk_kms_admin_set_enabled(kms, wrapped.version, false, NULL), 0);
+        assert_int_equal(tk_kms_probe(kms, &wrapped, NULL), -EKEYREVOKED);
+        assert_int_equal(tk_kms_admin_list(kms, &versions, &count, NULL), 0);
+        assert_int_equal(count, 1);
+        assert_false(versions[0].enabled);
+        assert_int_equal(tk_kms_admin_set_enabled(kms, wrapped.version, true, NULL), 0);
+        check_unwrap(kms, &wrapped, key);
+        set_rules("C_SetAttributeValue rv 0x10\n");
+        assert_int_equal(tk_kms_admin_set_enabled(kms, wrapped.version, false, NULL), -ENOTSUP);
+        assert_int_equal(tk_kms_admin_delete(kms, NULL), -ENOTSUP);
+        check_unwrap(kms, &wrapped, key);
+        tk_kms_free(kms);
+}
+
+static void test_import__a_key_of_one_s_own(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *aes = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *bad = NULL;
+        struct tk_kms_wrap wrapped;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        aes = random_key();
+        key = random_key();
+        bad = tk_test_secret("no key", 6);
+        assert_int_equal(tk_kms_admin_import(kms, bad, false, NULL), -EINVAL);
+        assert_int_equal(tk_kms_admin_import(kms, aes, true, NULL), -EINVAL);
+        assert_int_equal(tk_kms_admin_import(kms, aes, false, NULL), 0);
+        wrap(kms, key, &wrapped);
+        check_unwrap(kms, &wrapped, key);
+        tk_kms_free(kms);
+}
+
+/* Trouble ------------------------------------------------------------------- */
+
+/* Every call on the way fails, from the Nth on or only once. */
+static void fail_every_call(struct tk_kms *kms, const struct tk_kms_wrap *wrapped,
+                            const struct tk_secret *key, CK_RV rv, bool once)
+{
+        unsigned calls = 1;
+
+        for (unsigned n = 1; n <= calls; n++) {
+                struct tk_secret *again = NULL;
+                struct tk_fault fault = {0};
+                char rules[64];
+                int r;
+
+                snprintf(rules, sizeof(rules), "* rv %#lx %u %u\n", rv, n, once ? n : ~0U);
+                set_rules(rules);
+                r = tk_kms_unwrap(kms, wrapped, &again, &fault);
+                calls = set_rules("");
+                if (r == 0)
+                        assert_true(tk_secret_equal(again, key));
+                else
+                        assert_null(again);
+                /* It is never taken for a refusal of the key, nor for damage. */
+                assert_true(r == 0 || tk_lease_answer_of(r) == TK_LEASE_UNREACHABLE);
+                assert_true(r == 0 || fault.kind == TK_FAULT_KMS_UNREACHABLE);
+                if (once)
+                        assert_int_equal(r, 0);
+                tk_secret_free(again);
+                check_unwrap(kms, wrapped, key);
+        }
+        assert_true(calls > 5);
+}
+
+static void check_outages(const CK_RV *values, size_t count, bool once)
+{
+        struct tk_kms *kms = open_token();
+        struct tk_secret *key = random_key();
+        struct tk_kms_wrap wrapped;
+
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        for (size_t i = 0; i < count; i++)
+                fail_every_call(kms, &wrapped, key, values[i], once);
+        tk_secret_free(key);
+        tk_kms_free(kms);
+}
+
+static void test_unwrap__no_outage_is_taken_for_a_revocation(void **state)
+{
+        static const CK_RV values[] = {CKR_DEVICE_REMOVED,           CKR_TOKEN_NOT_PRESENT,
+                                       CKR_SESSION_HANDLE_INVALID,   CKR_USER_NOT_LOGGED_IN,
+                                       CKR_CRYPTOKI_NOT_INITIALIZED, CKR_GENERAL_ERROR,
+                                       CKR_VENDOR_DEFINED | 1};
+
+        NEEDS_SOFTHSM();
+        check_outages(values, sizeof(values) / sizeof(values[0]), false);
+}
+
+static void test_unwrap__one_failing_call_is_got_over(void **state)
+{
+        static const CK_RV values[] = {CKR_DEVICE_ERROR, CKR_SESSION_CLOSED,
+                                       CKR_USER_NOT_LOGGED_IN};
+
+        NEEDS_SOFTHSM();
+        check_outages(values, sizeof(values) / sizeof(values[0]), true);
+}
+
+/* Making a version fails at any call: there is one more afterwards, or none, and no half one. */
+static void test_rotate__fails_at_any_call(void **state)
+{
+        struct tk_kms *kms;
+        size_t before = 1;
+        unsigned calls = 1;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        create(kms, "", 0);
+        for (unsigned n = 1; n <= calls; n++) {
+                TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
+                char version[TK_KMS_VERSION_MAX];
+                char rules[64];
+                size_t count;
+                int r;
+
+                snprintf(rules, sizeof(rules), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
+                set_rules(rules);
+                r = tk_kms_admin_rotate(kms, version, NULL);
+                calls = set_rules("");
+                assert_true(r == 0 || r == -ENOKEY);
+                assert_int_equal(tk_kms_admin_list(kms, &versions, &count, NULL), 0);
+                assert_int_equal(count, before + (r == 0));
+                before = count;
+        }
+        assert_true(calls > 10);
+        tk_kms_free(kms);
+}
+
+/* The login ---------------------------------------------------------------- */
+
+static void test_login__a_wrong_pin_is_tried_once(void **state)
+{
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        tk_kms_free(kms);
+
+        set_rules("");
+        kms = open_with(URI, "wrong", 0);
+        for (int i = 0; i < 5; i++) {
+                struct tk_fault fault = {0};
+
+                assert_int_equal(tk_kms_probe(kms, &wrapped, &fault), -EACCES);
+                assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
+                assert_null(strstr(fault.text, "wrong\""));
+        }
+        assert_int_equal(count_calls("C_Login"), 1);
+        tk_kms_free(kms);
+
+        /* Another process, or the next start of the service: the token tells of the first. */
+        set_rules("");
+        kms = open_with(URI, "wrong as well", 0);
+        assert_int_equal(tk_kms_probe(kms, &wrapped, NULL), -EACCES);
+        assert_int_equal(count_calls("C_Login"), 0);
+        tk_kms_free(kms);
+        tk_secret_free(key);
+}
+
+static int read_file_pin(void *context, struct tk_secret **ret_pin)
+{
+        const char *pin = *(const char **)context;
+
+        *ret_pin = tk_test_secret(pin, strlen(pin));
+        return 0;
+}
+
+static void test_login__a_pin_that_was_corrected_is_tried(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *wrong = NULL;
+        const char *source = "wrong";
+        char version[TK_KMS_VERSION_MAX];
+        struct tk_kms *kms = NULL;
+
+        NEEDS_SOFTHSM();
+        wrong = tk_test_secret("wrong", 5);
+        assert_int_equal(
+                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
+                                                                   .uri = URI,
+                                                                   .pin = wrong,
+                                                                   .reread = read_file_pin,
+                                                                   .reread_context = &source},
+                                   &kms, NULL),
+                0);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(tk_kms_current(kms, version, NULL), -EACCES);
+        assert_int_equal(count_calls("C_Login"), 1);
+        source = PIN;
+        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED); /* it has no key yet */
+        assert_true(count_calls("C_Login") >= 2);
+        tk_kms_free(kms);
+}
+
+/* Hanging modules ---------------------------------------------------------- */
+
+static void test_job__a_module_that_hangs_holds_nobody_up(void **state)
+{
+        struct tk_fault fault = {0};
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *patient;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        patient = open_token();
+        key = random_key();
+        create(patient, "", 0);
+        wrap(patient, key, &wrapped);
+        kms = open_with(URI, PIN, 700);
+        set_rules("C_Decrypt hang\n");
+        for (int i = 0; i < 8; i++) { /* more than there may be at a time */
+                assert_int_equal(tk_kms_probe(kms, &wrapped, &fault), -ENOKEY);
+                assert_int_equal(fault.kind, TK_FAULT_KMS_UNREACHABLE);
+        }
+        assert_in_range(count_calls("C_Decrypt"), 1, 4);
+        set_rules("");
+        for (int i = 0; i < 500 && tk_kms_probe(kms, &wrapped, NULL) < 0; i++)
+                usleep(20000);
+        assert_int_equal(tk_kms_probe(kms, &wrapped, NULL), 0);
+        check_unwrap(patient, &wrapped, key);
+        tk_secret_free(key);
+        tk_kms_free(kms);
+        tk_kms_free(patient);
+}
+
+/* Others in the process, and forks ------------------------------------------ */
+
+static void test_session__somebody_else_has_initialised_the_module(void **state)
+{
+        CK_RV (*get)(CK_FUNCTION_LIST_PTR_PTR list);
+        CK_FUNCTION_LIST *functions;
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        *(void **)&get = dlsym(module, "C_GetFunctionList");
+        assert_int_equal(get(&functions), CKR_OK);
+        assert_int_equal(functions->C_Initialize(NULL), CKR_OK);
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        check_unwrap(kms, &wrapped, key);
+        tk_kms_free(kms);
+        /* It is still theirs. */
+        assert_int_equal(functions->C_Finalize(NULL), CKR_OK);
+        tk_secret_free(key);
+}
+
+static void test_session__two_at_once_and_one_is_closed(void **state)
+{
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+        struct tk_kms *other;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        other = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        check_unwrap(other, &wrapped, key);
+        tk_kms_free(kms);
+        check_unwrap(other, &wrapped, key);
+        tk_kms_free(other);
+        tk_secret_free(key);
+}
+
+static void test_session__works_on_after_a_fork(void **state)
+{
+        struct tk_kms_wrap wrapped;
+        struct tk_secret *key;
+        struct tk_kms *kms;
+        int status;
+        pid_t child;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        child = fork();
+        if (child == 0)
+                _exit(tk_kms_probe(kms, &wrapped, NULL) == 0 ? 0 : 1);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        check_unwrap(kms, &wrapped, key);
+        tk_kms_free(kms);
+        tk_secret_free(key);
+}
+
+static void test_open__modules_that_are_none(void **state)
+{
+        static const char *const paths[] = {"/does/not/exist.so", "/etc/passwd",
+                                            "/lib/x86_64-linux-gnu/libc.so.6"};
+
+        for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+                struct tk_fault fault = {0};
+                struct tk_kms *kms = NULL;
+                char version[TK_KMS_VERSION_MAX];
+
+                assert_int_equal(
+                        tk_kms_pkcs11_open(
+                                &(struct tk_kms_pkcs11_options){.module = paths[i], .uri = URI},
+                                &kms, &fault),
+                        0);
+                assert_int_equal(tk_kms_current(kms, version, &fault), -ENOKEY);
+                assert_non_null(strstr(fault.text, paths[i]));
+                tk_kms_free(kms);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(test_wrap__aes_gcm),
+                TEST(test_wrap__aes_key_wrap_where_there_is_no_gcm),
+                TEST(test_wrap__rsa_with_the_best_hash_that_the_token_has),
+                TEST(test_wrap__rsa_where_there_is_no_aes),
+                TEST(test_create__what_a_token_can_t_make),
+                TEST(test_unwrap__damage_is_told_from_trouble),
+                TEST(test_unwrap__strict_about_what_is_recorded),
+                TEST(test_versions__from_the_first_to_the_last),
+                TEST(test_disable__by_the_label_where_rights_can_t_be_changed),
+                TEST(test_import__a_key_of_one_s_own),
+                TEST(test_unwrap__no_outage_is_taken_for_a_revocation),
+                TEST(test_unwrap__one_failing_call_is_got_over),
+                TEST(test_rotate__fails_at_any_call),
+                TEST(test_login__a_wrong_pin_is_tried_once),
+                TEST(test_login__a_pin_that_was_corrected_is_tried),
+                TEST(test_job__a_module_that_hangs_holds_nobody_up),
+                TEST(test_session__somebody_else_has_initialised_the_module),
+                TEST(test_session__two_at_once_and_one_is_closed),
+                TEST(test_session__works_on_after_a_fork),
+                TK_TEST(test_open__modules_that_are_none),
+        };
+
+        return cmocka_run_group_tests(tests, group_enter, NULL);
+}
