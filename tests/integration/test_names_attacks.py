@@ -167,6 +167,13 @@ def test_no_name_below_breaks_a_listing(good, what, filesystem):
     done = run("rm", "-rf", volume.mnt / "d", check=False)
     assert done.returncode == 1 and "not empty" in done.stderr
     volume.umount()
+    # The independent reader refuses the same entries, and no others.
+    decrypted, refused = volume.reader(), []
+    listed = {path for path, _, _ in decrypted.walk_backing(refused)}
+    assert listed == {"d", "other"} | {f"other/{name}" for name in GOOD}
+    assert len(refused) == attacker.made
+    assert all(isinstance(failure, reader.NameDamaged) for failure in refused)
+    assert len(reader.check(decrypted)) == attacker.made
     code, document = volume.verify("--repair")
     assert code == DAMAGED and document["totals"]["repairs"] == attacker.made
     assert volume.assert_verifies_clean()["totals"]["orphans"] == 0
@@ -397,3 +404,27 @@ def test_links_that_lead_out_are_not_followed(good, work):
     assert all(f" link{number}" in shown for number in range(5))
     run("rm", "-rf", volume.mnt / "d")
     assert not (volume.mnt / "d").exists() and read_file(secret) == b"outside"
+
+
+def test_the_reader_goes_on_behind_damage(good, work):
+    """Its extraction has all that can be read, and says what is missing."""
+    volume = good
+    os.symlink("target", volume.mnt / "link")
+    os.mkdir(volume.mnt / "lost")
+    write_file(volume.mnt / "lost" / "f", b"x")
+    hidden = volume.below("d/short")
+    lost, link = volume.below("lost"), volume.below("link")
+    volume.umount()
+    os.rename(hidden, hidden.with_name("bad"))
+    os.removexattr(lost, KEY_RECORD)
+    os.unlink(link)
+    os.symlink("elsewhere", link)
+    words = ("/usr/bin/python3", reader.__file__, "--keystore", volume.keystore, volume.cipher)
+    for more in ((), ("--extract", work / "out")):
+        done = run(*words, *more, check=False)
+        assert done.returncode == 1 and not done.stderr
+        kinds = sorted(line.split(":")[0] for line in done.stdout.splitlines())
+        assert kinds == ["NameDamaged", "RecordDamaged", "TargetDamaged"]
+    assert sorted(os.listdir(work / "out")) == ["d", "lost", "other"]
+    assert sorted(os.listdir(work / "out/d")) == sorted(set(GOOD) - {"short"})
+    assert read_file(work / "out/other/short") == b"shortother"

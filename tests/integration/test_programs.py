@@ -333,7 +333,7 @@ def test_a_real_tree_reads_the_same_through_the_second_reader(volume, sources, w
     """All files of a real tree, decrypted by the independent reader."""
     run("cp", "-a", sources, volume.mnt / "tree")
     volume.umount()
-    reader.extract(volume.reader(), work / "extracted")
+    assert not reader.extract(volume.reader(), work / "extracted")
     for path, _, names in os.walk(sources):
         for name in names:
             full = os.path.join(path, name)

@@ -3,7 +3,8 @@
 
 It shares no code with the filesystem: if both read the same bytes, the document
 is right. It only reads. Damage is never passed over: each kind has an exception
-of its own, whose text names the file and the place.
+of its own, whose text names the file and the place. A check or an extraction goes
+on behind what can't be read, and says it all at the end.
 
 As a program:
 
@@ -43,6 +44,7 @@ RECORD_LEN = 64
 RECORD_ATTR = "user.turnkey"
 ATTR_PREFIX = "user.turnkey."
 SHORT_NAME_MAX = 175  # bytes of a name whose ciphertext fits into a backing name
+NAME_MAX = 255
 HASHED_LEN = 44  # "@" and the hash of a longer one
 
 
@@ -117,9 +119,12 @@ def base64url(raw):
 
 def unbase64url(text):
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error as e:
         raise ValueError(f"not base64url: {e}") from e
+    if base64url(raw) != text:
+        raise ValueError("not the one base64url of its bytes")
+    return raw
 
 
 def expand(key, label, context=b"", length=32):
@@ -558,12 +563,15 @@ class Volume:
         """The file at the plaintext path @relative."""
         return File(self, self.backing_path(relative))
 
-    def walk_backing(self):
-        """(plaintext path, backing path, lstat) of everything, directories before their content."""
+    def walk_backing(self, failures=None):
+        """(plaintext path, backing path, lstat) of everything, directories before their content.
+
+        Names that can't be read are left out and added to @failures; without it, they are raised.
+        """
         pending = [("", self.root)]
         while pending:
             relative, path = pending.pop()
-            for name, backing in sorted(self.directory(path).entries()):
+            for name, backing in sorted(self.directory(path).entries(failures)):
                 child = os.path.join(relative, name), os.path.join(path, backing)
                 st = os.lstat(child[1])
                 if stat.S_ISDIR(st.st_mode):
@@ -623,9 +631,11 @@ class Volume:
 # --- directories ---------------------------------------------------------------------------------
 
 
-def is_sibling(backing):
+def is_sibling(directory, backing):
     """Whether this is not an entry, but keeps a long one's name."""
-    return backing.startswith("@") and backing.endswith(".name") and len(backing) == HASHED_LEN + 5
+    if not backing.startswith("@") or len(backing) != HASHED_LEN + 5:
+        return False
+    return backing.endswith(".name") and os.path.islink(os.path.join(directory, backing))
 
 
 def is_hashed(backing):
@@ -675,19 +685,33 @@ class Directory:
             raw = AESSIV(self.name_key()).decrypt(unbase64url(text), None)
         except FileNotFoundError:
             raise NameDamaged(f"{where}: its sibling is missing") from None
+        except OSError as e:
+            raise NameDamaged(f"{where}: its sibling is none ({e.strerror})") from None
         except (InvalidTag, ValueError) as e:
             raise NameDamaged(f"{where}: the name does not authenticate ({e!r})") from None
         name = os.fsdecode(raw)
         # A name has one place only: anything else was put there by somebody.
-        if not raw or b"/" in raw or b"\0" in raw or self.encode(name) != backing:
+        if raw in (b"", b".", b"..") or b"/" in raw or b"\0" in raw or len(raw) > NAME_MAX:
+            raise NameDamaged(f"{where}: what it says is no name")
+        if self.encode(name) != backing:
             raise NameDamaged(f"{where}: not the backing name of what it says")
         return name
 
-    def entries(self):
-        """(plaintext name, backing name) of every entry, in no order."""
+    def entries(self, failures=None):
+        """(plaintext name, backing name) of every entry, in no order; @failures as for walk_backing."""
         for backing in os.listdir(self.path):
-            if not self.volume.names_encrypted or not is_sibling(backing):
-                yield self.decode(backing), backing
+            if self.volume.names_encrypted and is_sibling(self.path, backing):
+                continue
+            try:
+                name = self.decode(backing)
+            except (NameDamaged, RecordDamaged) as e:
+                if failures is None:
+                    raise
+                failures.append(e)
+                if isinstance(e, RecordDamaged):
+                    return  # none of them can be read
+                continue
+            yield name, backing
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -737,8 +761,8 @@ class File:
             self._patches = {}  # {block: (cell, page)} of the journal
             self._cut = None  # the first block that a cut in the journal took away below
             self.records = self._read_records()
-            self.dek = self._choose_dek()
             self._slots = self._read_slots()
+            self.dek = self._choose_dek()
             self._replay()
             self.sealed = self._check_seal()
         except BaseException:
@@ -788,7 +812,8 @@ class File:
     def _choose_dek(self):
         deks = self.deks()
         if len(deks) > 1:
-            deks = [dek for dek in deks if self._opens_a_block(dek)] or deks
+            sealed = [dek for dek in deks if any(self._seals(dek))]
+            deks = sealed or [dek for dek in deks if self._opens_a_block(dek)] or deks
         if deks:
             return deks[0]
         if self.size == 0:
@@ -799,9 +824,9 @@ class File:
         raw = os.pread(self.fd, 64, self._group_at(0) + 64)
         return [raw[:32], raw[32:]]
 
-    def _seals(self):
-        """(sequence, length, mount, is a close) of each slot that authenticates."""
-        key = expand(self.dek, b"turnkeyfs seal")
+    def _seals(self, dek):
+        """(sequence, length, mount, is a close) of each slot that authenticates under @dek."""
+        key = expand(dek, b"turnkeyfs seal")
         for raw in self._slots:
             mac = hmac.new(key, raw[:16], hashlib.sha256).digest()[:16]
             if len(raw) == 32 and hmac.compare_digest(mac, raw[16:]):
@@ -817,7 +842,7 @@ class File:
         if self.size == 0 or self.dek is None:
             return 0
         unclean = self.volume.mounts_unclean
-        seals = list(self._seals())
+        seals = list(self._seals(self.dek))
         if not seals:
             for index in range(GROUP_BLOCKS):
                 cell = self._cell(index)
@@ -1028,26 +1053,37 @@ class Escrow:
 
 
 def extract(volume, target):
-    """Decrypt the tree into the new directory @target: files, directories and symlinks."""
+    """Decrypt the tree into the new directory @target: files, directories and symlinks.
+
+    Returns a list of the failures: what could not be read is missing, or ends early.
+    """
+    failures = []
     os.mkdir(target)
-    for relative, backing, st in volume.walk_backing():
-        out = os.path.join(target, relative)
-        if stat.S_ISDIR(st.st_mode):
-            os.mkdir(out)
-        elif stat.S_ISLNK(st.st_mode):
-            os.symlink(volume.target(backing), os.fsencode(out))
-        elif stat.S_ISREG(st.st_mode):
-            with File(volume, backing) as f:
-                f.copy_to(out)
-        if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
-            for name, value in volume.attributes(backing).items():
-                os.setxattr(out, name, value)
+    for relative, backing, st in volume.walk_backing(failures):
+        try:
+            extract_one(volume, backing, st, os.path.join(target, relative))
+        except ReaderError as e:
+            failures.append(e)
+    return failures
+
+
+def extract_one(volume, backing, st, out):
+    if stat.S_ISDIR(st.st_mode):
+        os.mkdir(out)
+    elif stat.S_ISLNK(st.st_mode):
+        os.symlink(volume.target(backing), os.fsencode(out))
+    elif stat.S_ISREG(st.st_mode):
+        with File(volume, backing) as f:
+            f.copy_to(out)
+    if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
+        for name, value in volume.attributes(backing).items():
+            os.setxattr(out, name, value)
 
 
 def check(volume):
     """Read everything; a list of the failures."""
     failures = []
-    for _, backing, st in volume.walk_backing():
+    for _, backing, st in volume.walk_backing(failures):
         try:
             check_one(volume, backing, st)
         except ReaderError as e:
@@ -1137,8 +1173,9 @@ def list_escrow(escrow):
 
 def run(args, keystore):
     volume = Volume(args.cipherdir, keystore)
+    failures = []
     if args.extract:
-        extract(volume, args.extract)
+        failures = extract(volume, args.extract)
     elif args.cat:
         with volume.open(args.cat) as f:
             sys.stdout.buffer.write(f.read())
@@ -1147,10 +1184,9 @@ def run(args, keystore):
             print(key.hex(), name)
     else:
         failures = check(volume)
-        for failure in failures:
-            print(failure)
-        return 1 if failures else 0
-    return 0
+    for failure in failures:
+        print(f"{type(failure).__name__}: {failure}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
