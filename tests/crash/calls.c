@@ -247,12 +247,51 @@ static int make_node(const struct place *place, mode_t mode, dev_t dev, const ch
         return 0;
 }
 
+/*
+ * Files whose mtime is that of now since their content was written to. It is recorded when a
+ * flush begins, or never, if the library has put the mtime back by then: no call does both at
+ * once, and a crash in between is nobody's fault.
+ */
+static struct {
+        uint32_t nodes[16];
+        unsigned count;
+} touched;
+
+static void record_touched(void)
+{
+        for (unsigned i = 0; i < touched.count; i++)
+                commit(&(struct tk_event){
+                        .type = TK_EVENT_MTIME, .node = touched.nodes[i], .off = TK_DISK_NOW});
+        touched.count = 0;
+}
+
+static void forget_touched(uint32_t node)
+{
+        for (unsigned i = 0; i < touched.count; i++)
+                if (touched.nodes[i] == node)
+                        touched.nodes[i--] = touched.nodes[--touched.count];
+}
+
+/* Content is about to change. */
+static void touch(uint32_t node)
+{
+        struct tk_event event = {.type = TK_EVENT_MTIME, .node = node, .off = TK_DISK_NOW};
+
+        if (node_of(node)->mtime.tv_sec >= TK_DISK_NOW)
+                return;
+        if (touched.count == sizeof(touched.nodes) / sizeof(touched.nodes[0]))
+                record_touched();
+        touched.nodes[touched.count++] = node;
+        tk_disk_apply(&tk_calls.disk, &event, true);
+}
+
 static int truncate_to(uint32_t node, uint64_t size)
 {
         struct tk_event event = {.type = TK_EVENT_TRUNCATE, .node = node, .off = size};
 
         if (step("truncate", true) < 0)
                 return -1;
+        touch(node);
         event.grows = true;
         commit(&event);
         return 0;
@@ -829,7 +868,10 @@ static int set_mtime(uint32_t node, const struct timespec times[2])
                 return step("utimens", false);
         event.off = (uint64_t)times[1].tv_sec;
         event.len = (uint64_t)times[1].tv_nsec;
-        return set_attribute(node, &event, "utimens");
+        if (set_attribute(node, &event, "utimens") < 0)
+                return -1;
+        forget_touched(node);
+        return 0;
 }
 
 WRAP(int, utimensat, int dirfd, const char *path, const struct timespec times[2], int flags)
@@ -1058,6 +1100,7 @@ WRAP(ssize_t, pwritev, int fd, const struct iovec *iov, int count, off_t off)
         event.node = open_of(fd)->node;
         if (event.len > 0) {
                 event.grows = needs_pages(node, event.off, event.len);
+                touch(event.node);
                 commit(&event);
         }
         free(event.data);
@@ -1098,6 +1141,7 @@ WRAP(int, fallocate, int fd, int mode, off_t off, off_t len)
             room_for(node_at(fd), event.off, event.len) < event.len)
                 return fail(ENOSPC);
         event.node = open_of(fd)->node;
+        touch(event.node);
         commit(&event);
         return 0;
 }
@@ -1127,6 +1171,7 @@ static int sync_node(int fd, enum tk_event_sync kind)
 
         {
                 LOCKED;
+                record_touched();
                 begin = tk_calls.recording ? tk_calls.recording->count : 0;
                 event.node = open_of(fd)->node;
                 commit(&event);
@@ -1288,6 +1333,7 @@ void tk_calls_start(struct tk_disk *disk)
         free_ino_count = 0;
         next_node = TK_DISK_ROOT + 1;
         next_ino = 11;
+        touched.count = 0;
         for (uint32_t id = 1; id < tk_calls.disk.count; id++) {
                 const struct tk_node *node = tk_disk_node(&tk_calls.disk, id);
 

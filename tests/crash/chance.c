@@ -50,7 +50,7 @@ WRAP(int, clock_gettime, clockid_t clock, struct timespec *ret_now)
 
         if (!tk_sched_is_on())
                 return __real_clock_gettime(clock, ret_now);
-        *ret_now = (struct timespec){.tv_sec = 1700000000 + tk_sched_seconds(),
+        *ret_now = (struct timespec){.tv_sec = TK_DISK_NOW + tk_sched_seconds(),
                                      .tv_nsec = ticks++ % 1000000000L};
         return 0;
 }

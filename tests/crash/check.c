@@ -136,6 +136,19 @@ static int read_file(struct reader *reader, struct tk_inode *inode, uint32_t nod
         return r < 0 ? r : read_attribute(reader, inode, node);
 }
 
+/* Its mtime, when all else has been read. */
+static int read_mtime(struct reader *reader, struct tk_inode *inode, uint32_t node)
+{
+        struct tk_event event = {.type = TK_EVENT_MTIME, .node = node};
+        struct stat st;
+        int r = tk_op_getattr(reader->stand->fs, inode, &st);
+
+        event.off = (uint64_t)st.st_mtim.tv_sec;
+        if (r == 0)
+                tk_disk_apply(reader->plain, &event, true);
+        return r;
+}
+
 static int read_dir(struct reader *reader, struct tk_inode *inode, uint32_t node);
 
 /* The node that a further name of a file belongs to; 0: it is the first. */
@@ -176,9 +189,11 @@ static int read_entry(struct reader *reader, struct tk_inode *dir, uint32_t dir_
                 event.data_len = strlen(target);
         }
         tk_disk_apply(reader->plain, &event, true);
-        if (r == 0 && !known && S_ISREG(entry.st.st_mode))
+        if (r == 0 && !known && S_ISREG(entry.st.st_mode)) {
                 r = read_file(reader, entry.inode, event.node);
-        else if (r == 0 && S_ISDIR(entry.st.st_mode))
+                if (r == 0)
+                        r = read_mtime(reader, entry.inode, event.node);
+        } else if (r == 0 && S_ISDIR(entry.st.st_mode))
                 r = read_dir(reader, entry.inode, event.node);
         tk_work_forget(reader->stand, entry.inode);
         if (r < 0 && !reader->why[0])
@@ -330,6 +345,26 @@ static int check_content(const struct tk_check *check, const struct tk_node *fou
         return check_blocks(check, found, id, from, end, why);
 }
 
+/*
+ * The mtime is that of a version from the one whose fsync was acknowledged on. It is any
+ * if one of these was written to, and the application did not say a time afterwards.
+ */
+static int check_mtime(const struct tk_check *check, const struct tk_node *found, uint32_t id,
+                       size_t latest, char why[TK_CHECK_WHY])
+{
+        time_t wanted = 0;
+
+        for (size_t v = content_bound(check, id); v <= latest; v++) {
+                const struct tk_node *node = tk_disk_node(&check->work->versions[v].plain, id);
+
+                wanted = node ? node->mtime.tv_sec : 0;
+                if (wanted == 0 || wanted >= TK_DISK_NOW || wanted == found->mtime.tv_sec)
+                        return 0;
+        }
+        return wrong(why, "file %u has mtime %lld, not %lld", id, (long long)found->mtime.tv_sec,
+                     (long long)wanted);
+}
+
 /* The attributes of a file in the version's tree. */
 static int check_attributes(const struct tk_node *found, const struct tk_node *node, uint32_t id,
                             char why[TK_CHECK_WHY])
@@ -378,8 +413,12 @@ static int check_dir(const struct tk_check *check, const struct tk_disk *found, 
                         return 1;
                 if (S_ISDIR(node->mode))
                         r = check_dir(check, found, found_id, plain, id, latest, why);
-                else if (S_ISREG(node->mode))
+                else if (S_ISREG(node->mode)) {
                         r = check_content(check, tk_disk_node(found, found_id), id, latest, why);
+                        if (r == 0)
+                                r = check_mtime(check, tk_disk_node(found, found_id), id, latest,
+                                                why);
+                }
         }
         return r;
 }

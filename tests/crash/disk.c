@@ -201,7 +201,13 @@ static uint64_t mix(uint64_t hash, const void *bytes, size_t len)
 
 static uint64_t hash_node(uint64_t hash, const struct tk_node *node)
 {
-        uint64_t fields[] = {node->id, node->mode, node->uid, node->gid, node->nlink, node->size};
+        uint64_t fields[] = {node->id,
+                             node->mode,
+                             node->uid,
+                             node->gid,
+                             node->nlink,
+                             node->size,
+                             (uint64_t)node->mtime.tv_sec};
 
         hash = mix(hash, fields, sizeof(fields));
         for (size_t i = 0; i < node->page_count; i++) {

@@ -14,6 +14,9 @@
 
 enum { TK_DISK_PAGE = 4096, TK_DISK_ROOT = 1 };
 
+/* Seconds since the epoch: when everything begins. Applications are given times before it. */
+#define TK_DISK_NOW 1700000000
+
 struct tk_page {
         unsigned refs;
         uint64_t hash; /* of data; 0: not known */

@@ -76,8 +76,12 @@ static void add_version(struct tk_work *work, size_t begin, const struct tk_even
 /* The operation that began at @begin did @event. */
 static void did(struct tk_work *work, size_t begin, const struct tk_event *event)
 {
+        struct tk_event touch = {.type = TK_EVENT_MTIME, .node = event->node, .off = TK_DISK_NOW};
+
         if (event->type != TK_EVENT_MARK)
                 tk_disk_apply(&work->plain, event, true);
+        if (event->type > TK_EVENT_MTIME && event->type < TK_EVENT_SYNC_BEGIN)
+                tk_disk_apply(&work->plain, &touch, true);
         add_version(work, begin, event);
 }
 
@@ -314,6 +318,20 @@ int tk_work_fallocate(struct tk_work *work, int handle, int mode, uint64_t off, 
         r = CALL(tk_content_fallocate(work->stand.fs, work->open[handle].file, mode, off, len));
         ended(work, begin, &event, r);
         return judge(work, "fallocate", r);
+}
+
+int tk_work_utimens(struct tk_work *work, int handle, uint64_t seconds)
+{
+        struct tk_event event = {
+                .type = TK_EVENT_MTIME, .node = work->open[handle].node, .off = seconds};
+        struct tk_setattr set = {.what = TK_SETATTR_MTIME, .mtime = {.tv_sec = (time_t)seconds}};
+        size_t begin = position(work);
+        struct stat st;
+        int r;
+
+        r = CALL(tk_op_setattr(work->stand.fs, work->open[handle].inode, &set, &st));
+        ended(work, begin, &event, r);
+        return judge(work, "utimens", r);
 }
 
 static int sync_handle(struct tk_work *work, int handle, bool data_only)

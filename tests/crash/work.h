@@ -76,6 +76,9 @@ int tk_work_close(struct tk_work *work, int handle);
 int tk_work_write(struct tk_work *work, int handle, uint64_t off, size_t len, unsigned tag);
 int tk_work_truncate(struct tk_work *work, int handle, uint64_t size);
 int tk_work_fallocate(struct tk_work *work, int handle, int mode, uint64_t off, uint64_t len);
+
+/* The modification time, as the kernel sets it before an fsync: @seconds, before TK_DISK_NOW. */
+int tk_work_utimens(struct tk_work *work, int handle, uint64_t seconds);
 int tk_work_fsync(struct tk_work *work, int handle);
 int tk_work_fdatasync(struct tk_work *work, int handle);
 

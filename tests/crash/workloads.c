@@ -426,6 +426,72 @@ static void long_names(struct tk_work *work, uint64_t seed)
         tk_work_rename(work, a, b, 0);
 }
 
+/* Times ---------------------------------------------------------------------------------- */
+
+/* What the kernel does for an fsync of a file that was written to. */
+static void time_and_sync(struct tk_work *work, int file, uint64_t *seconds)
+{
+        tk_work_utimens(work, file, ++*seconds);
+        tk_work_fsync(work, file);
+}
+
+/* All writes that are not the application's: from the journal, of seals, at a rotation, at mounts.
+ */
+static void times(struct tk_work *work, uint64_t seed)
+{
+        uint64_t seconds = 1000000000;
+        int other = durable_file(work, "other", BLOCK);
+        int file = durable_file(work, "data", 5 * BLOCK);
+
+        time_and_sync(work, file, &seconds);
+        tk_work_write(work, other, 0, 100, 1);
+        tk_work_fsync(work, other);
+        for (unsigned i = 0; i < 14; i++) {
+                switch (i % 7) {
+                case 0:
+                case 3:
+                        tk_work_write(work, file, chance(&seed, 5) * BLOCK, BLOCK, 10 + i);
+                        break;
+                case 1: /* a time, and nothing else */
+                        break;
+                case 2:
+                        tk_work_write(work, file, (5 + i) * BLOCK, BLOCK + 100, 10 + i);
+                        break;
+                case 4:
+                        tk_work_truncate(work, file, (3 + chance(&seed, 3)) * BLOCK + 50);
+                        break;
+                case 5:
+                        tk_work_fallocate(work, file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                          BLOCK, BLOCK);
+                        break;
+                default:
+                        tk_work_write(work, file, 70, 3000, 10 + i);
+                        break;
+                }
+                time_and_sync(work, file, &seconds);
+                /* Meanwhile the library does its part; nobody writes to the file. */
+                tk_work_write(work, other, 0, BLOCK, 50 + i);
+                tk_work_fsync(work, other);
+                if (i == 6)
+                        tk_work_rotate(work);
+                if (i == 4 || i == 9) {
+                        tk_work_close(work, file);
+                        file = tk_work_open(work, "data");
+                }
+                if (i == 11) {
+                        /* Its close seals it. */
+                        tk_work_write(work, file, 20 * BLOCK, BLOCK, 70);
+                        tk_work_utimens(work, file, ++seconds);
+                        tk_work_remount(work);
+                        tk_work_rotate(work); /* no journal puts the mtime right */
+                        file = tk_work_open(work, "data");
+                        other = tk_work_open(work, "other");
+                }
+                tk_work_write(work, other, BLOCK, BLOCK, 80 + i);
+                tk_work_fsync(work, other);
+        }
+}
+
 /* A writer beside a flush --------------------------------------------------------------- */
 
 /* What the other thread does while a flush is under way: one block, until none is left. */
@@ -514,6 +580,7 @@ const struct tk_workload tk_workloads[] = {
         {"unpack", unpack},
         {"long-names", long_names},
         {"write-during-sync", write_during_sync},
+        {"times", times},
         {"append-kms", append, .dek_wrap = TK_DEK_WRAP_KMS},
         {"shrink-extend-kms", shrink_extend, .dek_wrap = TK_DEK_WRAP_KMS},
         {"rename-journaled-kms", rename_journaled, .dek_wrap = TK_DEK_WRAP_KMS},
@@ -530,6 +597,7 @@ const struct tk_workload tk_workloads[] = {
          .by_place = true},
         {"rename-journaled-by-place", rename_journaled, .by_place = true},
         {"links-by-place", links, .by_place = true},
+        {"times-encrypted", times, .names = TK_NAMES_ENCRYPTED},
 };
 
 const size_t tk_workload_count = sizeof(tk_workloads) / sizeof(tk_workloads[0]);
