@@ -9,6 +9,7 @@
 #include "fs/dirkey.h"
 #include "fs/fs_internal.h"
 #include "fs/journal.h"
+#include "fs/journal_kept.h"
 #include "fs/journal_replay.h"
 #include "fs/keeper.h"
 #include "fs/lift.h"
@@ -42,6 +43,11 @@ static int start_journal(struct tk_fs *fs, const struct tk_fs_options *options,
                        "from its journal",
                        tk_volume_path(fs->volume), (unsigned long long)totals.entries,
                        (unsigned long long)totals.files);
+        if (totals.kept > 0)
+                tk_log(TK_LOG_WARNING,
+                       "%s: overwrites of %llu files wait until these can be opened: %s",
+                       tk_volume_path(fs->volume), (unsigned long long)totals.kept,
+                       strerror(-totals.kept_error));
         if (options->read_only || options->relaxed)
                 return 0;
         return tk_journal_new(
@@ -135,6 +141,7 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
         tk_op_releasedir_all(fs);
         fs->journal = tk_journal_free(fs->journal);
         tk_openfile_put_all(fs);
+        fs->kept = tk_journal_kept_free(fs->kept);
         tk_inode_table_free(fs->inodes);
         tk_dirkeys_free(fs->dirkeys);
         if (fs->rootfd >= 0)

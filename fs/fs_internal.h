@@ -21,9 +21,10 @@ struct tk_fs {
         bool names_encrypted; /* the volume's */
         bool sync_siblings;   /* the backing filesystem does not order them by itself */
         struct tk_dirkeys *dirkeys;
-        bool ended;                 /* open files are only let go of */
-        atomic_bool seals_missing;  /* a file could not be sealed: no clean end */
-        struct tk_journal *journal; /* NULL: overwrites are not journaled */
+        bool ended;                   /* open files are only let go of */
+        atomic_bool seals_missing;    /* a file could not be sealed: no clean end */
+        struct tk_journal *journal;   /* NULL: overwrites are not journaled */
+        struct tk_journal_kept *kept; /* NULL: no file is held back (journal_kept.h) */
         pthread_mutex_t sibling_locks[TK_SIBLING_STRIPES];
 
         pthread_mutex_t lift_lock; /* lift.h */

@@ -13,6 +13,7 @@
 #include "fs/backing.h"
 #include "fs/format.h"
 #include "fs/fs_internal.h"
+#include "fs/journal_kept.h"
 #include "fs/keyattr.h"
 #include "fs/lift.h"
 #include "fs/seal.h"
@@ -100,6 +101,18 @@ static void note_seal(struct tk_fs *fs, int fd)
                        path);
 }
 
+static int note_kept(int fd, int error)
+{
+        char path[PATH_MAX];
+
+        tk_backing_path(fd, path, sizeof(path));
+        tk_log_limited(TK_LOG_ERROR,
+                       "%s: can't be opened before overwrites that a crash left in the journal are "
+                       "in place: %s",
+                       path, strerror(-error));
+        return error;
+}
+
 /* Read the key record and the size of the file behind @file->fd. */
 static int load(struct tk_fs *fs, struct tk_openfile *file)
 {
@@ -128,6 +141,11 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         file->dek = keyattr.dek;
         file->record = keyattr.record;
         file->owner = st.st_uid;
+        r = tk_journal_kept_put(fs, file);
+        if (r < 0)
+                return note_kept(file->fd, r);
+        if (fstat(file->fd, &st) < 0)
+                return -errno;
         file->size = tk_plain_size_at(fs->base, (uint64_t)st.st_size);
         file->has_header = st.st_size > 0;
         r = tk_seal_load(fs, file);

@@ -275,13 +275,27 @@ bool tk_volume_any_awaits_replay(struct tk_volume *volume)
         return any_awaits_replay(volume);
 }
 
-int tk_volume_note_replay(struct tk_volume *volume, struct tk_fault *fault)
+uint64_t tk_volume_kept(struct tk_volume *volume)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        return volume->text.kept;
+}
+
+int tk_volume_note_kept(struct tk_volume *volume, uint64_t kept, struct tk_fault *fault)
+{
+        TK_LOCK_SCOPE(&volume->text_lock);
+        volume->text.kept = kept;
+        return tk_volume_store_text(volume, fault);
+}
+
+int tk_volume_note_replay(struct tk_volume *volume, uint64_t kept, struct tk_fault *fault)
 {
         struct tk_volume_text *text = &volume->text;
 
         TK_LOCK_SCOPE(&volume->text_lock);
-        if (!any_awaits_replay(volume))
+        if (!any_awaits_replay(volume) && text->kept == kept)
                 return 0;
+        text->kept = kept;
         text->replayed_mount = volume->mount_number > 0 ? volume->previous_mount : text->last_mount;
         return tk_volume_store_text(volume, fault);
 }

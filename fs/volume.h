@@ -217,8 +217,17 @@ bool tk_volume_is_unclean(struct tk_volume *volume, uint16_t number);
 bool tk_volume_awaits_replay(struct tk_volume *volume, uint16_t number);
 bool tk_volume_any_awaits_replay(struct tk_volume *volume);
 
-/* The journals of all mounts before this one are replayed: durably noted, if there is any. */
-TK_MUST_USE int tk_volume_note_replay(struct tk_volume *volume, struct tk_fault *fault);
+/*
+ * The journals of all mounts before this one are replayed, and entries with the chain @kept are
+ * kept (0: none): durably noted, if it is news.
+ */
+TK_MUST_USE int tk_volume_note_replay(struct tk_volume *volume, uint64_t kept,
+                                      struct tk_fault *fault);
+
+/* The chain of journal entries that are kept; 0: there are none. And: it is another one now. */
+uint64_t tk_volume_kept(struct tk_volume *volume);
+TK_MUST_USE int tk_volume_note_kept(struct tk_volume *volume, uint64_t kept,
+                                    struct tk_fault *fault);
 
 /* The number that mount_begin took; 0 before. */
 uint16_t tk_volume_mount_number(const struct tk_volume *volume);

@@ -30,8 +30,9 @@ enum seen {
         SEEN_UNCLEAN = 64,
         SEEN_MAC = 128,
         SEEN_REPLAYED = 256,
-        SEEN_ALL = 511,
+        SEEN_ALL = 511,         /* what must be there */
         SEEN_FINGERPRINT = 512, /* with envelopes only */
+        SEEN_KEPT = 1024,
 };
 
 struct parse {
@@ -389,6 +390,7 @@ static int parse_unclean(struct parse *parse, const char *value)
 
 static int parse_mounts(struct parse *parse, const struct tk_ini_entry *entry)
 {
+        uint8_t kept[8];
         int64_t number;
 
         if (strcmp(entry->name, "last") == 0) {
@@ -405,6 +407,12 @@ static int parse_mounts(struct parse *parse, const struct tk_ini_entry *entry)
         }
         if (strcmp(entry->name, "unclean") == 0)
                 return parse_unclean(parse, entry->value);
+        if (strcmp(entry->name, "kept") == 0) {
+                if (tk_hex_decode(entry->value, kept, sizeof(kept)) < 0 || tk_get_be64(kept) == 0)
+                        return bad(parse, "kept is not the name of kept journal entries");
+                parse->text->kept = tk_get_be64(kept);
+                return once(parse, SEEN_KEPT);
+        }
         return bad(parse, "unknown key");
 }
 
@@ -620,6 +628,8 @@ static void write_mounts(FILE *out, const struct tk_volume_text *text)
         for (size_t i = 0; i < text->unclean_count; i++)
                 fprintf(out, "%s%u", i > 0 && i % 16 == 0 ? "\n    " : " ", text->unclean[i]);
         fprintf(out, "\n");
+        if (text->kept)
+                fprintf(out, "kept = %016llx\n", (unsigned long long)text->kept);
 }
 
 /* Whether what comes from providers can be written. */

@@ -38,6 +38,7 @@ struct tk_volume_text {
 
         uint16_t last_mount;
         uint16_t replayed_mount; /* no journal of it or of one before it counts any more */
+        uint64_t kept;           /* chain of the journal entries that are kept; 0: there are none */
         uint16_t *unclean;       /* numbers of mounts that have not ended cleanly */
         size_t unclean_count;
 

@@ -13,8 +13,12 @@
 #include "crypto/random.h"
 #include "fs/content.h"
 #include "fs/content_sync.h"
-#include "fs/journal.h"
+#include "fs/journal_internal.h"
 #include "fs/journal_replay.h"
+#include <dirent.h>
+#include <dlfcn.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 /* Reading the file with this inode number fails with EIO; 0: none. Takes the place of libc's. */
 static ino_t unreadable;
@@ -28,6 +32,19 @@ ssize_t preadv(int fd, const struct iovec *iov, int count, off_t off)
                 return -1;
         }
         return syscall(SYS_preadv, fd, iov, (long)count, (long)off, 0L);
+}
+
+/* Directories that were listed. */
+static unsigned listed;
+
+DIR *fdopendir(int fd)
+{
+        static DIR *(*real)(int);
+
+        if (!real)
+                *(void **)&real = dlsym(RTLD_NEXT, "fdopendir");
+        listed++;
+        return real(fd);
 }
 
 enum { FILE_LEN = 10 * TK_BLOCK_LEN + 100, IMAGE_MAX = 4 * 1024 * 1024 };
@@ -452,6 +469,155 @@ static void test_append__block_over_a_hole_on_a_full_disk(void **state)
         }
 }
 
+enum { MANY = 40 };
+
+/* Many files with a block in the journal, by handle or not, and then a crash. */
+static void journal_many(bool by_handle)
+{
+        char name[16];
+
+        tk_test_fs_start(&test);
+        test.fs->journal->by_handle = by_handle;
+        for (unsigned i = 0; i < MANY; i++) {
+                struct tk_inode *inode = NULL;
+                struct tk_openfile *file;
+
+                snprintf(name, sizeof(name), "g%u", i);
+                file = tk_test_create(&test, name, &inode);
+                write_at(file, 0, TK_BLOCK_LEN, 'a');
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+                write_at(file, 0, TK_BLOCK_LEN, (uint8_t)i);
+                assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+                tk_test_close(&test, file, inode);
+        }
+        crash();
+}
+
+static void check_many(unsigned from)
+{
+        char name[16];
+
+        for (unsigned i = from; i < MANY; i++) {
+                struct tk_inode *inode = NULL;
+                struct tk_openfile *file;
+
+                snprintf(name, sizeof(name), "g%u", i);
+                file = open_file(name, &inode);
+                assert_true(holds(file, 0, TK_BLOCK_LEN, (uint8_t)i));
+                tk_test_close(&test, file, inode);
+        }
+}
+
+/* Replay holds few descriptors, however many files the journal names. */
+static void test_replay__few_descriptors(void **state)
+{
+        struct rlimit before;
+        struct rlimit few;
+
+        journal_many(true);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        few = before;
+        few.rlim_cur = MANY;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        tk_test_fs_start(&test);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        check_many(0);
+        tk_test_fs_stop(&test);
+}
+
+/* Without handles all files that are gone are looked for in one walk of the tree. */
+static void test_replay__one_walk(void **state)
+{
+        char name[32];
+
+        journal_many(false);
+        for (unsigned i = 0; i < MANY / 2; i++) {
+                snprintf(name, sizeof(name), "c/root/g%u", i);
+                assert_int_equal(unlink(name), 0);
+        }
+        for (unsigned i = 0; i < 10; i++) {
+                snprintf(name, sizeof(name), "c/root/d%u", i);
+                assert_int_equal(mkdir(name, 0755), 0);
+        }
+        assert_int_equal(rename("c/root/g30", "c/root/d3/moved"), 0);
+        tk_test_fs_open(&test);
+        listed = 0;
+        assert_int_equal(tk_fs_new(test.volume, &(struct tk_fs_options){.read_only = false},
+                                   &test.fs, &(struct tk_fault){0}),
+                         0);
+        assert_in_range(listed, 11, 15);
+        test.root = tk_inode_root(test.fs->inodes);
+        assert_int_equal(rename("c/root/d3/moved", "c/root/g30"), 0);
+        check_many(MANY / 2);
+        tk_test_fs_stop(&test);
+}
+
+static int try_open(const char *name)
+{
+        struct tk_openfile *file = NULL;
+        struct tk_entry entry;
+        int r;
+
+        assert_int_equal(tk_op_lookup(test.fs, test.root, name, &entry), 0);
+        r = tk_op_open(test.fs, entry.inode, O_RDWR, &file);
+        if (r == 0)
+                tk_op_release(test.fs, file, O_RDWR);
+        tk_inode_forget(test.fs->inodes, entry.inode, 1);
+        return r;
+}
+
+/* A mount that can't have the key of the file in its journal. */
+static void start_refused(void)
+{
+        tk_test_fs_open(&test);
+        test.fake.refuse = -EKEYREVOKED;
+        assert_int_equal(tk_fs_new(test.volume, &(struct tk_fs_options){.read_only = false},
+                                   &test.fs, &(struct tk_fault){0}),
+                         0);
+        test.root = tk_inode_root(test.fs->inodes);
+        assert_true(try_open("f") < 0);
+        test.fake.refuse = 0;
+}
+
+/*
+ * A file whose key can't be had does not keep the volume from mounting; it is served when
+ * its entries are in place, be it in this mount, or after more crashes.
+ */
+static void test_replay__key_refused(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct image place;
+        struct image journal;
+        struct image volume;
+
+        test.dek_wrap = TK_DEK_WRAP_KMS;
+        for (int crashes = 0; crashes < 3; crashes++) {
+                make_volume();
+                overwrite_and_crash(&place, &journal, &volume);
+                for (int i = 0; i < crashes; i++) {
+                        start_refused();
+                        crash();
+                }
+                start_refused();
+                check_overwritten();
+                assert_int_equal(tk_volume_kept(test.volume), 0);
+                /* What is written from now on is not undone by what was kept. */
+                file = open_file("f", &inode);
+                write_at(file, 0, FILE_LEN, 'n');
+                assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+                tk_test_close(&test, file, inode);
+                crash();
+                tk_test_fs_start(&test);
+                check_file(0, FILE_LEN, 'n', FILE_LEN + 450);
+                tk_test_fs_stop(&test);
+                image_drop(&place);
+                image_drop(&journal);
+                image_drop(&volume);
+                tk_test_remove("c");
+        }
+}
+
 /* A journal that can't be read is none that is empty: the mount fails, and the next one replays. */
 static void test_replay__journal_cant_be_read(void **state)
 {
@@ -748,6 +914,9 @@ int main(void)
                 TEST(test_append__more_than_the_journal),
                 TEST(test_append__block_over_a_hole_on_a_full_disk),
                 TEST(test_replay__full_disk),
+                TEST(test_replay__key_refused),
+                TEST(test_replay__few_descriptors),
+                TEST(test_replay__one_walk),
                 TEST(test_replay__journal_cant_be_read),
                 TEST(test_commit__write_fails_once),
                 TEST(test_sync__waits_for_the_one_that_runs),

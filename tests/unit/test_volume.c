@@ -404,7 +404,7 @@ static void test_mount__awaits_replay(void **state)
         assert_true(tk_volume_awaits_replay(volume, 2));
         assert_false(tk_volume_awaits_replay(volume, 3));
         assert_false(tk_volume_awaits_replay(volume, 4));
-        assert_int_equal(tk_volume_note_replay(volume, &fault), 0);
+        assert_int_equal(tk_volume_note_replay(volume, 0, &fault), 0);
         assert_false(tk_volume_any_awaits_replay(volume));
         tk_volume_free(volume); /* a crash, too */
 
@@ -412,7 +412,7 @@ static void test_mount__awaits_replay(void **state)
         assert_false(tk_volume_awaits_replay(volume, 1));
         assert_false(tk_volume_awaits_replay(volume, 2));
         assert_true(tk_volume_awaits_replay(volume, 3));
-        assert_int_equal(tk_volume_note_replay(volume, &fault), 0);
+        assert_int_equal(tk_volume_note_replay(volume, 0, &fault), 0);
         assert_int_equal(tk_volume_mount_end(volume, &fault), 0);
         tk_volume_free(volume);
 
