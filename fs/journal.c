@@ -29,7 +29,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -323,31 +322,36 @@ int tk_journal_create(int dirfd, uint64_t len)
         return r < 0 ? r : tk_backing_sync(journal_dirfd, false);
 }
 
-static int open_file(struct tk_journal *journal, uint64_t len)
+/* Open the journal, if it is one: -ENOENT if it is missing or of a size that it can't have. */
+static int open_file(struct tk_journal *journal)
+{
+        struct stat st;
+        int fd = openat(tk_volume_dirfd(journal->fs->volume), TK_JOURNAL_DIR "/" TK_JOURNAL_NAME,
+                        O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < TK_JOURNAL_LEN_MIN ||
+            st.st_size % ((off_t)2 * TK_BLOCK_LEN) != 0) {
+                close(fd);
+                return -ENOENT;
+        }
+        journal->fd = fd;
+        journal->area_len = (uint64_t)st.st_size / 2;
+        return 0;
+}
+
+static int open_or_make_file(struct tk_journal *journal, uint64_t len)
 {
         int dirfd = tk_volume_dirfd(journal->fs->volume);
-        struct stat st;
-        int r;
+        int r = open_file(journal);
 
-        journal->fd =
-                openat(dirfd, TK_JOURNAL_DIR "/" TK_JOURNAL_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-        if (journal->fd >= 0 && fstat(journal->fd, &st) == 0 && S_ISREG(st.st_mode) &&
-            st.st_size >= TK_JOURNAL_LEN_MIN && st.st_size % ((off_t)2 * TK_BLOCK_LEN) == 0) {
-                journal->area_len = (uint64_t)st.st_size / 2;
-                return 0;
-        }
-        if (journal->fd >= 0)
-                close(journal->fd);
-        journal->fd = -1;
+        if (r != -ENOENT)
+                return r;
         if (mkdirat(dirfd, TK_JOURNAL_DIR, 0700) < 0 && errno != EEXIST)
                 return -errno;
         r = tk_journal_create(dirfd, len);
-        if (r < 0)
-                return r;
-        journal->fd =
-                openat(dirfd, TK_JOURNAL_DIR "/" TK_JOURNAL_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-        journal->area_len = len / 2;
-        return journal->fd < 0 ? -errno : 0;
+        return r < 0 ? r : open_file(journal);
 }
 
 /* The journal holds files open: two areas and the batches take a third of the limit at most. */
@@ -392,19 +396,6 @@ static int allocate(struct tk_journal *journal)
         return 0;
 }
 
-static int find_root_path(struct tk_journal *journal)
-{
-        char link[32];
-        ssize_t n;
-
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", journal->fs->rootfd);
-        n = readlink(link, journal->root_path, sizeof(journal->root_path) - 1);
-        if (n < 0)
-                return -errno;
-        journal->root_path[n] = '\0';
-        return 0;
-}
-
 int tk_journal_mac_key(struct tk_fs *fs, struct tk_secret **ret_key)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
@@ -437,11 +428,10 @@ static int set_up(struct tk_journal *journal, uint64_t len)
         journal->by_handle = tk_identity_handles_work(journal->fs->rootfd);
         bound_files(journal);
         journal->tree = tk_identity_tree(journal->fs->rootfd);
+        tk_backing_path(journal->fs->rootfd, journal->root_path, sizeof(journal->root_path));
         r = tk_journal_mac_key(journal->fs, &journal->mac_key);
         if (r == 0)
-                r = find_root_path(journal);
-        if (r == 0)
-                r = open_file(journal, len);
+                r = open_or_make_file(journal, len);
         if (r == 0)
                 r = allocate(journal);
         if (r == 0)

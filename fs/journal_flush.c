@@ -9,7 +9,6 @@
 #include "fs/journal_internal.h"
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -71,19 +70,18 @@ static void find_path(const struct tk_journal *journal, int fd, struct tk_journa
         size_t root_len = strlen(journal->root_path);
         unsigned names = journal->names;
         char path[PATH_MAX];
-        char link[32];
-        ssize_t n;
+        size_t len;
 
         if (hint->names == names)
                 return;
         hint->names = names;
         hint->len = 0;
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-        n = readlink(link, path, PATH_MAX - 1);
-        if (n <= (ssize_t)root_len + 1 || n - (ssize_t)root_len - 1 > TK_JOURNAL_PATH_MAX ||
+        tk_backing_path(fd, path, sizeof(path));
+        len = strlen(path);
+        if (root_len == 0 || len <= root_len + 1 || len - root_len - 1 > TK_JOURNAL_PATH_MAX ||
             memcmp(path, journal->root_path, root_len) != 0) /* not secret */
                 return;
-        hint->len = (uint16_t)(n - (ssize_t)root_len - 1);
+        hint->len = (uint16_t)(len - root_len - 1);
         memcpy(hint->path, path + root_len + 1, hint->len);
 }
 
