@@ -124,6 +124,7 @@ struct tk_journal {
         atomic_uint names;     /* counts changes of names, from 1 */
         int64_t filled_ms;     /* when the first entry came that is not in a part */
         int64_t active_ms;     /* when the last flush ended */
+        int64_t dropped_ms;    /* the thread's: when it last looked for removed files */
         struct tk_journal_pending *buckets[TK_JOURNAL_BUCKETS];
         struct tk_journal_area areas[2];
         uint64_t off;   /* the leader's: in the current area */

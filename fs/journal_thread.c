@@ -24,6 +24,7 @@ enum {
         APPLY_AFTER_MS = 5000,
         RESET_AFTER_MS = 5000,
         TICK_MS = 1000,
+        SYNC_ALL_FILES = 32,
 };
 
 /* In place ------------------------------------------------------------ */
@@ -146,13 +147,19 @@ static void put_next(struct tk_journal *journal, struct tk_journal_batch *batch,
 
 /* Areas --------------------------------------------------------------- */
 
-/* Make durable in place what area @i holds. Nobody adds to the area meanwhile. */
-static int sync_area(struct tk_journal *journal, unsigned i)
+/*
+ * Make durable in place what area @i holds: its first @count files. Of many files one flush of
+ * the whole filesystem is cheaper; if it fails, each says for itself whether it was it.
+ */
+static int sync_area(struct tk_journal *journal, unsigned i, unsigned count)
 {
         struct tk_journal_area *area = &journal->areas[i];
         int first = 0;
 
-        for (unsigned f = 0; f < area->file_count && !TK_PLANT(TK_PLANT_JOURNAL_REUSED); f++) {
+        if (TK_PLANT(TK_PLANT_JOURNAL_REUSED) ||
+            (count >= SYNC_ALL_FILES && tk_backing_sync_all(journal->fs->rootfd) == 0))
+                return 0;
+        for (unsigned f = 0; f < count; f++) {
                 int r = tk_content_flush(area->files[f], false);
 
                 if (r < 0 && first == 0)
@@ -164,10 +171,11 @@ static int sync_area(struct tk_journal *journal, unsigned i)
 static int checkpoint(struct tk_journal *journal, unsigned i)
 {
         struct tk_journal_area *area = &journal->areas[i];
+        unsigned count = area->file_count;
         int r;
 
         pthread_mutex_unlock(&journal->lock);
-        r = sync_area(journal, i);
+        r = sync_area(journal, i, count);
         if (r == 0)
                 r = tk_journal_wipe_area(journal, i);
         pthread_mutex_lock(&journal->lock);
@@ -190,38 +198,66 @@ static bool wants_checkpoint(const struct tk_journal *journal)
         return !area->checkpointed && !area->error && journal->applied >= area->last_sequence;
 }
 
-/* One area after the other, oldest first: what is on the disk stays a consistent tail. */
-static int empty_areas(struct tk_journal *journal)
+/* Sync the files of both areas, beside whoever adds to them. */
+static int sync_areas(struct tk_journal *journal)
 {
-        unsigned order[2] = {!journal->current, journal->current};
-        int r;
+        int r = 0;
 
-        for (int i = 0; i < 2; i++) {
-                if (journal->areas[order[i]].dead)
+        for (unsigned i = 0; r == 0 && i < 2; i++) {
+                unsigned count = journal->areas[i].file_count;
+
+                if (journal->areas[i].checkpointed)
                         continue;
-                r = sync_area(journal, order[i]);
-                if (r == 0)
-                        r = tk_journal_wipe_area(journal, order[i]);
-                if (r == 0)
-                        r = tk_backing_sync(journal->fd, true);
+                pthread_mutex_unlock(&journal->lock);
+                r = sync_area(journal, i, count);
+                pthread_mutex_lock(&journal->lock);
                 if (r < 0)
-                        return r;
+                        journal->areas[i].error = r;
         }
-        return 0;
+        return r;
 }
 
-/* Everything is in place: leave an empty journal. As the leader, so that nothing is added. */
+/* One area after the other, oldest first: what is on the disk stays a consistent tail. */
+static int wipe_areas(struct tk_journal *journal)
+{
+        unsigned order[2] = {!journal->current, journal->current};
+        int r = 0;
+
+        for (int i = 0; r == 0 && i < 2; i++) {
+                if (journal->areas[order[i]].dead)
+                        continue;
+                r = tk_journal_wipe_area(journal, order[i]);
+                if (r == 0)
+                        r = tk_backing_sync(journal->fd, true);
+        }
+        return r == 0 ? tk_random_bytes(&journal->chain, sizeof(journal->chain)) : r;
+}
+
+static bool is_settled(const struct tk_journal *journal)
+{
+        return !journal->flushing && !journal->unflushed && journal->queued == 0 &&
+               journal->building->count == 0;
+}
+
+/*
+ * Nothing is on its way: leave nothing in the journal. Only the wiping is done as the leader,
+ * so that nothing is added. -EAGAIN: something was added before.
+ */
 static int reset(struct tk_journal *journal, struct tk_journal_release *release)
 {
+        uint64_t flushed = journal->flushed;
         int r;
 
         if (journal->areas[0].error || journal->areas[1].error)
                 return journal->areas[0].error ? journal->areas[0].error : journal->areas[1].error;
+        r = sync_areas(journal);
+        if (r < 0)
+                return r;
+        if (!is_settled(journal) || journal->flushed != flushed)
+                return -EAGAIN;
         journal->flushing = true;
         pthread_mutex_unlock(&journal->lock);
-        r = empty_areas(journal);
-        if (r == 0)
-                r = tk_random_bytes(&journal->chain, sizeof(journal->chain));
+        r = wipe_areas(journal);
         pthread_mutex_lock(&journal->lock);
         journal->flushing = false;
         if (r == 0) {
@@ -244,12 +280,6 @@ static bool has_live_area(const struct tk_journal *journal)
         return journal->areas[0].last_sequence > 0 || journal->areas[1].last_sequence > 0;
 }
 
-static bool is_settled(const struct tk_journal *journal)
-{
-        return !journal->flushing && !journal->unflushed && journal->queued == 0 &&
-               journal->building->count == 0;
-}
-
 /* Removed files that only the journal holds open: their space is to be free. */
 static void drop_removed(struct tk_journal *journal, struct tk_journal_release *release)
 {
@@ -270,6 +300,17 @@ static void drop_removed(struct tk_journal *journal, struct tk_journal_release *
                         area->files[f] = area->files[--area->file_count];
                 }
         }
+}
+
+/* When a file was removed, and once in a while for those that were closed later. */
+static void drop_if_due(struct tk_journal *journal, struct tk_journal_release *release)
+{
+        int64_t now = tk_journal_now_ms();
+
+        if (!journal->removed && now - journal->dropped_ms < TICK_MS)
+                return;
+        journal->dropped_ms = now;
+        drop_removed(journal, release);
 }
 
 /* Whether the batch being filled keeps the space of a file that is gone otherwise. */
@@ -348,6 +389,8 @@ static bool work(struct tk_journal *journal, struct tk_journal_release *release)
                 return tk_journal_flush_next(journal) == 0;
         if (is_settled(journal) && journal->finishing) {
                 journal->finished = reset(journal, release);
+                if (journal->finished == -EAGAIN)
+                        return true;
                 pthread_mutex_unlock(&journal->lock);
                 tk_journal_release_all(journal, release);
                 pthread_mutex_lock(&journal->lock);
@@ -386,7 +429,7 @@ void *tk_journal_run(void *context)
         while (!journal->stop) {
                 if (!work(journal, &release))
                         wait_tick(journal);
-                drop_removed(journal, &release);
+                drop_if_due(journal, &release);
                 if (is_settled(journal))
                         journal->removed = false;
                 if (release.count > 0) {

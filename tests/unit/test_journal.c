@@ -471,8 +471,8 @@ static void test_append__block_over_a_hole_on_a_full_disk(void **state)
 
 enum { MANY = 40 };
 
-/* Many files with a block in the journal, by handle or not, and then a crash. */
-static void journal_many(bool by_handle)
+/* Many files with a block in the journal, by handle or not. */
+static void journal_many_files(bool by_handle)
 {
         char name[16];
 
@@ -490,6 +490,11 @@ static void journal_many(bool by_handle)
                 assert_int_equal(tk_content_sync(test.fs, file, true), 0);
                 tk_test_close(&test, file, inode);
         }
+}
+
+static void journal_many(bool by_handle)
+{
+        journal_many_files(by_handle);
         crash();
 }
 
@@ -506,6 +511,21 @@ static void check_many(unsigned from)
                 assert_true(holds(file, 0, TK_BLOCK_LEN, (uint8_t)i));
                 tk_test_close(&test, file, inode);
         }
+}
+
+/* Many files are made durable together when the journal is emptied. */
+static void test_finish__few_flushes_for_many_files(void **state)
+{
+        unsigned before;
+
+        journal_many_files(true);
+        before = faulty.syncs;
+        assert_int_equal(tk_journal_finish(test.fs->journal), 0);
+        assert_in_range(faulty.syncs - before, 1, MANY / 4);
+        crash();
+        tk_test_fs_start(&test);
+        check_many(0);
+        tk_test_fs_stop(&test);
 }
 
 /* Replay holds few descriptors, however many files the journal names. */
@@ -917,6 +937,7 @@ int main(void)
                 TEST(test_replay__key_refused),
                 TEST(test_replay__few_descriptors),
                 TEST(test_replay__one_walk),
+                TEST(test_finish__few_flushes_for_many_files),
                 TEST(test_replay__journal_cant_be_read),
                 TEST(test_commit__write_fails_once),
                 TEST(test_sync__waits_for_the_one_that_runs),
