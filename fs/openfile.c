@@ -33,6 +33,7 @@ static struct tk_openfile *file_new(const struct tk_fs *fs)
         file->fd = -1;
         file->base = fs->base;
         file->seal.binding = -1;
+        file->seal.newest_length = TK_SEAL_STALE;
         file->unsynced = true; /* unknown */
         file->attributes_unsynced = true;
         tk_rangelock_init(&file->ranges);

@@ -39,7 +39,7 @@ struct tk_openfile_seal {
         bool found;        /* while loading: something binds */
         uint16_t found_sequence;
         uint64_t binding_length;
-        uint64_t newest_length; /* TK_SEAL_STALE: it says nothing of the file as it is */
+        uint64_t newest_length; /* TK_SEAL_STALE: none says anything of the file as it is */
         uint32_t newest_mount;  /* of a close; 0: the newest seal is an fsync's */
 };
 

@@ -186,7 +186,7 @@ int tk_seal_load(struct tk_fs *fs, struct tk_openfile *file)
         ssize_t n;
         int r;
 
-        file->seal = (struct tk_openfile_seal){.binding = -1};
+        file->seal = (struct tk_openfile_seal){.binding = -1, .newest_length = TK_SEAL_STALE};
         if (file->size == 0)
                 return 0;
         tag_page = calloc(1, TK_BLOCK_LEN);
@@ -346,8 +346,7 @@ static bool says_the_same(struct tk_fs *fs, const struct tk_openfile *file, uint
 {
         uint32_t mount = file->seal.newest_mount;
 
-        /* Sequence 0: there may be none at all. */
-        if (file->seal.sequence == 0 || file->seal.newest_length != length)
+        if (file->seal.newest_length != length)
                 return false;
         return mount == 0 || (close && (mount == fs->mount_number ||
                                         !tk_volume_is_unclean(fs->volume, (uint16_t)mount)));

@@ -340,7 +340,11 @@ static void remount(struct tk_work *work, uint64_t seed)
         int file;
 
         tk_work_close(work, tk_work_create(work, "a"));
+        file = tk_work_create(work, "holes");
+        tk_work_write(work, file, 2 * BLOCK, BLOCK, 99);
+        tk_work_close(work, file);
         for (unsigned i = 0; i < 4; i++) {
+                tk_work_close(work, tk_work_open(work, "holes"));
                 file = tk_work_open(work, "a");
                 tk_work_write(work, file, chance(&seed, 3 * BLOCK), 2 * BLOCK, i * 10);
                 if (i % 2)

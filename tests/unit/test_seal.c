@@ -285,6 +285,30 @@ static void test_open__what_a_crash_left(void **state)
         check_what_a_crash_left(false);
 }
 
+/* A file that begins with a hole is sealed, too: over nothing, but it has a seal. */
+static void test_close__hole_at_the_beginning(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        for (int synced = 0; synced < 2; synced++) {
+                tk_test_fs_start(&test);
+                file = tk_test_create(&test, "f", &inode);
+                assert_int_equal(tk_content_truncate(test.fs, file, 8 * block_len), 0);
+                append(file, TK_BLOCK_LEN);
+                if (synced)
+                        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+                tk_test_fs_start(&test);
+                file = reopen(&inode);
+                assert_int_equal(file->size, 9 * block_len);
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+                assert_int_equal(unlink("c/root/f"), 0);
+        }
+}
+
 /* Where a seal can't go on, a sync does not write the same one again. */
 static void test_sync__same_seal_once(void **state)
 {
@@ -345,6 +369,7 @@ int main(void)
                 TEST(test_close__what_a_crash_left),
                 TEST(test_open__what_a_crash_left),
                 TEST(test_sync__same_seal_once),
+                TEST(test_close__hole_at_the_beginning),
                 TEST(test_sync__not_ahead_of_the_journal),
         };
 
