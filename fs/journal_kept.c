@@ -251,7 +251,7 @@ static int read_proofs(struct tk_journal_kept *kept, struct tk_journal_reader *r
 
 int tk_journal_kept_start(struct tk_fs *fs, struct tk_journal_reader *reader)
 {
-        struct tk_journal_source source;
+        struct tk_journal_source source = {.fd = -1};
         int r;
 
         if (tk_volume_kept(fs->volume) == 0)
@@ -312,7 +312,7 @@ static int put(struct tk_fs *fs, const struct tk_openfile *file,
         TK_CLEANUP(tk_journal_reader_done) struct tk_journal_reader reader = {0};
         struct tk_journal_source source = {.fd = -1};
         struct tk_fault fault = {0};
-        uint64_t chain;
+        uint64_t chain = 0;
         int r;
 
         r = tk_journal_reader_init(&reader, fs);
