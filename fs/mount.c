@@ -17,6 +17,7 @@
 #include "fs/killpriv.h"
 #include "fs/ops.h"
 #include "fs/seeker.h"
+#include "fs/uring.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -63,12 +64,14 @@ static void put_escaped(FILE *out, const char *value)
 
 static int make_option_text(const struct tk_mount_options *options, char **ret_text)
 {
+        char uring[TK_URING_OPTIONS];
         size_t len = 0;
         FILE *out = open_memstream(ret_text, &len);
 
         if (!out)
                 return -ENOMEM;
-        fprintf(out, "default_permissions,subtype=turnkeyfs,fsname=");
+        tk_uring_options(uring);
+        fprintf(out, "default_permissions,subtype=turnkeyfs%s,fsname=", uring);
         put_escaped(out, options->source);
         if (options->allow_other)
                 fprintf(out, ",allow_other");

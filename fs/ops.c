@@ -14,6 +14,7 @@
 #include "fs/op.h"
 #include "fs/revoke.h"
 #include "fs/seeker.h"
+#include "fs/uring.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -102,14 +103,15 @@ static void shim_init(void *userdata, struct fuse_conn_info *conn)
         unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_DONT_MASK |
                           FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_READDIRPLUS |
                           FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
-                          FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS;
+                          FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS | tk_killpriv_capability();
 
         /*
          * Left out on purpose: splice (content is encrypted in memory), locks (the
          * kernel's own do), automatic invalidation (we are the only writer), O_TRUNC in
          * open, which the kernel does rightly. Set-id bits: killpriv.h.
          */
-        conn->want = conn->capable & wanted;
+        /* libfuse has set what it was asked for by options: io_uring. */
+        conn->want = conn->capable & (wanted | (conn->want & tk_uring_capability()));
         conn->max_write = TK_REQUEST_MAX;
         if (context->ready)
                 context->ready(context->ready_context);
@@ -431,7 +433,7 @@ static void shim_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int 
         if (refused(req, false))
                 return;
         (void)fi;
-        set.kill_setid = tk_killpriv_wanted() ? &kill : NULL;
+        set.kill_setid = tk_killpriv_wanted_by_setattr(to_set) ? &kill : NULL;
         r = tk_op_setattr(fs_of(req), inode_of(req, ino), &set, &st);
         reply_attr(req, r, &st);
 }
@@ -607,7 +609,7 @@ static void shim_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
                 return;
         }
         r = tk_content_write(fs_of(req), file_of(fi), (uint64_t)off, bufv->buf[0].mem, len);
-        if (r == 0 && tk_killpriv_wanted())
+        if (r == 0 && tk_killpriv_wanted_by_write(fi))
                 r = kill_setid(file_of(fi), &kill);
         /* Past the kernel's cache, O_SYNC is ours; writeback is followed by an fsync. */
         if (r == 0 && fi->flags & O_DSYNC && !fi->writepage)
