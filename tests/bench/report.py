@@ -76,7 +76,8 @@ def _markdown(header, rows):
         out.append('| ' + ' | '.join([row[0].ljust(widths[0])] +
                                      [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]) + ' |')
         if i == 0:
-            out.append('|' + '|'.join(['-' * (widths[0] + 2)] + ['-' * (width + 1) + ':' for width in widths[1:]]) + '|')
+            out.append('|' + '|'.join(['-' * (widths[0] + 2)] +
+                                      ['-' * (width + 1) + ':' for width in widths[1:]]) + '|')
     return '\n'.join(out)
 
 
@@ -175,7 +176,8 @@ def text(found):
     libraries = ', '.join(f'{name} {machine[name]}' for name in ('libfuse', 'openssl') if machine.get(name))
     out = [f'### {found["label"]}',
            f'{found["date"]}, {found["rounds"]} rounds, scale {found["scale"]:g}; {machine["cpus"]} CPUs '
-           f'({machine["cpu"]}), Linux {machine["kernel"]}, {libraries}, load {machine["load_at_start"]:.1f} at the start.',
+           f'({machine["cpu"]}), Linux {machine["kernel"]}, {libraries}, load {machine["load_at_start"]:.1f} '
+           'at the start.',
            table(samples, found['systems'])]
     out += [f'FAILED: {failure}' for failure in found['failures']]
     return '\n\n'.join(out)
@@ -195,7 +197,8 @@ def put_into(document, markdown):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('results', nargs='+', metavar='JSON', help='of tests/bench/run.py, in the order of the sections')
+    parser.add_argument('results', nargs='+', metavar='JSON',
+                        help='of tests/bench/run.py, in the order of the sections')
     parser.add_argument('--document', metavar='FILE')
     options = parser.parse_args()
     markdown = '\n\n'.join(text(read_json(path)) for path in options.results)

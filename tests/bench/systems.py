@@ -203,6 +203,41 @@ class TurnkeyfsRelaxed(Turnkeyfs):
     groups = ('random_4k', 'appends', 'sqlite', 'pgbench')
 
 
+class OverUring:
+    """Mixed into a system: requests over io_uring, which root allows for the moment of mounting."""
+
+    SWITCH = '/sys/module/fuse/parameters/enable_uring'
+
+    def program(self):
+        return self.context.turnkeyfs
+
+    def available(self):
+        super().available()
+        linked = subprocess.run(['ldd', self.program()], capture_output=True, text=True).stdout
+        if not os.path.exists(self.SWITCH) or 'liburing' not in linked:
+            raise Unavailable('no FUSE over io_uring in this kernel and libfuse')
+        with open(self.SWITCH, encoding='ascii') as switch:
+            if switch.read().strip() == 'Y':
+                raise Unavailable('enable_uring is Y, so that turnkeyfs without it would have it, too')
+
+    def mount(self):
+        with open(self.SWITCH, encoding='ascii') as switch:
+            before = switch.read()
+        try:
+            self._switch('Y')
+            super().mount()
+        finally:
+            self._switch(before)
+
+    def _switch(self, state):
+        with open(self.SWITCH, 'w', encoding='ascii') as switch:
+            switch.write(state)
+
+
+class TurnkeyfsUring(OverUring, Turnkeyfs):
+    name = 'uring'
+
+
 class Passthrough(System):
     """libfuse's own example, without encryption: what FUSE costs by itself."""
     name = 'ptll'
@@ -222,6 +257,14 @@ class PassthroughWriteback(Passthrough):
     options = ',writeback,cache=always'
 
 
+class PassthroughUring(OverUring, PassthroughWriteback):
+    name = 'ptll-wb-uring'
+    options = ',writeback,cache=always,io_uring'
+
+    def program(self):
+        return build_passthrough(self.context.cache)
+
+
 class Gocryptfs(System):
     name = 'gocryptfs'
 
@@ -237,7 +280,8 @@ class Gocryptfs(System):
         return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
 
 
-ALL = (Plain, Turnkeyfs, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback, Gocryptfs)
+ALL = (Plain, Turnkeyfs, TurnkeyfsUring, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback,
+       PassthroughUring, Gocryptfs)
 
 
 def drop_caches():
