@@ -5,6 +5,7 @@
 #include "ace.h"
 #include "base/log.h"
 #include "base/plant.h"
+#include "crypto/openssl_memory.h"
 #include "explore.h"
 #include "faults.h"
 #include "judge.h"
@@ -272,6 +273,11 @@ static int run_faults(const struct options *options)
         double began = now();
         int failed = 0;
 
+        /* OpenSSL allocates by way of the library: it, too, runs out of memory. */
+        if (tk_openssl_wipe_memory() < 0) {
+                fprintf(stderr, "tk_crash: OpenSSL has allocated already\n");
+                return 2;
+        }
         fflush(NULL);
         for (unsigned share = 0; share < options->jobs; share++) {
                 struct tk_faults faults = {
