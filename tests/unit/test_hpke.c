@@ -104,7 +104,7 @@ static void test_hpke_open__nothing_else_opens(void **state)
         assert_int_equal(tk_hpke_open(key, &other_info, sealed, LEN, &opened), -EBADMSG);
         for (size_t len = 0; len < LEN; len++)
                 assert_int_equal(tk_hpke_open(key, &context, sealed, len, &opened), -EBADMSG);
-        for (size_t bit = 0; bit < LEN * 8; bit++) {
+        for (size_t bit = 0; bit < (size_t)LEN * 8; bit++) {
                 /* X25519 ignores the highest bit of a point, HPKE does not. */
                 tk_test_flip(sealed, bit);
                 assert_int_equal(tk_hpke_open(key, &context, sealed, LEN, &opened), -EBADMSG);
