@@ -312,7 +312,7 @@ int tk_dirkey_fits(struct tk_fs *fs, int fd, const struct tk_dirkey *key)
         return r;
 }
 
-static void note_unusable(struct tk_fs *fs, int fd, int error)
+static void note_unusable(struct tk_fs *fs, int fd, bool lost)
 {
         char path[PATH_MAX];
 
@@ -323,7 +323,7 @@ static void note_unusable(struct tk_fs *fs, int fd, int error)
                 "%s: the directory's key record is %s, so that its names can't be had; "
                 "restore it from an escrow (turnkeyfs escrow restore), or its " TK_KEYATTR_NAME
                 " attribute from a backup",
-                path, error == -ENODATA ? "missing" : "damaged or not live");
+                path, lost ? "missing" : "damaged or not live");
 }
 
 int tk_dirkey_is_bare(int fd)
@@ -348,18 +348,29 @@ int tk_dirkey_is_bare(int fd)
         return r;
 }
 
+int tk_dirkey_load_entries(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key)
+{
+        int bare;
+        int r = tk_dirkey_load_alone(fs, fd, ret_key);
+
+        if (r != -ENODATA)
+                return r;
+        bare = tk_dirkey_is_bare(fd);
+        if (bare != 0)
+                return bare < 0 ? bare : -ENODATA;
+        /* The record comes before the first entry: both may have come since it was read. */
+        r = tk_dirkey_load_alone(fs, fd, ret_key);
+        return r == -ENODATA ? TK_DIRKEY_LOST : r;
+}
+
 /* Load the key of @inode, and say so if that is not possible. */
 static int load(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key)
 {
-        int r = tk_dirkey_load_alone(fs, fd, ret_key);
-        int bare = 0;
+        int r = fs->names_encrypted ? tk_dirkey_load_entries(fs, fd, ret_key)
+                                    : tk_dirkey_load_alone(fs, fd, ret_key);
 
-        if (r == -ENODATA && fs->names_encrypted)
-                bare = tk_dirkey_is_bare(fd);
-        if (bare < 0)
-                return bare;
-        if (r == -EBADMSG || r == -ENOTSUP || (r == -ENODATA && fs->names_encrypted && !bare)) {
-                note_unusable(fs, fd, r);
+        if (r == -EBADMSG || r == -ENOTSUP || r == TK_DIRKEY_LOST) {
+                note_unusable(fs, fd, r == TK_DIRKEY_LOST);
                 return -EIO;
         }
         return r;

@@ -42,6 +42,13 @@ TK_MUST_USE int tk_dirkey_need(struct tk_fs *fs, struct tk_inode *inode, int fd,
  */
 TK_MUST_USE int tk_dirkey_load_alone(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key);
 
+/*
+ * The same where names are encrypted: -ENODATA only of a directory that is bare;
+ * TK_DIRKEY_LOST of one that has entries, and so had a record.
+ */
+enum { TK_DIRKEY_LOST = 1 };
+TK_MUST_USE int tk_dirkey_load_entries(struct tk_fs *fs, int fd, struct tk_dirkey **ret_key);
+
 /* The key in @record, whosever it is; -EBADMSG or -ENOTSUP, or what the keyring says. */
 TK_MUST_USE int tk_dirkey_from_record(struct tk_fs *fs, const struct tk_record *record,
                                       struct tk_dirkey **ret_key);

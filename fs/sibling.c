@@ -237,7 +237,7 @@ int tk_sibling_purge(struct tk_fs *fs, int fd, const char *name)
         if (r < 0)
                 return r;
         r = purge(fs, dirfd);
-        if (lift && r < 0)
+        if (lift)
                 (void)!tk_backing_chmod(dirfd, st.st_mode & 07777);
         return r;
 }

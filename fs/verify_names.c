@@ -27,11 +27,10 @@ int tk_verify_names_begin(struct tk_fs *fs, int fd, struct tk_verify_names *ret_
         *ret_names = (struct tk_verify_names){.fs = fs, .fd = fd};
         if (!fs->names_encrypted)
                 return 0;
-        r = tk_dirkey_load_alone(fs, fd, &ret_names->key);
-        if (r != -ENODATA)
-                return r;
-        r = tk_dirkey_is_bare(fd);
-        return r == 0 ? -ENODATA : r < 0 ? r : 0;
+        r = tk_dirkey_load_entries(fs, fd, &ret_names->key);
+        if (r == -ENODATA)
+                return 0;
+        return r == TK_DIRKEY_LOST ? -ENODATA : r;
 }
 
 void tk_verify_names_end(struct tk_verify_names *names)

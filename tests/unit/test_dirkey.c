@@ -168,9 +168,15 @@ static void test_get__siblings_without_entries_are_no_entries(void **state)
 
         tk_test_fs_start(&test);
         dir = find_dir("d");
-        touch("c/root/d/@AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.name");
+        assert_int_equal(
+                symlink("AAAA", "c/root/d/@AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.name"), 0);
         assert_int_equal(get(&dir, &key), -ENODATA);
         touch("c/root/d/@AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        assert_int_equal(get(&dir, &key), -EIO);
+        lose_dir(&dir);
+        dir = find_dir("e");
+        /* What is no symlink is no sibling. */
+        touch("c/root/e/@AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.name");
         assert_int_equal(get(&dir, &key), -EIO);
         lose_dir(&dir);
         tk_test_fs_stop(&test);
@@ -355,6 +361,44 @@ static void test_need__all_who_need_it_at_once_get_the_same_key(void **state)
         tk_test_fs_stop(&test);
 }
 
+static void *look_until_there_is_one(void *context)
+{
+        struct directory *dir = context;
+        struct tk_dirkey *key;
+        int r;
+
+        while ((r = get(dir, &key)) == -ENODATA)
+                ;
+        if (r == 0)
+                tk_dirkey_put(test.fs, key);
+        return (void *)(intptr_t)r;
+}
+
+/* The record comes before the entry, so that who saw none and then an entry looks again. */
+static void test_get__a_record_and_an_entry_that_come_meanwhile_are_no_damage(void **state)
+{
+        struct directory dir;
+        pthread_t thread;
+        char name[8];
+        char path[300];
+        void *r;
+
+        tk_test_fs_start(&test);
+        for (int round = 0; round < 40 * ROUNDS; round++) {
+                snprintf(name, sizeof(name), "%d", round);
+                dir = find_dir(name);
+                assert_int_equal(pthread_create(&thread, NULL, look_until_there_is_one, &dir), 0);
+                usleep((unsigned)(round % 50));
+                assert_int_equal(tk_dirkey_make(test.fs, dir.fd), 0);
+                snprintf(path, sizeof(path), "c/root/%s/entry", name);
+                assert_int_equal(mknod(path, S_IFREG | 0600, 0), 0);
+                pthread_join(thread, &r);
+                assert_int_equal((int)(intptr_t)r, 0);
+                lose_dir(&dir);
+        }
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -370,6 +414,7 @@ int main(void)
                 IN_DIR(test_get__nothing_is_kept_while_the_mount_is_closed),
                 IN_DIR(test_get__those_used_longest_ago_make_room),
                 IN_DIR(test_need__all_who_need_it_at_once_get_the_same_key),
+                IN_DIR(test_get__a_record_and_an_entry_that_come_meanwhile_are_no_damage),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
