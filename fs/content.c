@@ -608,6 +608,7 @@ int tk_content_cut(struct tk_openfile *file, uint64_t size)
 {
         int r;
 
+        file->tags_taken = 0;
         if (size == 0) {
                 r = tk_backing_truncate(file->fd, 0);
                 if (r == 0)

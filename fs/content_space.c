@@ -178,6 +178,7 @@ int tk_content_truncate(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
         if (r < 0)
                 return r;
         file->unsealed = true;
+        file->tags_taken = 0; /* a tag page may lose its space */
         if (size > file->size)
                 return grow_held(fs, file, size);
         if (size < file->size)
@@ -524,6 +525,7 @@ int tk_content_fallocate(struct tk_fs *fs, struct tk_openfile *file, int mode, u
         if (r < 0)
                 return r;
         file->unsealed = true;
+        file->tags_taken = 0; /* a tag page may lose its space */
         return fallocate_held(fs, file, scratch, mode, off, len);
 }
 

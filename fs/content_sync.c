@@ -88,14 +88,24 @@ static int lacks_space(const struct tk_openfile *file, uint64_t first, uint64_t 
 
 int tk_content_want_space(struct tk_fs *fs, struct tk_openfile *file, uint64_t first, uint64_t last)
 {
-        uint64_t tags = file->base + tk_tag_page_off(tk_group_of_block(first));
+        uint64_t group = tk_group_of_block(first);
         int r;
 
         tk_journal_keep_space(fs->journal, file, first, last);
+        /* Pages on their way took theirs. */
+        first = tk_journal_skip_pages(fs->journal, file, first, last);
+        if (first > last)
+                return 0;
         r = lacks_space(file, first, last - first + 1);
         if (r <= 0)
                 return r;
-        r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE, tags, TK_BLOCK_LEN);
+        if (file->tags_taken != group + 1)
+                r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE,
+                                         file->base + tk_tag_page_off(group), TK_BLOCK_LEN);
+        else
+                r = 0;
+        if (r == 0 || r == -EOPNOTSUPP)
+                file->tags_taken = group + 1;
         if (r == 0)
                 r = tk_backing_fallocate(file->fd, FALLOC_FL_KEEP_SIZE,
                                          file->base + tk_data_off(first),

@@ -295,6 +295,20 @@ void tk_journal_keep_space(struct tk_journal *journal, struct tk_openfile *file,
                 keep_space(journal, file, block);
 }
 
+uint64_t tk_journal_skip_pages(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
+                               uint64_t last)
+{
+        const struct tk_journal_pending *entry;
+
+        if (file->journal.overlay == 0)
+                return first;
+        TK_LOCK_SCOPE(&journal->lock);
+        while (first <= last && (entry = find(journal, file, first)) &&
+               entry->item.type == TK_JOURNAL_BLOCK)
+                first++;
+        return first;
+}
+
 /* Life ---------------------------------------------------------------------------- */
 
 int tk_journal_create(int dirfd, uint64_t len)

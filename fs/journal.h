@@ -61,6 +61,10 @@ TK_MUST_USE int tk_journal_append(struct tk_journal *journal, struct tk_openfile
 void tk_journal_keep_space(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
                            uint64_t last);
 
+/* The first block from @first on, up to @last + 1, whose newest content is no page on its way. */
+uint64_t tk_journal_skip_pages(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
+                               uint64_t last);
+
 /* Have all entries of @file that were appended so far durable in the journal. */
 TK_MUST_USE int tk_journal_commit(struct tk_journal *journal, struct tk_openfile *file);
 

@@ -84,6 +84,7 @@ struct tk_openfile {
         struct tk_openfile_journal journal;
 
         _Atomic uint64_t sealed;     /* bytes that are sealed: no block below may be missing */
+        _Atomic uint64_t tags_taken; /* the group whose tag page has space, and 1; 0: not known */
         _Atomic uint64_t solid;      /* blocks from the first on that have cells in place */
         _Atomic uint64_t synced_len; /* bytes that a finished sync made durable */
         atomic_bool unsealed;        /* changed since the newest seal */
