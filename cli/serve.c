@@ -274,7 +274,7 @@ static int judge_answer(const json_t *answer, struct tk_fault *fault)
         if (kind <= TK_FAULT_NONE || kind > TK_FAULT_UNSUPPORTED)
                 kind = TK_FAULT_INTERNAL;
         return tk_fault_set(fault, (enum tk_fault_kind)kind, -EIO, "%s",
-                            error ? error : "the mount's answer can't be understood");
+                            error && error[0] ? error : "the mount's answer can't be understood");
 }
 
 /* No answer, for the reason @r: TK_SERVE_NOBODY, or a fault. */
