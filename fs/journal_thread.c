@@ -16,6 +16,7 @@
 #include "fs/journal_apply.h"
 #include "fs/journal_internal.h"
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -67,10 +68,13 @@ static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *
                 int r = put_file(journal, batch, end, i);
 
                 if (r < 0) {
+                        char path[PATH_MAX];
+
+                        tk_backing_path(batch->files[i]->fd, path, sizeof(path));
                         tk_log_limited(TK_LOG_ERROR,
                                        "%s: an overwrite that is in the journal can't be put in "
-                                       "place: %s; trying again",
-                                       tk_volume_path(journal->fs->volume), strerror(-r));
+                                       "place: %s; trying again; until then all overwrites wait",
+                                       path, strerror(-r));
                         return r;
                 }
         }
@@ -147,6 +151,15 @@ static void put_next(struct tk_journal *journal, struct tk_journal_batch *batch,
 
 /* Areas --------------------------------------------------------------- */
 
+static void note_unsynced(const struct tk_openfile *file, int error)
+{
+        char path[PATH_MAX];
+
+        tk_backing_path(file->fd, path, sizeof(path));
+        tk_log(TK_LOG_ERROR, "%s: what was overwritten can't be synced: %s", path,
+               strerror(-error));
+}
+
 /*
  * Make durable in place what area @i holds: its first @count files. Of many files one flush of
  * the whole filesystem is cheaper; if it fails, each says for itself whether it was it.
@@ -162,6 +175,8 @@ static int sync_area(struct tk_journal *journal, unsigned i, unsigned count)
         for (unsigned f = 0; f < count; f++) {
                 int r = tk_content_flush(area->files[f], false);
 
+                if (r < 0)
+                        note_unsynced(area->files[f], r);
                 if (r < 0 && first == 0)
                         first = r;
         }

@@ -814,6 +814,9 @@ static void test_sync__waits_for_the_one_that_runs(void **state)
 /* The kernel tells of a write that failed only once, and it was the journal that asked. */
 static void test_sync__hears_of_the_journals_failure(void **state)
 {
+        char said[4096] = "";
+        int kept;
+        int log;
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
@@ -824,7 +827,17 @@ static void test_sync__hears_of_the_journals_failure(void **state)
         assert_int_equal(tk_content_sync(test.fs, file, false), 0);
         assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
         faulty.sync_fails = -EIO;
+        fflush(stderr);
+        log = open("log", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        kept = dup(STDERR_FILENO);
+        assert_true(log >= 0 && kept >= 0 && dup2(log, STDERR_FILENO) >= 0);
         assert_int_equal(tk_journal_finish(test.fs->journal), -EIO);
+        fflush(stderr);
+        assert_true(dup2(kept, STDERR_FILENO) >= 0);
+        close(kept);
+        assert_true(tk_fdio_pread(log, said, sizeof(said) - 1, 0) > 0);
+        close(log);
+        assert_non_null(strstr(said, "/root/f: ")); /* the log names the file */
         assert_int_equal(tk_content_sync(test.fs, file, true), -EIO);
         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
         tk_test_close(&test, file, inode);
