@@ -241,6 +241,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                            .fuse_options = job->opts.kernel,
                                            .allow_other = job->conf->mount.allow_other,
                                            .read_only = job->conf->mount.read_only,
+                                           .io_uring = job->conf->mount.io_uring,
                                            .threads = job->conf->mount.threads,
                                            .keeper = &keeper,
                                            .ready = when_ready,

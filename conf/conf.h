@@ -99,6 +99,7 @@ struct tk_conf {
                 bool allow_other; /* [mount] allow_other: default yes for root, no otherwise */
                 bool read_only;   /* [mount] read_only: default no */
                 bool relaxed;     /* [mount] durability = relaxed; default strict */
+                bool io_uring;    /* [mount] io_uring: default no */
                 unsigned threads; /* [mount] threads: 1 to 64; 0, the default: by CPU count */
         } mount;
 

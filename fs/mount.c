@@ -64,13 +64,14 @@ static void put_escaped(FILE *out, const char *value)
 
 static int make_option_text(const struct tk_mount_options *options, char **ret_text)
 {
-        char uring[TK_URING_OPTIONS];
+        char uring[TK_URING_OPTIONS] = "";
         size_t len = 0;
         FILE *out = open_memstream(ret_text, &len);
 
         if (!out)
                 return -ENOMEM;
-        tk_uring_options(uring);
+        if (options->io_uring)
+                tk_uring_options(uring);
         fprintf(out, "default_permissions,subtype=turnkeyfs%s,fsname=", uring);
         put_escaped(out, options->source);
         if (options->allow_other)

@@ -14,6 +14,7 @@ struct tk_mount_options {
         const char *fuse_options; /* comma-separated, passed to the kernel's mount; NULL: none */
         bool allow_other;
         bool read_only;
+        bool io_uring;                          /* if libfuse and the kernel have it */
         unsigned threads;                       /* 0: by CPU count */
         const struct tk_keeper_options *keeper; /* NULL: the lease is not kept */
         void (*ready)(void *context); /* called once when the kernel has accepted the mount */

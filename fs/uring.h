@@ -4,7 +4,8 @@
 /*
  * Requests over io_uring instead of read and write calls on /dev/fuse: fewer of these per
  * request. libfuse has it since 3.18 (uring.c; otherwise uring_none.c), Linux since 6.14,
- * where root switches it on: /sys/module/fuse/parameters/enable_uring.
+ * where root switches it on: /sys/module/fuse/parameters/enable_uring. A mount asks for it only
+ * if told to: see docs/performance.md.
  */
 
 /* The FUSE_CAP_... that libfuse then sets by itself; 0 if it can't. */

@@ -161,6 +161,7 @@ class Turnkeyfs(System):
     name = 'turnkeyfs'
     names = 'encrypted'
     durability = 'strict'
+    io_uring = 'no'
 
     def available(self):
         if not shutil.which(self.context.turnkeyfs):
@@ -175,7 +176,7 @@ class Turnkeyfs(System):
             os.unlink(keystore)
         with open(self._configuration(), 'w', encoding='utf-8') as conf:
             conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n'
-                       f'[mount]\ndurability = {self.durability}\n')
+                       f'[mount]\ndurability = {self.durability}\nio_uring = {self.io_uring}\n')
         subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
                        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -216,9 +217,6 @@ class OverUring:
         linked = subprocess.run(['ldd', self.program()], capture_output=True, text=True).stdout
         if not os.path.exists(self.SWITCH) or 'liburing' not in linked:
             raise Unavailable('no FUSE over io_uring in this kernel and libfuse')
-        with open(self.SWITCH, encoding='ascii') as switch:
-            if switch.read().strip() == 'Y':
-                raise Unavailable('enable_uring is Y, so that turnkeyfs without it would have it, too')
 
     def mount(self):
         with open(self.SWITCH, encoding='ascii') as switch:
@@ -236,6 +234,7 @@ class OverUring:
 
 class TurnkeyfsUring(OverUring, Turnkeyfs):
     name = 'uring'
+    io_uring = 'yes'
 
 
 class Passthrough(System):

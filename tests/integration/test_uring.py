@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FUSE over io_uring: taken where root has switched it on and libfuse has it, otherwise not missed."""
+"""FUSE over io_uring: taken if wanted, where root has switched it on and libfuse has it; otherwise not missed."""
 
 import os
 import pathlib
@@ -55,7 +55,7 @@ def append(path):
 
 def test_switched_on_it_is_used_if_libfuse_has_it(make_volume, switch):
     switch("Y")
-    volume = make_volume()
+    volume = make_volume(conf={"mount": {"io_uring": "yes"}})
     if libfuse_has_it():
         wait_for(lambda: rings(volume), what="a thread for io_uring")
     assert_works(volume)
@@ -63,7 +63,16 @@ def test_switched_on_it_is_used_if_libfuse_has_it(make_volume, switch):
 
 def test_switched_off_it_is_not_missed(make_volume, switch):
     switch("N")
-    volume = make_volume()
+    volume = make_volume(conf={"mount": {"io_uring": "yes"}})
+    assert_without(volume)
+
+
+def test_by_default_it_is_not_used(make_volume, switch):
+    switch("Y")
+    assert_without(make_volume())
+
+
+def assert_without(volume):
     write_file(volume.mnt / "first", b"")
     os.unlink(volume.mnt / "first")
     assert rings(volume) == []
