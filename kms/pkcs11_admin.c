@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { MAKE_MS = 180000 };
+
 static int refuse_pinned(const struct tk_p11 *p11, const char *what, struct tk_fault *fault)
 {
         if (!p11->uri.pinned[0])
@@ -28,6 +30,13 @@ static int refuse_pinned(const struct tk_p11 *p11, const char *what, struct tk_f
 static int run(void *impl, struct tk_p11_job **job, struct tk_fault *fault)
 {
         return tk_p11_job_run(impl, job, fault);
+}
+
+/* An RSA key takes a small token a minute. */
+static int run_long(void *impl, struct tk_p11_job **job, struct tk_fault *fault)
+{
+        (*job)->deadline_ms = MAKE_MS;
+        return run(impl, job, fault);
 }
 
 /* Making -------------------------------------------------------------------- */
@@ -64,7 +73,7 @@ static int admin_create(void *impl, const struct tk_kms_key_spec *spec, struct t
         if (r < 0)
                 return r;
         job->spec = *spec;
-        return run(impl, &job, fault);
+        return run_long(impl, &job, fault);
 }
 
 /* As the newest version is. */
@@ -104,7 +113,7 @@ static int admin_rotate(void *impl, char ret_version[TK_KMS_VERSION_MAX], struct
         if (r == 0)
                 r = tk_p11_job_new(job_rotate, &job);
         if (r == 0)
-                r = run(impl, &job, fault);
+                r = run_long(impl, &job, fault);
         if (r == 0)
                 memcpy(ret_version, job->version, TK_KMS_VERSION_MAX);
         return r;
@@ -136,11 +145,12 @@ static int admin_import(void *impl, const struct tk_secret *key, bool is_blob,
         r = refuse_pinned(impl, "an imported key", fault);
         if (r == 0)
                 r = tk_p11_check_import(key, fault);
-        if (r == 0)
-                r = tk_p11_job_new(job_import, &job);
+        if (r < 0)
+                return r;
+        r = tk_p11_job_new(job_import, &job);
         if (r == 0)
                 r = tk_secret_dup_bytes(tk_secret_bytes(key), tk_secret_len(key), &job->key);
-        return r < 0 ? r : run(impl, &job, fault);
+        return r < 0 ? r : run_long(impl, &job, fault);
 }
 
 /* Listing ------------------------------------------------------------------- */

@@ -91,6 +91,7 @@ struct tk_p11_job {
         struct tk_secret *key;
         struct tk_kms_key_spec spec;
         bool enabled;
+        unsigned deadline_ms; /* 0: that of the provider */
         struct tk_p11_versions versions;
         struct tk_p11_about about;
         struct tk_fault fault;
@@ -125,6 +126,7 @@ struct tk_p11_use {
         bool writes;                 /* CKF_RW_SESSION; not from the pool */
         bool changed;                /* something may have been changed: not to be done twice */
         enum tk_p11_verdict verdict; /* of what failed */
+        CK_RV said;                  /* by the attribute that failed last */
 };
 
 /*

@@ -73,22 +73,23 @@ static struct timespec after_ms(unsigned ms)
         return until;
 }
 
-static int say_late(const struct tk_p11 *p11, struct tk_fault *fault)
+static int say_late(const struct tk_p11 *p11, unsigned deadline_ms, struct tk_fault *fault)
 {
         return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
                             "the token of the root key %s can't be used now: the PKCS#11 module %s "
                             "did not answer within %u s; if it stays so, look at the token and its "
                             "service, then mount again",
-                            p11->uri.key_id, p11->module, p11->deadline_ms / 1000);
+                            p11->uri.key_id, p11->module, deadline_ms / 1000);
 }
 
 /* A place among the jobs, or -ENOKEY. The lock is held. */
-static int take_place(struct tk_p11 *p11, const struct timespec *until, struct tk_fault *fault)
+static int take_place(struct tk_p11 *p11, unsigned deadline_ms, const struct timespec *until,
+                      struct tk_fault *fault)
 {
         while (p11->jobs == TK_P11_JOBS_MAX) {
                 if (p11->late == TK_P11_JOBS_MAX ||
                     pthread_cond_timedwait(&p11->job_ended, &p11->jobs_lock, until) != 0)
-                        return say_late(p11, fault);
+                        return say_late(p11, deadline_ms, fault);
         }
         p11->jobs++;
         return 0;
@@ -110,14 +111,15 @@ static bool await(struct tk_p11 *p11, struct tk_p11_job *job, const struct times
 
 int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault *fault)
 {
-        struct timespec until = after_ms(p11->deadline_ms);
+        unsigned deadline_ms = (*job)->deadline_ms ? (*job)->deadline_ms : p11->deadline_ms;
+        struct timespec until = after_ms(deadline_ms);
         pthread_t id = 0;
         bool ended;
         int r;
 
         {
                 TK_LOCK_SCOPE(&p11->jobs_lock);
-                r = take_place(p11, &until, fault);
+                r = take_place(p11, deadline_ms, &until, fault);
         }
         if (r == 0) {
                 (*job)->p11 = p11;
@@ -138,7 +140,7 @@ int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault 
         if (!ended) {
                 pthread_detach(id);
                 *job = NULL;
-                return say_late(p11, fault);
+                return say_late(p11, deadline_ms, fault);
         }
         pthread_join(id, NULL);
         if ((*job)->fault.kind)

@@ -27,8 +27,10 @@ size_t tk_p11_attribute(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTR
 
         if (rv != CKR_OK) {
                 if (tk_p11_judge(rv) == TK_P11_LOST || tk_p11_judge(rv) == TK_P11_AWAY ||
-                    tk_p11_judge(rv) == TK_P11_GONE)
+                    tk_p11_judge(rv) == TK_P11_GONE) {
                         use->verdict = tk_p11_judge(rv);
+                        use->said = rv;
+                }
                 return 0;
         }
         return attribute.ulValueLen <= max ? attribute.ulValueLen : 0;
@@ -217,7 +219,7 @@ static int add_found(struct tk_p11_use *use, CK_OBJECT_CLASS class, const char *
                 }
                 /* One that went while we looked is not there; anything else ends the look. */
                 if (use->verdict == TK_P11_LOST || use->verdict == TK_P11_AWAY)
-                        return tk_p11_fail(use, CKR_DEVICE_ERROR, "describe its keys");
+                        return tk_p11_fail(use, use->said, "describe its keys");
         }
         use->verdict = TK_P11_GOOD;
         return 0;
@@ -296,7 +298,7 @@ static int look_for(struct tk_p11_use *use, CK_OBJECT_CLASS class, const char *s
                 use->verdict = TK_P11_GOOD;
                 (void)!read_version(use, handles[0], class, version);
                 if (use->verdict != TK_P11_GOOD)
-                        return tk_p11_fail(use, CKR_DEVICE_ERROR, "describe its keys");
+                        return tk_p11_fail(use, use->said, "describe its keys");
                 version->renamed = suffix[0];
         }
         *count += found;

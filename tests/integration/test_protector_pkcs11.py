@@ -9,7 +9,7 @@ import turnkeyfs_reader as reader
 from azure_volume import fails, owned_vault, record_versions, turnkeyfs
 from helpers import read_file, write_file
 from key_states import refused, wait_refused, wait_state, windows
-from pkcs11_fixture import EXPECTED_PKCS11, TokenKey, TokenKeys
+from pkcs11_token import EXPECTED_PKCS11, TokenKey, TokenKeys
 from test_protector import ADDED, CONTENT, check_opens, keystore_conf, listed, mount_with, vault_conf
 
 pytest_plugins = ["emulator_fixture", "pkcs11_fixture"]
