@@ -102,17 +102,19 @@ def file_size(system, sizes):
         os.fsync(fd)
         overwrite = microseconds(_overwrites(fd, where, min(size, BLOCK)))
         os.close(fd)
-        system.cold()
-
-        def open_and_read():
-            fd = os.open(path, os.O_RDONLY)
-            os.pread(fd, BLOCK, where)
-            os.close(fd)
-
-        opened = microseconds([open_and_read])
+        opened = []
+        for _ in range(3):
+            system.cold()
+            opened.append(microseconds([lambda: _open_and_read(path, where)]))
         truncate = microseconds([lambda: os.truncate(path, size - 1), lambda: os.truncate(path, size)])
-        yield size, {'overwrite and fdatasync [us]': overwrite, 'open and read, cold [us]': opened,
+        yield size, {'overwrite and fdatasync [us]': overwrite, 'open and read, cold [us]': statistics.median(opened),
                      'truncate [us]': truncate}
+
+
+def _open_and_read(path, where):
+    fd = os.open(path, os.O_RDONLY)
+    os.pread(fd, BLOCK, where)
+    os.close(fd)
 
 
 def _overwrites(fd, where, length):
