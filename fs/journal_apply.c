@@ -90,13 +90,17 @@ static int compare(const void *left, const void *right)
         return a < b ? -1 : a > b;
 }
 
-/* Of entries for the same block only the last counts. Returns how many are left. */
+/*
+ * Of entries for the same block only the last counts, but for a block that becomes a hole:
+ * the hole does not make the file as long as the block did. Returns how many are left.
+ */
 static size_t drop_superseded(const struct tk_journal_item **items, size_t count)
 {
         size_t kept = 0;
 
         for (size_t i = 0; i < count; i++)
-                if (i + 1 == count || items[i + 1]->at != items[i]->at)
+                if (i + 1 == count || items[i + 1]->at != items[i]->at ||
+                    items[i + 1]->type != items[i]->type)
                         items[kept++] = items[i];
         return kept;
 }

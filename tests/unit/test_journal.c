@@ -426,6 +426,31 @@ static void test_replay__punched_and_written_again(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* The block made the file longer, and the hole in its place must not take that back. */
+static void test_settle__new_tail_that_became_a_hole(void **state)
+{
+        const uint64_t tail = FILE_LEN / TK_BLOCK_LEN * TK_BLOCK_LEN + TK_BLOCK_LEN;
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, tail - TK_BLOCK_LEN, TK_BLOCK_LEN + 904, 'b');
+        assert_int_equal(tk_content_fallocate(test.fs, file,
+                                              FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, tail,
+                                              TK_BLOCK_LEN),
+                         0);
+        assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+
+        tk_test_fs_start(&test);
+        check_file(tail - TK_BLOCK_LEN, TK_BLOCK_LEN, 'b', tail + 904);
+        check_file(tail, 904, 0, tail + 904);
+        tk_test_fs_stop(&test);
+}
+
 enum { HOLE_OFF = 2 * TK_BLOCK_LEN, HOLE_LEN = 4 * TK_BLOCK_LEN };
 
 static void punch(struct tk_openfile *file)
@@ -944,6 +969,7 @@ int main(void)
                 TEST(test_replay__garbage_and_missing),
                 TEST(test_replay__cut_and_written_again),
                 TEST(test_replay__punched_and_written_again),
+                TEST(test_settle__new_tail_that_became_a_hole),
                 TEST(test_append__more_than_the_journal),
                 TEST(test_append__block_over_a_hole_on_a_full_disk),
                 TEST(test_replay__full_disk),
