@@ -149,6 +149,8 @@ int tk_backing_utimens(int fd, const struct timespec times[2])
         int rc = futimens(fd, times);
 
         if (needs_path(rc))
+                rc = utimensat(fd, "", times, AT_EMPTY_PATH);
+        if (rc < 0 && errno == EINVAL) /* a kernel before 5.8 */
                 rc = utimensat(AT_FDCWD, path_of(fd).text, times, 0);
         return outcome(rc);
 }
