@@ -354,6 +354,7 @@ int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struc
         struct session session = {
                 .mountpoint = options->mountpoint,
                 .ops = {.fs = fs,
+                        .mountpoint = options->mountpoint,
                         .timeout_s = cache_timeout_s(options->keeper),
                         .ready = options->ready,
                         .ready_context = options->ready_context},

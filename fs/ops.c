@@ -12,6 +12,7 @@
 #include "fs/journal.h"
 #include "fs/killpriv.h"
 #include "fs/op.h"
+#include "fs/readahead.h"
 #include "fs/revoke.h"
 #include "fs/seeker.h"
 #include "fs/uring.h"
@@ -113,6 +114,8 @@ static void shim_init(void *userdata, struct fuse_conn_info *conn)
         /* libfuse has set what it was asked for by options: io_uring. */
         conn->want = conn->capable & (wanted | (conn->want & tk_uring_capability()));
         conn->max_write = TK_REQUEST_MAX;
+        conn->max_readahead = TK_REQUEST_MAX; /* an upper bound of what the mount has */
+        tk_readahead_raise(context->mountpoint);
         if (context->ready)
                 context->ready(context->ready_context);
 }

@@ -10,6 +10,7 @@
 struct tk_ops_context {
         struct tk_fs *fs;
         struct tk_seeker *seeker;
+        const char *mountpoint;
         double timeout_s;             /* entries, negative entries and attributes */
         void (*ready)(void *context); /* once, when the kernel has begun the session */
         void *ready_context;
