@@ -173,6 +173,29 @@ static void punch_rewrite(struct tk_work *work, uint64_t seed)
         }
 }
 
+/* A tail that was cut, written again, and punched: the file stays as long as it was made. */
+static void punch_tail(struct tk_work *work, uint64_t seed)
+{
+        int file = durable_file(work, "data", 9 * BLOCK);
+
+        for (unsigned i = 0; i < 8; i++) {
+                uint64_t kept = 2 + chance(&seed, 4);
+                uint64_t tail = kept + 1 + chance(&seed, 3);
+
+                tk_work_truncate(work, file, kept * BLOCK + chance(&seed, 2) * 700);
+                tk_work_write(work, file, tail * BLOCK, 1 + chance(&seed, BLOCK), i * 10);
+                tk_work_fallocate(work, file, punch, tail * BLOCK, 2 * BLOCK);
+                if (chance(&seed, 2))
+                        tk_work_fsync(work, file);
+                tk_work_write(work, file, chance(&seed, 2 * BLOCK), 300, i * 10 + 1);
+                if (i % 3 == 2) {
+                        tk_work_close(work, file);
+                        tk_work_remount(work);
+                        file = tk_work_open(work, "data");
+                }
+        }
+}
+
 /* Whole groups go and come. */
 static void punch_groups(struct tk_work *work, uint64_t seed)
 {
@@ -571,6 +594,7 @@ const struct tk_workload tk_workloads[] = {
         {"shrink-extend", shrink_extend},
         {"punch-rewrite", punch_rewrite},
         {"punch-groups", punch_groups},
+        {"punch-tail", punch_tail},
         {"rewrite-whole", rewrite_whole},
         {"rewrite-beside", rewrite_beside},
         {"editor", editor},
