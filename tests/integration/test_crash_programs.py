@@ -64,7 +64,8 @@ class Fio:
     def words(self, *words):
         file = ("--name=f", f"--filename={self.path}", f"--size={FIO_SIZE}", "--ioengine=psync")
         verify = ("--verify=crc32c", "--verify_interval=4k", "--verify_state_save=0")
-        return ["fio", "--output-format=terse", *verify, *file, *words]
+        # In one process, which a signal ends whole.
+        return ["fio", "--output-format=terse", "--thread", *verify, *file, *words]
 
     def begin(self, rng):
         ways = ("--rw=randwrite", "--norandommap", "--bssplit=4k/70:16k/20:128k/10", "--time_based")
