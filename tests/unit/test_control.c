@@ -26,11 +26,11 @@ static int open_here(void)
 
 static struct tk_control *start(int dirfd, char *text)
 {
+        struct tk_control_handlers handlers = {.answer = answer};
         struct tk_control *control = NULL;
         struct tk_fault fault = {0};
 
-        const struct tk_control_handlers handlers = {.answer = answer, .answer_context = text};
-
+        handlers.answer_context = text;
         if (tk_control_start(dirfd, &handlers, &control, &fault) < 0)
                 fail_msg("%s", fault.text);
         return control;
