@@ -60,6 +60,9 @@ struct tk_conf *tk_conf_free(struct tk_conf *conf)
         free(conf->azure.authority);
         free(conf->azure.audience);
         free(conf->azure.ca_file);
+        free(conf->pkcs11.module);
+        free(conf->pkcs11.uri);
+        free(conf->pkcs11.pin.arg);
         free(conf);
         return NULL;
 }

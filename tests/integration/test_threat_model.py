@@ -108,9 +108,14 @@ ROWS = {
         "test_names.test_an_entry_without_its_sibling_is_still_had_by_name",
         "unit/test_names.test_read__what_does_not_authenticate_is_left_out_and_counted",
     ],
+    "something else than a symlink in the place of a sibling": [
+        "test_names_attacks.test_what_takes_the_place_of_a_sibling_is_not_destroyed"
+    ],
     "a name doubled, in its short and its long form": [
         "unit/test_names.test_read__a_short_name_in_the_long_form_is_left_out"
     ],
+    "an entry made with the keys (E, before) that is called `.`, `..`, or holds `/` or NUL; a backing name that is "
+    "no text of ours": ["test_names_attacks.test_no_name_below_breaks_a_listing"],
     "`user.*` attribute changed, or copied to another file or another name": [
         "test_attributes_encrypted.test_a_damaged_value_is_an_error_until_it_is_replaced",
         "test_attributes_encrypted.test_a_damaged_name_is_left_out_and_reported",

@@ -109,7 +109,8 @@ def test_a_rotation_beside_it_is_no_damage(volume):
         run(turnkeyfs(), "rotate", str(volume.mnt))
         found = verify_json(volume)
         assert found["clean"], found["findings"]
-        run(turnkeyfs(), "rotate", "--wait", str(volume.mnt), check=False)
+        wait_for(lambda: volume.status()["daemon"]["rotation"]["state"] != "running",
+                 what="the end of the rotation")
 
 
 def test_the_walk_ends_with_its_client_and_with_the_mount(volume):
