@@ -183,16 +183,13 @@ int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller)
         return r < 0 ? r : TK_SETID_KILLED;
 }
 
-int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
-                  struct stat *ret_st)
+/* Through @fd, which @file is if it is open, else NULL. */
+static int set_through(struct tk_fs *fs, struct tk_inode *inode, int fd,
+                       const struct tk_openfile *file, const struct tk_setattr *set,
+                       struct stat *ret_st)
 {
-        TK_AUTOCLOSE int fd = -1;
-        struct tk_openfile *file;
         int r = 0;
 
-        fd = tk_op_reach(fs, inode);
-        if (fd < 0)
-                return fd;
         if (set->what & TK_SETATTR_SIZE)
                 r = set_size(fs, inode, set->size);
         if (r == 0 && set->kill_setid)
@@ -207,13 +204,24 @@ int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_seta
                 r = set_mode(fs, fd, set->mode & 07777);
         if (r == 0 && set->what & (TK_SETATTR_ATIME | TK_SETATTR_MTIME))
                 r = set_times(fs, inode, fd, set);
-        if (r < 0)
-                return r;
-        file = tk_openfile_peek(fs, inode);
-        r = stat_fd(fs, fd, file, ret_st);
-        if (file)
+        return r < 0 ? r : stat_fd(fs, fd, file, ret_st);
+}
+
+/* An open file needs no further descriptor: its times can be set when there is none left. */
+int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
+                  struct stat *ret_st)
+{
+        struct tk_openfile *file = tk_openfile_peek(fs, inode);
+        TK_AUTOCLOSE int fd = -1;
+        int r;
+
+        if (file) {
+                r = set_through(fs, inode, file->fd, file, set, ret_st);
                 tk_openfile_put(fs, file);
-        return r;
+                return r;
+        }
+        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        return fd < 0 ? fd : set_through(fs, inode, fd, NULL, set, ret_st);
 }
 
 int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st)
