@@ -138,10 +138,21 @@ TK_MUST_USE int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller);
 TK_MUST_USE int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st);
 
 /*
- * A descriptor, of O_PATH kind at least, for the attributes of an inode: an open file is
- * reached whatever has become of its name.
+ * A descriptor, of O_PATH kind at least, for the attributes of an inode. An open file lends its
+ * own: it is reached whatever has become of its name, and when there is none left.
  */
-TK_MUST_USE int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode);
+struct tk_reach {
+        struct tk_fs *fs;
+        struct tk_openfile *file; /* a counted reference if it is open; NULL */
+        int fd;                   /* the open file's, or our own; -1: not reached */
+};
+
+/* To be ended in any case. */
+TK_MUST_USE int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode, struct tk_reach *ret_reach);
+void tk_op_reach_end(struct tk_reach *reach);
+
+/* Ended with its scope. */
+#define TK_REACH_SCOPE(name) TK_CLEANUP(tk_op_reach_end) struct tk_reach name = {.fd = -1}
 
 /* Turn what the backing filesystem says into what applications see: the size. */
 void tk_op_present(const struct tk_fs *fs, struct stat *st);

@@ -20,17 +20,21 @@ void tk_op_present(const struct tk_fs *fs, struct stat *st)
                 st->st_size = (off_t)tk_target_len((size_t)st->st_size);
 }
 
-int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode)
+int tk_op_reach(struct tk_fs *fs, struct tk_inode *inode, struct tk_reach *ret_reach)
 {
         struct tk_openfile *file = tk_openfile_peek(fs, inode);
-        int fd;
 
-        if (!file)
-                return tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
-        fd = fd < 0 ? -errno : fd;
-        tk_openfile_put(fs, file);
-        return fd;
+        *ret_reach = (struct tk_reach){.fs = fs, .file = file};
+        ret_reach->fd = file ? file->fd : tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
+        return ret_reach->fd < 0 ? ret_reach->fd : 0;
+}
+
+void tk_op_reach_end(struct tk_reach *reach)
+{
+        if (reach->file)
+                tk_openfile_put(reach->fs, reach->file);
+        else if (reach->fd >= 0)
+                close(reach->fd);
 }
 
 /* Status of the backing file @fd, which @file is if it is open, else NULL. */
@@ -183,13 +187,17 @@ int tk_op_kill_setid(int fd, const struct tk_kill_setid *caller)
         return r < 0 ? r : TK_SETID_KILLED;
 }
 
-/* Through @fd, which @file is if it is open, else NULL. */
-static int set_through(struct tk_fs *fs, struct tk_inode *inode, int fd,
-                       const struct tk_openfile *file, const struct tk_setattr *set,
-                       struct stat *ret_st)
+int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
+                  struct stat *ret_st)
 {
-        int r = 0;
+        TK_REACH_SCOPE(reach);
+        int fd;
+        int r;
 
+        r = tk_op_reach(fs, inode, &reach);
+        if (r < 0)
+                return r;
+        fd = reach.fd;
         if (set->what & TK_SETATTR_SIZE)
                 r = set_size(fs, inode, set->size);
         if (r == 0 && set->kill_setid)
@@ -204,24 +212,7 @@ static int set_through(struct tk_fs *fs, struct tk_inode *inode, int fd,
                 r = set_mode(fs, fd, set->mode & 07777);
         if (r == 0 && set->what & (TK_SETATTR_ATIME | TK_SETATTR_MTIME))
                 r = set_times(fs, inode, fd, set);
-        return r < 0 ? r : stat_fd(fs, fd, file, ret_st);
-}
-
-/* An open file needs no further descriptor: its times can be set when there is none left. */
-int tk_op_setattr(struct tk_fs *fs, struct tk_inode *inode, const struct tk_setattr *set,
-                  struct stat *ret_st)
-{
-        struct tk_openfile *file = tk_openfile_peek(fs, inode);
-        TK_AUTOCLOSE int fd = -1;
-        int r;
-
-        if (file) {
-                r = set_through(fs, inode, file->fd, file, set, ret_st);
-                tk_openfile_put(fs, file);
-                return r;
-        }
-        fd = tk_inode_open(fs->inodes, inode, O_PATH | O_NOFOLLOW);
-        return fd < 0 ? fd : set_through(fs, inode, fd, NULL, set, ret_st);
+        return r < 0 ? r : stat_fd(fs, fd, reach.file, ret_st);
 }
 
 int tk_op_statfs(struct tk_fs *fs, struct statvfs *ret_st)

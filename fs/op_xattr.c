@@ -35,16 +35,17 @@ static bool may_have_user(const struct tk_inode *inode)
 ssize_t tk_op_getxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, void *value,
                        size_t max)
 {
-        TK_AUTOCLOSE int fd = -1;
+        TK_REACH_SCOPE(reach);
+        int r;
 
         if (is_ours(fs, name) || (is_encrypted(fs, name) && !may_have_user(inode)))
                 return -ENODATA;
-        fd = tk_op_reach(fs, inode);
-        if (fd < 0)
-                return fd;
+        r = tk_op_reach(fs, inode, &reach);
+        if (r < 0)
+                return r;
         if (is_encrypted(fs, name))
-                return tk_op_userattr_get(fs, inode, fd, name, value, max);
-        return tk_backing_getxattr(fd, name, value, max);
+                return tk_op_userattr_get(fs, inode, reach.fd, name, value, max);
+        return tk_backing_getxattr(reach.fd, name, value, max);
 }
 
 /* Close the list over the key record's name. Returns the new length. */
@@ -64,18 +65,19 @@ static size_t leave_out_record(char *list, size_t len)
 ssize_t tk_op_listxattr(struct tk_fs *fs, struct tk_inode *inode, char *list, size_t max)
 {
         TK_CLEANUP(tk_freep) char *all = NULL;
-        TK_AUTOCLOSE int fd = -1;
+        TK_REACH_SCOPE(reach);
         ssize_t n;
+        int r;
 
-        fd = tk_op_reach(fs, inode);
-        if (fd < 0)
-                return fd;
+        r = tk_op_reach(fs, inode, &reach);
+        if (r < 0)
+                return r;
         all = malloc(TK_XATTR_LIST_MAX);
         if (!all)
                 return -ENOMEM;
-        n = tk_backing_listxattr(fd, all, TK_XATTR_LIST_MAX);
+        n = tk_backing_listxattr(reach.fd, all, TK_XATTR_LIST_MAX);
         if (n >= 0)
-                n = fs->names_encrypted ? tk_op_userattr_list(fs, inode, fd, all, (size_t)n)
+                n = fs->names_encrypted ? tk_op_userattr_list(fs, inode, reach.fd, all, (size_t)n)
                                         : (ssize_t)leave_out_record(all, (size_t)n);
         if (n < 0)
                 return n;
@@ -89,34 +91,36 @@ ssize_t tk_op_listxattr(struct tk_fs *fs, struct tk_inode *inode, char *list, si
 int tk_op_setxattr(struct tk_fs *fs, struct tk_inode *inode, const char *name, const void *value,
                    size_t len, int flags)
 {
-        TK_AUTOCLOSE int fd = -1;
+        TK_REACH_SCOPE(reach);
         struct stat st;
+        int r;
 
         if (is_ours(fs, name) || (is_encrypted(fs, name) && !may_have_user(inode)))
                 return -EPERM;
-        fd = tk_op_reach(fs, inode);
-        if (fd < 0)
-                return fd;
+        r = tk_op_reach(fs, inode, &reach);
+        if (r < 0)
+                return r;
         if (is_encrypted(fs, name))
-                return tk_op_userattr_set(fs, inode, fd, name, value, len, flags);
-        if (fstat(fd, &st) < 0)
+                return tk_op_userattr_set(fs, inode, reach.fd, name, value, len, flags);
+        if (fstat(reach.fd, &st) < 0)
                 return -errno;
         tk_creds_charge(st.st_uid);
-        return tk_backing_setxattr(fd, name, value, len, flags);
+        return tk_backing_setxattr(reach.fd, name, value, len, flags);
 }
 
 int tk_op_removexattr(struct tk_fs *fs, struct tk_inode *inode, const char *name)
 {
-        TK_AUTOCLOSE int fd = -1;
+        TK_REACH_SCOPE(reach);
+        int r;
 
         if (is_ours(fs, name))
                 return -ENODATA;
         if (is_encrypted(fs, name) && !may_have_user(inode))
                 return -EPERM;
-        fd = tk_op_reach(fs, inode);
-        if (fd < 0)
-                return fd;
+        r = tk_op_reach(fs, inode, &reach);
+        if (r < 0)
+                return r;
         if (is_encrypted(fs, name))
-                return tk_op_userattr_remove(fs, inode, fd, name);
-        return tk_backing_removexattr(fd, name);
+                return tk_op_userattr_remove(fs, inode, reach.fd, name);
+        return tk_backing_removexattr(reach.fd, name);
 }
