@@ -24,6 +24,7 @@
 #include "crypto/random.h"
 #include "fs/backing.h"
 #include "fs/block.h"
+#include "fs/journal_find.h"
 #include "fs/journal_internal.h"
 #include "fs/volume_internal.h"
 #include <assert.h>
@@ -126,20 +127,6 @@ int tk_journal_overlay(struct tk_journal *journal, struct tk_openfile *file, uin
 }
 
 /* Appending ----------------------------------------------------------------------- */
-
-/* What proves in replay that a file is the one of its entries. */
-static int make_proof(struct tk_openfile *file)
-{
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *proof = NULL;
-        int r;
-
-        r = tk_secret_new(TK_JOURNAL_PROOF_LEN, &proof);
-        if (r == 0)
-                r = tk_kdf_expand(file->dek, "turnkeyfs journal file", NULL, 0, proof);
-        if (r == 0)
-                memcpy(file->journal.proof, tk_secret_bytes(proof), TK_JOURNAL_PROOF_LEN);
-        return r;
-}
 
 static bool is_full(const struct tk_journal *journal, const struct tk_openfile *file)
 {
@@ -250,7 +237,7 @@ int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
 
         TK_LOCK_SCOPE(&journal->lock);
         if (!file->journal.proved) {
-                r = make_proof(file);
+                r = tk_journal_proof_of(file, file->journal.proof);
                 if (r < 0)
                         return r;
                 file->journal.proved = true;
