@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 void tk_fault_describe(struct tk_fault *fault, enum tk_fault_kind kind, const char *fmt, ...)
 {
@@ -17,5 +18,15 @@ void tk_fault_describe(struct tk_fault *fault, enum tk_fault_kind kind, const ch
         fault->kind = kind;
         va_start(ap, fmt);
         vsnprintf(fault->text, sizeof(fault->text), fmt, ap);
+        va_end(ap);
+}
+
+void tk_fault_add(struct tk_fault *fault, const char *fmt, ...)
+{
+        size_t len = strlen(fault->text);
+        va_list ap;
+
+        va_start(ap, fmt);
+        vsnprintf(fault->text + len, sizeof(fault->text) - len, fmt, ap);
         va_end(ap);
 }

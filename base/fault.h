@@ -51,6 +51,10 @@ struct tk_fault {
 TK_PRINTF(3, 4)
 void tk_fault_describe(struct tk_fault *fault, enum tk_fault_kind kind, const char *fmt, ...);
 
+/* Add a formatted piece to the sentence; cut where it does not fit. */
+TK_PRINTF(2, 3)
+void tk_fault_add(struct tk_fault *fault, const char *fmt, ...);
+
 /*
  * Describe it and return @r, so that callers can `return tk_fault_set(...)`. A macro, so
  * that static analysis sees which value comes back.

@@ -49,7 +49,6 @@ static int make_volume(const char *cipherdir, const struct tk_conf *conf,
                 .dek_wrap = conf->volume.dek_wrap_kms ? TK_DEK_WRAP_KMS : TK_DEK_WRAP_KEK,
                 .names = conf->volume.names_plain ? TK_NAMES_PLAIN : TK_NAMES_ENCRYPTED,
                 .journal_len = (uint64_t)conf->volume.journal_size << 20};
-        size_t len;
         int r;
 
         r = tk_provider_make(conf, target, ret_provider, fault);
@@ -62,10 +61,8 @@ static int make_volume(const char *cipherdir, const struct tk_conf *conf,
 
         tk_fault_set(fault, TK_FAULT_INTERNAL, r, "cannot make a volume in %s: %s", cipherdir,
                      strerror(-r));
-        len = strlen(fault->text);
-        snprintf(fault->text + len, sizeof(fault->text) - len,
-                 "; the new %s %s is left, and may be removed: nothing uses it",
-                 ret_provider->place_name, ret_provider->place);
+        tk_fault_add(fault, "; the new %s %s is left, and may be removed: nothing uses it",
+                     ret_provider->place_name, ret_provider->place);
         return r;
 }
 

@@ -34,12 +34,9 @@ static int parse_version(const char *text, uint16_t *ret_version, struct tk_faul
 /* What @r and @fault say, and what may be done about a root key that is not at hand. */
 static int add_advice(int r, bool has_previous, struct tk_fault *fault)
 {
-        size_t len = strlen(fault->text);
-
         if (r < 0 && fault->kind == TK_FAULT_WRONG_KEY && !has_previous)
-                snprintf(fault->text + len, sizeof(fault->text) - len,
-                         "; if the volume was moved to another root key since, name the "
-                         "configuration of the former one as [kms] previous");
+                tk_fault_add(fault, "; if the volume was moved to another root key since, name the "
+                                    "configuration of the former one as [kms] previous");
         return r;
 }
 

@@ -331,17 +331,6 @@ static int translate(struct job *job, const char *given, struct target *target, 
 
 /* Output --------------------------------------------------------------------- */
 
-static json_t *hex_json(const char *text)
-{
-        size_t len = strlen(text);
-        TK_CLEANUP(tk_freep) char *hex = malloc(2 * len + 1);
-
-        if (!hex)
-                return NULL;
-        tk_hex_encode((const uint8_t *)text, len, hex);
-        return json_string(hex);
-}
-
 static int add_json(struct job *job, const char *given, const struct target *target,
                     const char *path, const struct tk_fault *fault)
 {
@@ -352,7 +341,7 @@ static int add_json(struct job *job, const char *given, const struct target *tar
                 json_object_set_new(one, name, tk_text_json(path));
                 if (!tk_text_is_utf8(path))
                         json_object_set_new(one, target->to_backing ? "backing_hex" : "plain_hex",
-                                            hex_json(path));
+                                            tk_text_hex_json(path));
         } else {
                 json_object_set_new(one, "error", tk_text_json(fault->text));
                 json_object_set_new(one, "code", json_integer(fault->kind));

@@ -113,12 +113,9 @@ static int say_unproved(const struct job *job, unsigned number, int r, const str
 /* A new root key that nothing uses is left, and said to be. */
 static int say_left(const struct tk_provider *provider, int r, struct tk_fault *fault)
 {
-        size_t len = strlen(fault->text);
-
         if (r < 0 && provider->made && fault->kind)
-                snprintf(fault->text + len, sizeof(fault->text) - len,
-                         "; the new %s %s is left, and may be removed: nothing uses it",
-                         provider->place_name, provider->place);
+                tk_fault_add(fault, "; the new %s %s is left, and may be removed: nothing uses it",
+                             provider->place_name, provider->place);
         return r;
 }
 

@@ -89,13 +89,10 @@ int tk_open_unlock_with(struct tk_volume *volume, const struct tk_conf *conf,
         }
         r = tk_volume_unlock(volume, keys->current.kms, &options, fault);
         if (r == -ENOENT && !options.previous && tk_volume_active_count(volume) > 1 &&
-            !tk_volume_is_shared(volume)) {
-                size_t len = strlen(fault->text);
-
-                snprintf(fault->text + len, sizeof(fault->text) - len,
-                         "; while 'rotate --to' is unfinished, both keys are needed: name the "
-                         "configuration of the other one as [kms] previous");
-        }
+            !tk_volume_is_shared(volume))
+                tk_fault_add(fault,
+                             "; while 'rotate --to' is unfinished, both keys are needed: name the "
+                             "configuration of the other one as [kms] previous");
         return r;
 }
 

@@ -7,6 +7,7 @@
 #include "cli/doctor.h"
 #include "kms/finding.h"
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 const struct tk_provider_backend *tk_provider_backend(const struct tk_conf *conf)
@@ -101,4 +102,43 @@ int tk_provider_make(const struct tk_conf *conf, const struct tk_provider_volume
                 r = backend->make(conf, ret_provider->place, &ret_provider->made,
                                   &ret_provider->kms, fault);
         return finish(ret_provider, r);
+}
+
+/* Keys that their owner holds ------------------------------------------------- */
+
+int tk_provider_held_make(const struct tk_conf *conf, const char *place, bool *ret_made,
+                          struct tk_kms **ret_kms, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        char version[TK_KMS_VERSION_MAX];
+        int r;
+
+        *ret_made = false;
+        r = tk_provider_backend(conf)->open(conf, place, &kms, fault);
+        if (r == 0)
+                r = tk_kms_current(kms, version, fault);
+        if (r == -EKEYREVOKED)
+                tk_fault_add(fault, "; if the key was never made: turnkeyfs key create -c %s",
+                             conf->path);
+        if (r < 0)
+                return r;
+        *ret_kms = TK_TAKE(kms);
+        return 0;
+}
+
+int tk_provider_held_create(const struct tk_conf *conf, const char *place,
+                            const struct tk_kms_key_spec *spec, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        int r = tk_provider_backend(conf)->open(conf, place, &kms, fault);
+
+        return r < 0 ? r : tk_kms_admin_create(kms, spec, fault);
+}
+
+int tk_provider_held_recover(const struct tk_conf *conf, const char *place, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
+        int r = tk_provider_backend(conf)->open(conf, place, &kms, fault);
+
+        return r < 0 ? r : tk_kms_admin_recover(kms, fault);
 }

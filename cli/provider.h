@@ -58,6 +58,18 @@ struct tk_provider_backend {
         int (*fds)(const struct tk_conf *conf, int ret_fds[2]);
 };
 
+/*
+ * `make`, `create` and `recover` of a backend whose keys lie where their owner holds them, a
+ * vault or a token: nothing is made there for a new volume, since whoever owns it makes the
+ * key, and knows of it.
+ */
+TK_MUST_USE int tk_provider_held_make(const struct tk_conf *conf, const char *place, bool *ret_made,
+                                      struct tk_kms **ret_kms, struct tk_fault *fault);
+TK_MUST_USE int tk_provider_held_create(const struct tk_conf *conf, const char *place,
+                                        const struct tk_kms_key_spec *spec, struct tk_fault *fault);
+TK_MUST_USE int tk_provider_held_recover(const struct tk_conf *conf, const char *place,
+                                         struct tk_fault *fault);
+
 extern const struct tk_provider_backend tk_provider_local;
 extern const struct tk_provider_backend tk_provider_azure;
 extern const struct tk_provider_backend tk_provider_pkcs11;

@@ -126,47 +126,6 @@ static void examine(const struct tk_conf *conf, const char *key, struct tk_docto
                 tk_kms_azure_examine(&prepared.options, tk_provider_report, doctor);
 }
 
-/* Nothing is made in the vault: whoever owns it makes the key, and knows of it. */
-static int make(const struct tk_conf *conf, const char *key, bool *ret_made,
-                struct tk_kms **ret_kms, struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        char version[TK_KMS_VERSION_MAX];
-        size_t len;
-        int r;
-
-        *ret_made = false;
-        r = open_key(conf, key, &kms, fault);
-        if (r == 0)
-                r = tk_kms_current(kms, version, fault);
-        if (r == -EKEYREVOKED) {
-                len = strlen(fault->text);
-                snprintf(fault->text + len, sizeof(fault->text) - len,
-                         "; if the key was never made: turnkeyfs key create -c %s", conf->path);
-        }
-        if (r < 0)
-                return r;
-        *ret_kms = TK_TAKE(kms);
-        return 0;
-}
-
-static int create(const struct tk_conf *conf, const char *key, const struct tk_kms_key_spec *spec,
-                  struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        int r = open_key(conf, key, &kms, fault);
-
-        return r < 0 ? r : tk_kms_admin_create(kms, spec, fault);
-}
-
-static int recover(const struct tk_conf *conf, const char *key, struct tk_fault *fault)
-{
-        TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = NULL;
-        int r = open_key(conf, key, &kms, fault);
-
-        return r < 0 ? r : tk_kms_admin_recover(kms, fault);
-}
-
 static int fds(const struct tk_conf *conf, int ret_fds[2])
 {
         const struct tk_conf_secret *const secrets[] = {&conf->azure.client_secret,
@@ -185,9 +144,9 @@ const struct tk_provider_backend tk_provider_azure = {
         .locate = locate,
         .is_interactive = is_interactive,
         .open = open_key,
-        .make = make,
-        .create = create,
-        .recover = recover,
+        .make = tk_provider_held_make,
+        .create = tk_provider_held_create,
+        .recover = tk_provider_held_recover,
         .examine = examine,
         .fds = fds,
 };

@@ -289,20 +289,35 @@ static int say_no_answer(const struct tk_volume *volume, int r, struct tk_fault 
                             r == -ECONNRESET ? "it refuses us" : strerror(-r));
 }
 
+/* What the exchange @asked and its @text came to; the caller drops the answer. */
+static int take_answer(const struct tk_volume *volume, int asked, const char *text,
+                       json_t **ret_answer, struct tk_fault *fault)
+{
+        json_t *answer;
+        int r;
+
+        if (asked < 0)
+                return say_no_answer(volume, asked, fault);
+        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        r = judge_answer(answer, fault);
+        if (r < 0)
+                json_decref(answer);
+        else
+                *ret_answer = answer;
+        return r;
+}
+
 int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_freep) char *request = NULL;
         TK_CLEANUP(tk_freep) char *text = NULL;
-        json_t *answer;
+        json_t *answer = NULL;
         int r;
 
         if (asprintf(&request, "rotate%s%s", to ? "-to " : "", to ? to : "") < 0)
                 return -ENOMEM;
         r = tk_control_ask(tk_volume_dirfd(volume), request, &text);
-        if (r < 0)
-                return say_no_answer(volume, r, fault);
-        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-        r = judge_answer(answer, fault);
+        r = take_answer(volume, r, text, &answer, fault);
         json_decref(answer);
         return r;
 }
@@ -313,21 +328,12 @@ static int ask_protector(struct tk_volume *volume, const char *verb, const char 
 {
         TK_CLEANUP(tk_freep) char *request = NULL;
         TK_CLEANUP(tk_freep) char *text = NULL;
-        json_t *answer;
         int r;
 
         if (asprintf(&request, "%s %s", verb, what) < 0)
                 return -ENOMEM;
         r = tk_control_ask_slow(tk_volume_dirfd(volume), request, &text);
-        if (r < 0)
-                return say_no_answer(volume, r, fault);
-        answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-        r = judge_answer(answer, fault);
-        if (r < 0)
-                json_decref(answer);
-        else
-                *ret_answer = answer;
-        return r;
+        return take_answer(volume, r, text, ret_answer, fault);
 }
 
 int tk_serve_ask_add_protector(struct tk_volume *volume, const struct tk_volume_wrap *envelope,

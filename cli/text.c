@@ -4,6 +4,8 @@
 
 #include "cli/text.h"
 
+#include "base/bytes.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -104,4 +106,15 @@ int tk_text_print_json(json_t *root)
         r = json_dumpf(root, stdout, JSON_INDENT(2)) < 0 || putchar('\n') == EOF ? -EIO : 0;
         json_decref(root);
         return r;
+}
+
+json_t *tk_text_hex_json(const char *text)
+{
+        size_t len = strlen(text);
+        TK_CLEANUP(tk_freep) char *hex = malloc(2 * len + 1);
+
+        if (!hex)
+                return NULL;
+        tk_hex_encode((const uint8_t *)text, len, hex);
+        return json_string(hex);
 }

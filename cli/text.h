@@ -17,6 +17,9 @@ void tk_text_print(FILE *out, const char *text);
 /* The same as a JSON string; plain UTF-8 goes in as it is. NULL without memory. */
 json_t *tk_text_json(const char *text);
 
+/* The bytes of @text as a JSON string of hexadecimal digits. NULL without memory. */
+json_t *tk_text_hex_json(const char *text);
+
 /* Whether @text is UTF-8, which alone fits JSON. */
 bool tk_text_is_utf8(const char *text);
 

@@ -30,17 +30,6 @@ static const struct {
         [TK_VERIFY_UNREADABLE] = {"unreadable", "cannot be read"},
 };
 
-static json_t *hex_json(const char *text)
-{
-        size_t len = strlen(text);
-        TK_CLEANUP(tk_freep) char *hex = malloc(2 * len + 1);
-
-        if (!hex)
-                return NULL;
-        tk_hex_encode((const uint8_t *)text, len, hex);
-        return json_string(hex);
-}
-
 json_t *tk_verify_finding_json(const struct tk_verify_finding *finding)
 {
         json_t *object;
@@ -50,7 +39,7 @@ json_t *tk_verify_finding_json(const struct tk_verify_finding *finding)
                            "path", tk_text_json(finding->path), //
                            "error", strerror(-finding->error));
         if (object && !tk_text_is_utf8(finding->path))
-                json_object_set_new(object, "path_hex", hex_json(finding->path));
+                json_object_set_new(object, "path_hex", tk_text_hex_json(finding->path));
         if (object && finding->kind == TK_VERIFY_BLOCK) {
                 json_object_set_new(object, "offset", json_integer((json_int_t)finding->offset));
                 json_object_set_new(object, "length", json_integer((json_int_t)finding->length));

@@ -264,6 +264,15 @@ static int begin(struct tk_volume *volume, struct start *ret_start, struct tk_fa
         return 0;
 }
 
+/* Nothing has changed since @start was taken. The text is locked. */
+static int check_unchanged(const struct tk_volume *volume, const struct start *start,
+                           struct tk_fault *fault)
+{
+        int r = tk_volume_check_not_closed(volume, fault);
+
+        return r == 0 && volume->edits != start->edits ? say_changed(volume, fault) : r;
+}
+
 static int add_locked(struct tk_volume *volume, const struct start *start,
                       const struct tk_volume_wrap *own, const struct tk_volume_wrap *envelope,
                       unsigned *ret_number, struct tk_fault *fault)
@@ -272,9 +281,7 @@ static int add_locked(struct tk_volume *volume, const struct start *start,
         unsigned number;
         int r;
 
-        r = tk_volume_check_not_closed(volume, fault);
-        if (r == 0 && volume->edits != start->edits)
-                r = say_changed(volume, fault);
+        r = check_unchanged(volume, start, fault);
         if (r == 0)
                 r = check_addition(volume, envelope, fault);
         if (r == 0)
@@ -391,9 +398,7 @@ int tk_volume_remove_protector(struct tk_volume *volume, unsigned number, struct
         if (r < 0)
                 return r;
         TK_LOCK_SCOPE(&volume->text_lock);
-        r = tk_volume_check_not_closed(volume, fault);
-        if (r == 0 && volume->edits != start.edits)
-                r = say_changed(volume, fault);
+        r = check_unchanged(volume, &start, fault);
         if (r == 0)
                 r = begin_edit(volume, &text);
         if (r < 0)

@@ -13,7 +13,6 @@
 #include "kms/azure_provider.h"
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,40 +20,11 @@ enum { DEADLINE_MS = 20000, SKEW_WARN_S = 60, EXPIRY_WARN_S = 30 * 86400, DAY_S 
 
 struct examination {
         const struct tk_kms_azure_options *options;
-        tk_kms_finding_fn report;
-        void *context;
+        struct tk_kms_report report;
         struct tk_azure azure; /* its client is NULL until it was made */
         struct tk_kms *kms;
         struct tk_azure_key key; /* the newest or pinned version */
 };
-
-TK_PRINTF(4, 5)
-static void say(const struct examination *exam, enum tk_kms_finding_level level, const char *step,
-                const char *fmt, ...)
-{
-        char text[1536];
-        va_list ap;
-
-        va_start(ap, fmt);
-        vsnprintf(text, sizeof(text), fmt, ap);
-        va_end(ap);
-        exam->report(exam->context,
-                     &(struct tk_kms_finding){.level = level, .step = step, .text = text});
-}
-
-/* A failure @r with its fault. Returns @r. */
-static int say_failed(const struct examination *exam, const char *step, int r,
-                      const struct tk_fault *fault)
-{
-        bool described = fault->kind != TK_FAULT_NONE;
-
-        exam->report(exam->context,
-                     &(struct tk_kms_finding){.level = TK_KMS_FINDING_FAIL,
-                                              .step = step,
-                                              .kind = described ? fault->kind : TK_FAULT_INTERNAL,
-                                              .text = described ? fault->text : strerror(-r)});
-        return r;
-}
 
 static int check_options(struct examination *exam)
 {
@@ -68,7 +38,7 @@ static int check_options(struct examination *exam)
         if (r == 0)
                 r = tk_kms_azure_open(&options, &exam->kms, &fault);
         if (r < 0)
-                return say_failed(exam, "configuration", r, &fault);
+                return tk_kms_say_failed(&exam->report, "configuration", r, &fault);
         exam->azure.wrap = options.wrap;
         exam->azure.allow_purge = options.allow_purge;
         return 0;
@@ -96,12 +66,13 @@ static void check_clock(const struct examination *exam, const struct tk_http_ans
         if (answer->date < 0)
                 return;
         if (skew > SKEW_WARN_S || skew < -SKEW_WARN_S)
-                say(exam, TK_KMS_FINDING_WARN, "clock",
-                    "this machine's clock is %" PRId64 " seconds %s the vault's: set it, and keep "
-                    "it by NTP, or tokens and dates of keys are taken for invalid",
-                    skew > 0 ? skew : -skew, skew > 0 ? "ahead of" : "behind");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_WARN, "clock",
+                           "this machine's clock is %" PRId64
+                           " seconds %s the vault's: set it, and keep it by NTP, or tokens and "
+                           "dates of keys are taken for invalid",
+                           skew > 0 ? skew : -skew, skew > 0 ? "ahead of" : "behind");
         else
-                say(exam, TK_KMS_FINDING_OK, "clock", "agrees with the vault's");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "clock", "agrees with the vault's");
 }
 
 static void check_challenge(const struct examination *exam, const struct tk_http_answer *answer)
@@ -111,19 +82,22 @@ static void check_challenge(const struct examination *exam, const struct tk_http
 
         if (answer->status != 401 ||
             tk_azure_auth_parse_challenge(answer->challenge, &challenge) < 0)
-                say(exam, TK_KMS_FINDING_WARN, "challenge",
-                    "%s does not ask for a token as a key vault does (HTTP %d); check [azure] key",
-                    client->key.host, answer->status);
+                tk_kms_say(&exam->report, TK_KMS_FINDING_WARN, "challenge",
+                           "%s does not ask for a token as a key vault does (HTTP %d); check "
+                           "[azure] key",
+                           client->key.host, answer->status);
         else if (challenge.resource[0] &&
                  !tk_azure_audience_fits(challenge.resource, client->key.host))
-                say(exam, TK_KMS_FINDING_WARN, "challenge",
-                    "%s asks for a token for %s, which is not its own domain: none will be sent; "
-                    "check [azure] key",
-                    client->key.host, challenge.resource);
+                tk_kms_say(&exam->report, TK_KMS_FINDING_WARN, "challenge",
+                           "%s asks for a token for %s, which is not its own domain: none will be "
+                           "sent; check [azure] key",
+                           client->key.host, challenge.resource);
         else
-                say(exam, TK_KMS_FINDING_OK, "challenge", "tenant %s, tokens for %s",
-                    challenge.tenant[0] ? challenge.tenant : "not named",
-                    challenge.resource[0] ? challenge.resource : "a resource that is not named");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "challenge",
+                           "tenant %s, tokens for %s",
+                           challenge.tenant[0] ? challenge.tenant : "not named",
+                           challenge.resource[0] ? challenge.resource
+                                                 : "a resource that is not named");
 }
 
 /* One request without a token: names, connection, TLS, clock, challenge. */
@@ -141,12 +115,13 @@ static int check_vault(const struct examination *exam)
         r = tk_http_perform(client->http, &request, &answer);
         if (r == -EHOSTUNREACH) {
                 r = tk_azure_net_say_unreachable("the key vault", url, &answer, &fault);
-                return say_failed(exam, failed_step(answer.failure), r, &fault);
+                return tk_kms_say_failed(&exam->report, failed_step(answer.failure), r, &fault);
         }
         if (r < 0)
-                return say_failed(exam, "connection", r, &fault);
-        say(exam, TK_KMS_FINDING_OK, "vault",
-            "%s resolves, is reached, and shows a certificate that is trusted", client->key.host);
+                return tk_kms_say_failed(&exam->report, "connection", r, &fault);
+        tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "vault",
+                   "%s resolves, is reached, and shows a certificate that is trusted",
+                   client->key.host);
         check_clock(exam, &answer);
         check_challenge(exam, &answer);
         return 0;
@@ -162,14 +137,15 @@ static int check_get(struct examination *exam)
         int r = tk_azure_read_key(&exam->azure, client->key.version, &exam->key, &fault);
 
         if (r == -EACCES || r == -EINVAL)
-                return say_failed(exam, "identity", r, &fault);
+                return tk_kms_say_failed(&exam->report, "identity", r, &fault);
         if (r == 0 || r == -EKEYREVOKED || r == -EKEYEXPIRED)
-                say(exam, TK_KMS_FINDING_OK, "identity", "Entra ID knows it, and gave a token");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "identity",
+                           "Entra ID knows it, and gave a token");
         if (r < 0)
-                return say_failed(exam, "get", r, &fault);
-        say(exam, TK_KMS_FINDING_OK, "get", "%s, version %s, %s%s", client->url,
-            exam->key.id.version, exam->key.type,
-            client->key.version[0] ? " (pinned: new versions are not followed)" : "");
+                return tk_kms_say_failed(&exam->report, "get", r, &fault);
+        tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "get", "%s, version %s, %s%s", client->url,
+                   exam->key.id.version, exam->key.type,
+                   client->key.version[0] ? " (pinned: new versions are not followed)" : "");
         return 0;
 }
 
@@ -179,15 +155,16 @@ static void check_expiry(const struct examination *exam)
         int64_t left = expires - tk_azure_net_unix_now(&exam->azure.client->net);
 
         if (expires < 0)
-                say(exam, TK_KMS_FINDING_OK, "dates", "the version does not expire");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "dates",
+                           "the version does not expire");
         else if (left < EXPIRY_WARN_S)
-                say(exam, TK_KMS_FINDING_WARN, "dates",
-                    "the version expires in %" PRId64 " days: its owner makes a new one by: az "
-                    "keyvault key rotate --id %s",
-                    left / DAY_S, exam->azure.client->url);
+                tk_kms_say(&exam->report, TK_KMS_FINDING_WARN, "dates",
+                           "the version expires in %" PRId64
+                           " days: its owner makes a new one by: az keyvault key rotate --id %s",
+                           left / DAY_S, exam->azure.client->url);
         else
-                say(exam, TK_KMS_FINDING_OK, "dates", "the version expires in %" PRId64 " days",
-                    left / DAY_S);
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "dates",
+                           "the version expires in %" PRId64 " days", left / DAY_S);
 }
 
 /* Enabled, within its dates, of a type that wraps, safe from being purged. */
@@ -198,19 +175,20 @@ static int check_usable(const struct examination *exam)
         int r = tk_azure_check_for_wrapping(&exam->azure, &exam->key, &fault);
 
         if (r == -EPERM)
-                return say_failed(exam, "recovery level", r, &fault);
+                return tk_kms_say_failed(&exam->report, "recovery level", r, &fault);
         if (r < 0)
-                return say_failed(exam, "state", r, &fault);
+                return tk_kms_say_failed(&exam->report, "state", r, &fault);
         check_expiry(exam);
         if (tk_azure_msg_purge_protected(attributes))
-                say(exam, TK_KMS_FINDING_OK, "recovery level",
-                    "%s: a deleted key is kept for %" PRId64 " days", attributes->recovery_level,
-                    attributes->recoverable_days);
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "recovery level",
+                           "%s: a deleted key is kept for %" PRId64 " days",
+                           attributes->recovery_level, attributes->recoverable_days);
         else
-                say(exam, TK_KMS_FINDING_WARN, "recovery level",
-                    "%s: without purge protection a deleted key can be destroyed at once, and the "
-                    "data with it",
-                    attributes->recovery_level[0] ? attributes->recovery_level : "not given");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_WARN, "recovery level",
+                           "%s: without purge protection a deleted key can be destroyed at once, "
+                           "and the data with it",
+                           attributes->recovery_level[0] ? attributes->recovery_level
+                                                         : "not given");
         return 0;
 }
 
@@ -226,17 +204,18 @@ static int check_crypto(const struct examination *exam)
         if (r == 0)
                 r = tk_kms_wrap(exam->kms, exam->key.id.version, key, &wrap, &fault);
         if (r < 0)
-                return say_failed(exam, "wrap", r, &fault);
-        say(exam, TK_KMS_FINDING_OK, "wrap", "%s, %s", wrap.algorithm,
-            exam->azure.wrap == TK_AZURE_WRAP_LOCAL && exam->key.n_len > 0 ? "on this machine"
-                                                                           : "by the vault");
+                return tk_kms_say_failed(&exam->report, "wrap", r, &fault);
+        tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "wrap", "%s, %s", wrap.algorithm,
+                   exam->azure.wrap == TK_AZURE_WRAP_LOCAL && exam->key.n_len > 0
+                           ? "on this machine"
+                           : "by the vault");
         r = tk_kms_unwrap(exam->kms, &wrap, &again, &fault);
         if (r == 0 && !tk_secret_equal(key, again))
                 r = tk_fault_set(&fault, TK_FAULT_INTERNAL, -EIO,
                                  "a key that was wrapped did not come back the same");
         if (r < 0)
-                return say_failed(exam, "unwrap", r, &fault);
-        say(exam, TK_KMS_FINDING_OK, "unwrap", "a test key came back the same");
+                return tk_kms_say_failed(&exam->report, "unwrap", r, &fault);
+        tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "unwrap", "a test key came back the same");
         return 0;
 }
 
@@ -249,13 +228,14 @@ static void check_versions(struct examination *exam)
         size_t enabled = 0;
 
         if (tk_azure_admin_list(&exam->azure, &versions, &count, &fault) < 0) {
-                say(exam, TK_KMS_FINDING_OK, "versions",
-                    "can't be listed by this identity, which a mount does without");
+                tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "versions",
+                           "can't be listed by this identity, which a mount does without");
                 return;
         }
         for (size_t i = 0; i < count; i++)
                 enabled += versions[i].enabled;
-        say(exam, TK_KMS_FINDING_OK, "versions", "%zu, %zu of them enabled", count, enabled);
+        tk_kms_say(&exam->report, TK_KMS_FINDING_OK, "versions", "%zu, %zu of them enabled", count,
+                   enabled);
 }
 
 static void run(struct examination *exam)
@@ -270,7 +250,7 @@ static void run(struct examination *exam)
 void tk_kms_azure_examine(const struct tk_kms_azure_options *options, tk_kms_finding_fn report,
                           void *context)
 {
-        struct examination exam = {.options = options, .report = report, .context = context};
+        struct examination exam = {.options = options, .report = {report, context}};
 
         pthread_mutex_init(&exam.azure.lock, NULL);
         run(&exam);

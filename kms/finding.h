@@ -16,3 +16,18 @@ struct tk_kms_finding {
 };
 
 typedef void (*tk_kms_finding_fn)(void *context, const struct tk_kms_finding *finding);
+
+/* Who is told. */
+struct tk_kms_report {
+        tk_kms_finding_fn fn;
+        void *context;
+};
+
+/* Tell what was found at @step. */
+TK_PRINTF(4, 5)
+void tk_kms_say(const struct tk_kms_report *report, enum tk_kms_finding_level level,
+                const char *step, const char *fmt, ...);
+
+/* Tell a failure @r with its fault, which need not say anything. Returns @r. */
+int tk_kms_say_failed(const struct tk_kms_report *report, const char *step, int r,
+                      const struct tk_fault *fault);
