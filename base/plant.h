@@ -18,6 +18,8 @@ enum tk_plant {
         TK_PLANT_FRESH_IN_FSYNC,       /* fsync raises the limit of fresh blocks when it ends */
         TK_PLANT_LATE_RECORD,          /* the key record follows the content */
         TK_PLANT_RENAME_UNSYNCED,      /* a file is replaced without a sync of the new one */
+        TK_PLANT_HELD_UNKEPT,          /* journal space is used again before held files are kept */
+        TK_PLANT_HELD_UNSYNCED,        /* kept entries are dropped before the file is flushed */
         TK_PLANT_COUNT,
 };
 

@@ -381,6 +381,20 @@ static void print_lease(const json_t *lease)
         putchar('\n');
 }
 
+static void print_held(const json_t *held)
+{
+        if (get_number(held, "files") > 0) {
+                printf("%-16s%" JSON_INTEGER_FORMAT " that can't be written, the first ",
+                       "files held", get_number(held, "files"));
+                tk_text_print(stdout, get_text(held, "path"));
+                printf(": %s\n", get_text(held, "error"));
+        }
+        if (get_number(held, "kept") > 0)
+                printf("%-16sof %" JSON_INTEGER_FORMAT " files overwrites are kept until these can "
+                       "be written\n",
+                       "", get_number(held, "kept"));
+}
+
 static void print_daemon(const json_t *daemon)
 {
         printf("\n");
@@ -399,6 +413,7 @@ static void print_daemon(const json_t *daemon)
         printf("%-16s%" JSON_INTEGER_FORMAT "\n", "threads", get_number(daemon, "threads"));
         print_field("memory locked", get_text(daemon, "memory_locked"));
         print_rotation(json_object_get(daemon, "rotation"));
+        print_held(json_object_get(daemon, "held"));
         print_counters(json_object_get(daemon, "counters"));
 }
 

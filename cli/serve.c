@@ -49,13 +49,28 @@ static json_t *lease(const struct tk_keeper_status *keeper)
                          "version_trouble", tk_text_json(keeper->version_trouble));
 }
 
+/* Files whose overwrites wait: docs/cli.md, "daemon.held". */
+static json_t *held(const struct tk_serve *serve)
+{
+        struct tk_held_status status;
+
+        tk_fs_held_status(serve->fs, &status);
+        return json_pack("{si si so so}",                                           //
+                         "files", (int)status.held,                                 //
+                         "kept", (int)status.kept,                                  //
+                         "path",                                                    //
+                         status.held > 0 ? tk_text_json(status.path) : json_null(), //
+                         "error",                                                   //
+                         status.held > 0 ? tk_text_json(strerror(-status.error)) : json_null());
+}
+
 static json_t *status(const struct tk_serve *serve)
 {
         struct tk_keeper_status keeper = {.state = TK_LEASE_ACTIVE};
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
-        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so}",       //
+        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so so}",    //
                          "pid", (int)getpid(),                                       //
                          "mountpoint", tk_text_json(serve->mountpoint),              //
                          "provider", provider->name,                                 //
@@ -72,6 +87,7 @@ static json_t *status(const struct tk_serve *serve)
                          "threads", (int)serve->threads,                             //
                          "memory_locked", tk_hygiene_locked(),                       //
                          "rotation", tk_rotation_json(serve->rotation),              //
+                         "held", held(serve),                                        //
                          "counters", counters(tk_fs_stats(serve->fs)));
 }
 

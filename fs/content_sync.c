@@ -188,15 +188,14 @@ static void leave_all_durable(struct tk_fs *fs, struct tk_openfile *file)
         TK_RANGE_SCOPE(range);
 
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
-        if (file->durable == TK_ALL_DURABLE &&
-            !tk_journal_holds(fs->journal, file->journal.size_sequence))
+        if (file->durable == TK_ALL_DURABLE && !tk_journal_has_size(fs->journal, file))
                 file->durable = blocks_of(file);
 }
 
 void tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
 {
         if (fs->journal && file->durable == TK_ALL_DURABLE &&
-            !tk_journal_holds(fs->journal, file->journal.size_sequence))
+            !tk_journal_has_size(fs->journal, file))
                 leave_all_durable(fs, file);
 }
 
@@ -260,5 +259,7 @@ int tk_content_sync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
                 r = sync_mtime(fs, file);
         if (r == 0)
                 r = tk_journal_commit(fs->journal, file);
+        if (r < 0 && file->journal.held < 0)
+                file->flush_reported = file->flush_failures; /* it is told now */
         return r < 0 ? r : sync_rest(fs, file, data_only, reported);
 }

@@ -115,6 +115,7 @@ static int seal_open(void *context, struct tk_openfile *file)
 
 int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
 {
+        int r_sync;
         int r = 0;
 
         if (fs->read_only)
@@ -124,8 +125,9 @@ int tk_fs_finish(struct tk_fs *fs, struct tk_fault *fault)
         /* Files that the kernel has left open. */
         if (r == 0)
                 r = tk_openfile_for_each(fs, seal_open, fs);
+        r_sync = tk_backing_sync_all(fs->rootfd); /* also what of all is not to blame */
         if (r == 0)
-                r = tk_backing_sync_all(fs->rootfd);
+                r = r_sync;
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
                                     "cannot write everything to %s: %s; it counts as not unmounted "
@@ -160,6 +162,14 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs)
 const struct tk_stats *tk_fs_stats(const struct tk_fs *fs)
 {
         return &fs->stats;
+}
+
+void tk_fs_held_status(struct tk_fs *fs, struct tk_held_status *ret_status)
+{
+        *ret_status = (struct tk_held_status){.kept = tk_journal_kept_count(fs)};
+        if (fs->journal)
+                ret_status->held =
+                        tk_journal_held_files(fs->journal, ret_status->path, &ret_status->error);
 }
 
 bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status)

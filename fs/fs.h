@@ -10,6 +10,7 @@
 
 #include "fs/stats.h"
 #include "fs/volume.h"
+#include <limits.h>
 
 struct tk_fs; /* fs.c; fields in fs_internal.h for fs/ itself */
 
@@ -38,6 +39,19 @@ struct tk_fs *tk_fs_free(struct tk_fs *fs);
 TK_DEFINE_CLEANUP(struct tk_fs *, tk_fs_free)
 
 const struct tk_stats *tk_fs_stats(const struct tk_fs *fs);
+
+/*
+ * Files whose overwrites wait in the journal: how many of those in use can't be written or synced
+ * now, where the first of them lies below and why (errno, negative); and how many are to have what
+ * is kept of them put in place before they are served again.
+ */
+struct tk_held_status {
+        unsigned held;
+        unsigned kept;
+        char path[PATH_MAX];
+        int error;
+};
+void tk_fs_held_status(struct tk_fs *fs, struct tk_held_status *ret_status);
 
 /* What the mount's keeper says (keeper.h); false: there is none now. */
 struct tk_keeper_status;

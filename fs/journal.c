@@ -73,8 +73,8 @@ static struct tk_journal_pending **bucket_of(struct tk_journal *journal,
         return &journal->buckets[(mixed >> 40) % TK_JOURNAL_BUCKETS];
 }
 
-static struct tk_journal_pending *find(struct tk_journal *journal, const struct tk_openfile *file,
-                                       uint64_t block)
+struct tk_journal_pending *tk_journal_find(struct tk_journal *journal,
+                                           const struct tk_openfile *file, uint64_t block)
 {
         struct tk_journal_pending *entry = *bucket_of(journal, file, block);
 
@@ -93,9 +93,9 @@ void tk_journal_unlink_entry(struct tk_journal *journal, struct tk_journal_pendi
         entry->linked = false;
 }
 
-static void link_entry(struct tk_journal *journal, struct tk_journal_pending *entry)
+void tk_journal_link_entry(struct tk_journal *journal, struct tk_journal_pending *entry)
 {
-        struct tk_journal_pending *older = find(journal, entry->file, entry->item.at);
+        struct tk_journal_pending *older = tk_journal_find(journal, entry->file, entry->item.at);
         struct tk_journal_pending **bucket = bucket_of(journal, entry->file, entry->item.at);
 
         if (older)
@@ -114,7 +114,7 @@ int tk_journal_overlay(struct tk_journal *journal, struct tk_openfile *file, uin
         if (file->journal.overlay_gen != gen)
                 return -EAGAIN;
         for (uint64_t block = first; block <= last; block++) {
-                const struct tk_journal_pending *entry = find(journal, file, block);
+                const struct tk_journal_pending *entry = tk_journal_find(journal, file, block);
 
                 if (!entry)
                         continue;
@@ -161,7 +161,7 @@ static struct tk_journal_pending *find_same(struct tk_journal *journal, struct t
 
         if (item->type != TK_JOURNAL_BLOCK || file->journal.size_sequence == journal->filling)
                 return NULL;
-        entry = find(journal, file, item->at);
+        entry = tk_journal_find(journal, file, item->at);
         return entry && is_new(journal, entry) && entry->item.type == item->type ? entry : NULL;
 }
 
@@ -199,7 +199,7 @@ static void add_entry(struct tk_journal *journal, struct tk_openfile *file,
                 copy_page(entry, item);
         }
         if (item->type == TK_JOURNAL_BLOCK || item->type == TK_JOURNAL_HOLE)
-                link_entry(journal, entry);
+                tk_journal_link_entry(journal, entry);
         file->journal.sequence = journal->filling;
         if (item->type == TK_JOURNAL_HOLE)
                 file->journal.punched = true;
@@ -242,7 +242,13 @@ int tk_journal_append(struct tk_journal *journal, struct tk_openfile *file,
                         return r;
                 file->journal.proved = true;
         }
-        while (!(same = find_same(journal, file, item)) && is_full(journal, file)) {
+        for (;;) {
+                r = tk_journal_await_held(journal, file);
+                if (r < 0)
+                        return r;
+                same = find_same(journal, file, item);
+                if (same || !is_full(journal, file))
+                        break;
                 r = make_room(journal);
                 if (r < 0)
                         return r;
@@ -262,7 +268,8 @@ static void keep_space(struct tk_journal *journal, struct tk_openfile *file, uin
 {
         struct tk_journal_pending *entry;
 
-        while ((entry = find(journal, file, block)) && entry->item.type == TK_JOURNAL_HOLE) {
+        while ((entry = tk_journal_find(journal, file, block)) &&
+               entry->item.type == TK_JOURNAL_HOLE) {
                 entry->keep_space = true;
                 if (is_new(journal, entry))
                         entry->item.flags |= TK_JOURNAL_KEEP; /* replay keeps it, too */
@@ -290,7 +297,7 @@ uint64_t tk_journal_skip_pages(struct tk_journal *journal, struct tk_openfile *f
         if (file->journal.overlay == 0)
                 return first;
         TK_LOCK_SCOPE(&journal->lock);
-        while (first <= last && (entry = find(journal, file, first)) &&
+        while (first <= last && (entry = tk_journal_find(journal, file, first)) &&
                entry->item.type == TK_JOURNAL_BLOCK)
                 first++;
         return first;
@@ -483,6 +490,7 @@ struct tk_journal *tk_journal_free(struct tk_journal *journal)
                 pthread_mutex_unlock(&journal->lock);
                 pthread_join(journal->thread, NULL);
         }
+        tk_journal_drop_held(journal);
         for (int i = 0; i < TK_JOURNAL_BATCHES; i++) {
                 free(journal->batches[i].entries);
                 free(journal->batches[i].pages);

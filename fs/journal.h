@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "fs/fs.h"
 #include "fs/journal_batch.h"
+#include <limits.h>
 
 struct tk_journal; /* opaque: journal.c */
 struct tk_openfile;
@@ -65,7 +66,10 @@ void tk_journal_keep_space(struct tk_journal *journal, struct tk_openfile *file,
 uint64_t tk_journal_skip_pages(struct tk_journal *journal, struct tk_openfile *file, uint64_t first,
                                uint64_t last);
 
-/* Have all entries of @file that were appended so far durable in the journal. */
+/*
+ * Have all entries of @file that were appended so far durable in the journal. An error, too, if
+ * they can't be put in place (journal_held.c).
+ */
 TK_MUST_USE int tk_journal_commit(struct tk_journal *journal, struct tk_openfile *file);
 
 /* The same, and in place. */
@@ -74,8 +78,8 @@ TK_MUST_USE int tk_journal_settle(struct tk_journal *journal, struct tk_openfile
 /* Whether the journal on disk may hold entries of @file: a crash would replay them. */
 bool tk_journal_is_live(struct tk_journal *journal, const struct tk_openfile *file);
 
-/* Whether it may hold an entry up to the batch @sequence. */
-bool tk_journal_holds(struct tk_journal *journal, uint64_t sequence);
+/* The same of a size. */
+bool tk_journal_has_size(struct tk_journal *journal, const struct tk_openfile *file);
 
 /*
  * Lay the overlay over blocks @first to @last that were read: their @cells, 32 bytes
@@ -91,3 +95,9 @@ TK_MUST_USE int tk_journal_overlay(struct tk_journal *journal, struct tk_openfil
  * last name, and nobody has it open, its space is to be free soon.
  */
 void tk_journal_note_names(struct tk_journal *journal);
+
+/*
+ * How many files are held (journal_held.c): what is in the journal can't be put in their places. Of
+ * the first, where it lies below, and why.
+ */
+unsigned tk_journal_held_files(struct tk_journal *journal, char ret_path[PATH_MAX], int *ret_error);

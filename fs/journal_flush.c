@@ -216,11 +216,14 @@ static void note_files(struct tk_journal *journal, const struct tk_journal_batch
 
                 if (journal->numbers[i] == NO_FILE || file->journal.areas & 1U << journal->current)
                         continue;
+                if (file->journal.areas == 0)
+                        file->journal.failures = file->flush_failures;
                 file->journal.areas |= (uint8_t)(1U << journal->current);
                 assert(area->file_count < journal->area_files);
                 area->files[area->file_count++] = tk_openfile_ref(journal->fs, file);
         }
         area->last_sequence = batch->part.sequence;
+        area->chain = journal->chain;
 }
 
 static void note_flushed(struct tk_journal *journal, struct tk_journal_batch *batch, bool buries,
@@ -310,8 +313,11 @@ int tk_journal_commit_until(struct tk_journal *journal, uint64_t sequence)
 
 int tk_journal_commit(struct tk_journal *journal, struct tk_openfile *file)
 {
+        int r;
+
         TK_LOCK_SCOPE(&journal->lock);
-        return tk_journal_commit_until(journal, file->journal.sequence);
+        r = tk_journal_commit_until(journal, file->journal.sequence);
+        return r < 0 ? r : tk_journal_await_held(journal, file);
 }
 
 int tk_journal_settle(struct tk_journal *journal, struct tk_openfile *file)
@@ -330,15 +336,22 @@ int tk_journal_settle(struct tk_journal *journal, struct tk_openfile *file)
                         return journal->stuck;
                 pthread_cond_wait(&journal->changed, &journal->lock);
         }
-        return r;
+        return r < 0 ? r : tk_journal_await_held(journal, file);
 }
 
-bool tk_journal_holds(struct tk_journal *journal, uint64_t sequence)
+/* What is kept of a file that is held counts, too. */
+static bool may_replay(struct tk_journal *journal, const struct tk_openfile *file,
+                       uint64_t sequence)
 {
-        return sequence > journal->dead;
+        return sequence > journal->dead || file->journal.held < 0;
 }
 
 bool tk_journal_is_live(struct tk_journal *journal, const struct tk_openfile *file)
 {
-        return tk_journal_holds(journal, file->journal.sequence);
+        return may_replay(journal, file, file->journal.sequence);
+}
+
+bool tk_journal_has_size(struct tk_journal *journal, const struct tk_openfile *file)
+{
+        return may_replay(journal, file, file->journal.size_sequence);
 }

@@ -3,7 +3,7 @@
 
 /*
  * What the parts of the journal share: journal.c (entries, overlay, life), journal_flush.c
- * (the leader) and journal_thread.c (in place, areas).
+ * (the leader), journal_thread.c (in place, areas) and journal_held.c (files that fail).
  */
 
 #include "base/secret.h"
@@ -69,7 +69,14 @@ struct tk_journal_batch {
         bool applying; /* the thread puts it in place just now */
 };
 
+/* Entries of a file that is held: a batch of its own, with one file. */
+struct tk_journal_held {
+        struct tk_journal_held *next; /* of the same file or another, newer */
+        struct tk_journal_batch batch;
+};
+
 struct tk_journal_area {
+        uint64_t chain; /* of its batches */
         struct tk_openfile
                 *files[TK_JOURNAL_AREA_FILES]; /* counted: in place, perhaps not durable there */
         unsigned file_count;
@@ -112,7 +119,13 @@ struct tk_journal {
         unsigned queued;
         int finished; /* what came of it */
         int failure;
-        int stuck;             /* putting in place fails with this */
+        int stuck;                    /* nothing can be put in place, because of this */
+        struct tk_journal_held *held; /* oldest first; the thread changes it */
+        size_t held_len;              /* the thread's: bytes of memory of that */
+        unsigned held_files;
+        unsigned tries;        /* how often all that is held was tried again */
+        int64_t tried_ms;      /* the last time */
+        bool retry;            /* somebody waits for the next */
         unsigned failures;     /* flushes that failed */
         unsigned current;      /* area */
         uint64_t filling;      /* the sequence of what is added now */
@@ -142,7 +155,7 @@ static inline int64_t tk_journal_now_ms(void)
 
 /* References that are to be given back without the journal's lock held. */
 struct tk_journal_release {
-        struct tk_openfile *files[2 * TK_JOURNAL_AREA_FILES + TK_JOURNAL_FILES_MAX];
+        struct tk_openfile *files[2 * TK_JOURNAL_AREA_FILES + 2 * TK_JOURNAL_FILES_MAX];
         unsigned count;
 };
 
@@ -166,7 +179,26 @@ TK_MUST_USE int tk_journal_wipe_area(struct tk_journal *journal, unsigned area);
 /* @batch, which is free, is the one being filled from now on. */
 void tk_journal_start_building(struct tk_journal *journal, struct tk_journal_batch *batch);
 
-/* A batch that is free; NULL if there is none. Called with the lock held, as those below. */
+/* Put entries up to @end of file @index of @batch in place. Without the lock. */
+TK_MUST_USE int tk_journal_put_file(struct tk_journal *journal,
+                                    const struct tk_journal_batch *batch, unsigned end,
+                                    unsigned index);
+
+/* From here on the space of holes goes, but of those whose block is written again. */
+void tk_journal_begin_applying(struct tk_journal_batch *batch, unsigned end);
+
+/* Entries up to @end are in place, or held: reads need them no more. */
+void tk_journal_unlink_applied(struct tk_journal *journal, struct tk_journal_batch *batch,
+                               unsigned end);
+
+/* The newest entry of a block. Called with the lock held, as those below. */
+struct tk_journal_pending *tk_journal_find(struct tk_journal *journal,
+                                           const struct tk_openfile *file, uint64_t block);
+
+/* @entry is the newest of its block from now on. */
+void tk_journal_link_entry(struct tk_journal *journal, struct tk_journal_pending *entry);
+
+/* A batch that is free; NULL if there is none. */
 struct tk_journal_batch *tk_journal_free_batch(struct tk_journal *journal);
 
 /* Whether the batch being filled holds what no flush has taken on. */
@@ -183,6 +215,35 @@ TK_MUST_USE int tk_journal_flush_next(struct tk_journal *journal);
 
 /* Have every batch up to @sequence durable. */
 TK_MUST_USE int tk_journal_commit_until(struct tk_journal *journal, uint64_t sequence);
+
+/*
+ * Files that are held. The thread calls these without the lock; only it holds files.
+ *
+ * Hold the file @index of @batch (whose entries up to @end are flushed and not in place), or
+ * @file (whose entries are all in place or in memory), because of @error.
+ */
+TK_MUST_USE int tk_journal_hold_unput(struct tk_journal *journal, struct tk_journal_batch *batch,
+                                      unsigned end, unsigned index, int error);
+TK_MUST_USE int tk_journal_hold_unsynced(struct tk_journal *journal, struct tk_openfile *file,
+                                         int error);
+
+/* What area @i holds of such files is kept: the area may be wiped then. */
+TK_MUST_USE int tk_journal_keep_held(struct tk_journal *journal, unsigned i);
+
+/* Try all again. Called with the lock held, which is let go of meanwhile. */
+void tk_journal_retry_held(struct tk_journal *journal, struct tk_journal_release *release);
+
+/*
+ * If @file is held, have it tried again now; 0 if it is not held any more, else why it is. Called
+ * with the lock held, which is let go of meanwhile.
+ */
+TK_MUST_USE int tk_journal_await_held(struct tk_journal *journal, const struct tk_openfile *file);
+
+/* Why the first file is held; 0: none is. Called with the lock held. */
+int tk_journal_held_error(const struct tk_journal *journal);
+
+/* Free what is held, with its references. The thread is gone. */
+void tk_journal_drop_held(struct tk_journal *journal);
 
 /* The thread. @context is the journal. */
 void *tk_journal_run(void *context);

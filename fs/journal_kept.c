@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,7 +30,7 @@ enum { NAME_MAX_LEN = 32 };
 struct tk_journal_kept {
         pthread_mutex_t lock; /* guards what follows, and the file */
         uint8_t (*proofs)[TK_JOURNAL_PROOF_LEN];
-        size_t count;
+        atomic_size_t count; /* read without the lock, too */
 };
 
 static void make_name(uint64_t chain, char name[NAME_MAX_LEN])
@@ -180,7 +181,7 @@ int tk_journal_kept_open(struct tk_fs *fs, struct tk_journal_source *ret_source)
                 return error;
         }
         *ret_source = (struct tk_journal_source){
-                .fd = fd, .len = (uint64_t)st.st_size, .kept = tk_volume_kept(fs->volume)};
+                .fd = fd, .len = (uint64_t)st.st_size, .chain = tk_volume_kept(fs->volume)};
         return 0;
 }
 
@@ -254,20 +255,23 @@ int tk_journal_kept_start(struct tk_fs *fs, struct tk_journal_reader *reader)
         struct tk_journal_source source = {.fd = -1};
         int r;
 
+        fs->kept = calloc(1, sizeof(*fs->kept));
+        if (!fs->kept)
+                return -ENOMEM;
+        pthread_mutex_init(&fs->kept->lock, NULL);
         if (tk_volume_kept(fs->volume) == 0)
                 return 0;
         r = tk_journal_kept_open(fs, &source);
         if (r < 0)
                 return r == -ENOENT ? 0 : r;
-        fs->kept = calloc(1, sizeof(*fs->kept));
-        if (!fs->kept) {
-                close(source.fd);
-                return -ENOMEM;
-        }
-        pthread_mutex_init(&fs->kept->lock, NULL);
         r = read_proofs(fs->kept, reader, &source);
         close(source.fd);
         return r;
+}
+
+unsigned tk_journal_kept_count(const struct tk_fs *fs)
+{
+        return fs->kept ? (unsigned)fs->kept->count : 0;
 }
 
 struct tk_journal_kept *tk_journal_kept_free(struct tk_journal_kept *kept)
@@ -305,14 +309,30 @@ static bool is_other(void *context, const uint8_t proof[TK_JOURNAL_PROOF_LEN])
         return !tk_bytes_equal_ct(context, proof, TK_JOURNAL_PROOF_LEN);
 }
 
-/* Put what is kept of @file in place, and keep the rest only. */
+/* From now on what is @wanted of @sources is kept, and nothing else. */
+static int replace(struct tk_fs *fs, struct tk_journal_reader *reader,
+                   const struct tk_journal_source *sources, unsigned count,
+                   tk_journal_kept_wanted *wanted, void *context)
+{
+        struct tk_fault fault = {0};
+        uint64_t chain = 0;
+        int r;
+
+        r = tk_journal_kept_write(fs, reader, sources, count, wanted, context, &chain);
+        if (r == 0)
+                r = tk_volume_note_kept(fs->volume, chain, &fault);
+        if (r == 0)
+                tk_journal_kept_sweep(fs);
+        return r;
+}
+
+/* Put (@file: NULL: not even that) what is kept of the file with @proof in place, and keep the
+ * rest only. */
 static int put(struct tk_fs *fs, const struct tk_openfile *file,
                uint8_t proof[TK_JOURNAL_PROOF_LEN])
 {
         TK_CLEANUP(tk_journal_reader_done) struct tk_journal_reader reader = {0};
         struct tk_journal_source source = {.fd = -1};
-        struct tk_fault fault = {0};
-        uint64_t chain = 0;
         int r;
 
         r = tk_journal_reader_init(&reader, fs);
@@ -320,15 +340,18 @@ static int put(struct tk_fs *fs, const struct tk_openfile *file,
                 r = tk_journal_kept_open(fs, &source);
         if (r < 0)
                 return r;
-        r = put_batches(&reader, &source, file, proof);
+        if (file)
+                r = put_batches(&reader, &source, file, proof);
         if (r == 0)
-                r = tk_journal_kept_write(fs, &reader, &source, 1, is_other, proof, &chain);
-        if (r == 0)
-                r = tk_volume_note_kept(fs->volume, chain, &fault);
-        if (r == 0)
-                tk_journal_kept_sweep(fs);
+                r = replace(fs, &reader, &source, 1, is_other, proof);
         close(source.fd);
         return r;
+}
+
+/* With @kept locked: the file with @proof number @i is not held back any more. */
+static void forget_proof(struct tk_journal_kept *kept, size_t i)
+{
+        memmove(kept->proofs[i], kept->proofs[--kept->count], TK_JOURNAL_PROOF_LEN);
 }
 
 int tk_journal_kept_put(struct tk_fs *fs, struct tk_openfile *file)
@@ -338,7 +361,7 @@ int tk_journal_kept_put(struct tk_fs *fs, struct tk_openfile *file)
         size_t i;
         int r;
 
-        if (!kept)
+        if (!kept || kept->count == 0)
                 return 0;
         r = tk_journal_proof_of(file, proof);
         if (r < 0)
@@ -349,6 +372,59 @@ int tk_journal_kept_put(struct tk_fs *fs, struct tk_openfile *file)
                 return 0;
         r = fs->read_only || !file->writable ? -EROFS : put(fs, file, proof);
         if (r == 0)
-                memmove(kept->proofs[i], kept->proofs[--kept->count], TK_JOURNAL_PROOF_LEN);
+                forget_proof(kept, i);
+        return r;
+}
+
+/* While mounted ------------------------------------------------------------------------ */
+
+static bool is_listed(void *context, const uint8_t proof[TK_JOURNAL_PROOF_LEN])
+{
+        const struct tk_journal_kept *kept = context;
+
+        return index_of(kept, proof) < kept->count;
+}
+
+int tk_journal_kept_add(struct tk_fs *fs, const struct tk_journal_source *area,
+                        uint8_t (*proofs)[TK_JOURNAL_PROOF_LEN], unsigned count)
+{
+        TK_CLEANUP(tk_journal_reader_done) struct tk_journal_reader reader = {0};
+        struct tk_journal_source sources[2] = {{.fd = -1}, *area};
+        unsigned first = 1;
+        int r;
+
+        TK_LOCK_SCOPE(&fs->kept->lock);
+        r = tk_journal_reader_init(&reader, fs);
+        for (unsigned i = 0; r == 0 && i < count; i++)
+                r = add_proof(fs->kept, proofs[i]);
+        if (r == 0 && tk_volume_kept(fs->volume) != 0) {
+                r = tk_journal_kept_open(fs, &sources[0]);
+                if (r == 0)
+                        first = 0;
+                else if (r == -ENOENT)
+                        r = 0;
+        }
+        if (r == 0)
+                r = replace(fs, &reader, sources + first, 2 - first, is_listed, fs->kept);
+        if (sources[0].fd >= 0)
+                close(sources[0].fd);
+        return r;
+}
+
+int tk_journal_kept_forget(struct tk_fs *fs, uint8_t proof[TK_JOURNAL_PROOF_LEN])
+{
+        struct tk_journal_kept *kept = fs->kept;
+        size_t i;
+        int r;
+
+        TK_LOCK_SCOPE(&kept->lock);
+        i = index_of(kept, proof);
+        if (i == kept->count)
+                return 0;
+        r = tk_volume_kept(fs->volume) != 0 ? put(fs, NULL, proof) : 0;
+        if (r == -ENOENT)
+                r = 0; /* somebody removed all that was kept */
+        if (r == 0)
+                forget_proof(kept, i);
         return r;
 }

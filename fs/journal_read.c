@@ -57,10 +57,10 @@ static int read_bytes(struct tk_journal_reader *reader, size_t len)
 
 static bool counts(const struct tk_journal_reader *reader)
 {
-        uint64_t kept = reader->source->kept;
+        uint64_t chain = reader->source->chain;
 
-        return kept ? reader->head.chain == kept
-                    : tk_volume_awaits_replay(reader->volume, reader->head.mount);
+        return chain ? reader->head.chain == chain
+                     : tk_volume_awaits_replay(reader->volume, reader->head.mount);
 }
 
 static int read_batch(struct tk_journal_reader *reader)

@@ -15,7 +15,7 @@ struct tk_journal_source {
         int fd;
         uint64_t begin;
         uint64_t len;
-        uint64_t kept; /* the chain that counts; 0: that of a mount that awaits replay */
+        uint64_t chain; /* the one that counts; 0: those of mounts that await replay */
 };
 
 struct tk_journal_reader {

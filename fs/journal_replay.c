@@ -88,18 +88,38 @@ static unsigned older_area(const struct span spans[2])
 
 /* Putting in place ------------------------------------------------------------------ */
 
-static int cannot_put(struct replay *replay, const struct tk_journal_found *found, int error)
+static bool is_full(int error)
 {
-        bool full = error == -ENOSPC || error == -EDQUOT;
+        return error == -ENOSPC || error == -EDQUOT;
+}
+
+/*
+ * @found can't be written. If that may be for its own reasons, only it waits: what the journal
+ * holds of it is kept, and put in place again from the first entry on.
+ */
+static int refuse(struct replay *replay, struct tk_journal_found *found, int error)
+{
         char path[PATH_MAX] = "a file";
 
         if (found->file)
                 tk_backing_path(found->file->fd, path, sizeof(path));
-        return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, error,
-                            "%s: overwrites that the journal holds can't be put in place: %s; %s",
-                            path, strerror(-error),
-                            full ? "free some space there and mount again"
-                                 : "mount again when that is mended: the journal keeps them");
+        if (!is_full(error) && error != -EIO)
+                return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, error,
+                                    "%s: overwrites that the journal holds can't be put in place: "
+                                    "%s; mount again when that is mended: the journal keeps them",
+                                    path, strerror(-error));
+        tk_log(TK_LOG_ERROR,
+               "%s: overwrites that a crash left in the journal can't be put in place: %s; they "
+               "are "
+               "kept until they can",
+               path, strerror(-error));
+        found->state = TK_JOURNAL_REFUSED;
+        found->error = error;
+        found->changed = false;
+        replay->totals.files--;
+        replay->totals.kept++;
+        replay->totals.kept_error = error;
+        return 0;
 }
 
 static int put_file(struct replay *replay, unsigned index)
@@ -117,7 +137,7 @@ static int put_file(struct replay *replay, unsigned index)
                 r = tk_journal_reader_put(reader, index, found->file);
         }
         if (r < 0)
-                return cannot_put(replay, found, r);
+                return refuse(replay, found, r);
         replay->totals.entries += (unsigned)r;
         return 0;
 }
@@ -161,10 +181,14 @@ static int find_files(struct replay *replay)
 static int sync_files(struct replay *replay)
 {
         for (struct tk_journal_found *found = replay->finder.files; found; found = found->next) {
-                int r = found->changed ? tk_backing_sync(found->file->fd, false) : 0;
+                int r = 0;
 
+                if (found->changed && found->file && found->state == TK_JOURNAL_FOUND)
+                        r = tk_backing_sync(found->file->fd, false);
                 if (r < 0)
-                        return cannot(replay, "replayed files can't be synced", r);
+                        r = refuse(replay, found, r);
+                if (r < 0)
+                        return r;
         }
         return 0;
 }
@@ -201,7 +225,11 @@ static int keep_refused(struct replay *replay)
         r = tk_journal_kept_write(replay->fs, &replay->reader, replay->sources, SOURCES, is_refused,
                                   &replay->finder, &chain);
         if (r < 0)
-                return cannot(replay, "entries of its journal can't be kept", r);
+                return cannot(replay,
+                              is_full(r) ? "entries of its journal can't be kept; free some space "
+                                           "there and mount again"
+                                         : "entries of its journal can't be kept",
+                              r);
         return tk_volume_note_replay(replay->fs->volume, chain, replay->fault);
 }
 

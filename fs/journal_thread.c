@@ -24,6 +24,7 @@ enum {
         FLUSH_AFTER_MS = 5000,
         APPLY_AFTER_MS = 5000,
         RESET_AFTER_MS = 5000,
+        RETRY_AFTER_MS = 5000,
         TICK_MS = 1000,
         SYNC_ALL_FILES = 32,
 };
@@ -38,8 +39,8 @@ static struct timespec touched(const struct tk_openfile *file)
         return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 }
 
-static int put_file(struct tk_journal *journal, const struct tk_journal_batch *batch, unsigned end,
-                    unsigned index)
+int tk_journal_put_file(struct tk_journal *journal, const struct tk_journal_batch *batch,
+                        unsigned end, unsigned index)
 {
         struct tk_openfile *file = batch->files[index];
         struct tk_journal_target target = {.fd = file->fd, .base = file->base};
@@ -60,21 +61,23 @@ static int put_file(struct tk_journal *journal, const struct tk_journal_batch *b
         return tk_journal_apply(&target, journal->items, count);
 }
 
-/* Entries up to @end of a batch with @files. */
-static int put_batch(struct tk_journal *journal, const struct tk_journal_batch *batch, unsigned end,
+/* Entries up to @end of a batch with @files. A file that fails is held; an error: nor can that be.
+ */
+static int put_batch(struct tk_journal *journal, struct tk_journal_batch *batch, unsigned end,
                      unsigned files)
 {
         for (unsigned i = 0; i < files; i++) {
-                int r = put_file(journal, batch, end, i);
+                int r = batch->files[i]->journal.held;
 
+                if (r == 0)
+                        r = tk_journal_put_file(journal, batch, end, i);
+                if (r < 0)
+                        r = tk_journal_hold_unput(journal, batch, end, i, r);
                 if (r < 0) {
-                        char path[PATH_MAX];
-
-                        tk_backing_path(batch->files[i]->fd, path, sizeof(path));
                         tk_log_limited(TK_LOG_ERROR,
-                                       "%s: an overwrite that is in the journal can't be put in "
-                                       "place: %s; trying again; until then all overwrites wait",
-                                       path, strerror(-r));
+                                       "%s: overwrites that are in the journal can neither be put "
+                                       "in place nor held: %s; trying again; until then all wait",
+                                       tk_volume_path(journal->fs->volume), strerror(-r));
                         return r;
                 }
         }
@@ -97,8 +100,8 @@ static void empty_batch(struct tk_journal *journal, struct tk_journal_batch *bat
         journal->queued--;
 }
 
-static void note_applied(struct tk_journal *journal, struct tk_journal_batch *batch, unsigned end,
-                         struct tk_journal_release *release)
+void tk_journal_unlink_applied(struct tk_journal *journal, struct tk_journal_batch *batch,
+                               unsigned end)
 {
         for (unsigned i = batch->applied; i < end; i++) {
                 struct tk_journal_pending *entry = &batch->entries[i];
@@ -111,12 +114,9 @@ static void note_applied(struct tk_journal *journal, struct tk_journal_batch *ba
                 entry->file->journal.overlay--;
         }
         batch->applied = end;
-        if (end == batch->count)
-                empty_batch(journal, batch, release);
 }
 
-/* From here on the space of holes goes, but of those whose block is written again. */
-static void begin_applying(struct tk_journal_batch *batch, unsigned end)
+void tk_journal_begin_applying(struct tk_journal_batch *batch, unsigned end)
 {
         for (unsigned i = batch->applied; i < end; i++)
                 if (batch->entries[i].keep_space)
@@ -136,7 +136,7 @@ static void put_next(struct tk_journal *journal, struct tk_journal_batch *batch,
         /* If it is full and flushed, later ones may be flushed as well, but are not in place. */
         if (end == batch->part.end)
                 sequence = batch->part.sequence;
-        begin_applying(batch, end);
+        tk_journal_begin_applying(batch, end);
         pthread_mutex_unlock(&journal->lock);
         r = put_batch(journal, batch, end, files);
         pthread_mutex_lock(&journal->lock);
@@ -144,43 +144,44 @@ static void put_next(struct tk_journal *journal, struct tk_journal_batch *batch,
         journal->stuck = r;
         if (r == 0) {
                 journal->applied = sequence;
-                note_applied(journal, batch, end, release);
+                tk_journal_unlink_applied(journal, batch, end);
+                if (end == batch->count)
+                        empty_batch(journal, batch, release);
         }
         pthread_cond_broadcast(&journal->changed);
 }
 
 /* Areas --------------------------------------------------------------- */
 
-static void note_unsynced(const struct tk_openfile *file, int error)
+/* A flush that failed, whoever asked, may have lost what was put in place before. */
+static int sync_file(struct tk_openfile *file, bool synced)
 {
-        char path[PATH_MAX];
+        int r = synced ? 0 : tk_content_flush(file, false);
 
-        tk_backing_path(file->fd, path, sizeof(path));
-        tk_log(TK_LOG_ERROR, "%s: what was overwritten can't be synced: %s", path,
-               strerror(-error));
+        return r == 0 && file->flush_failures != file->journal.failures ? file->flush_error : r;
 }
 
 /*
- * Make durable in place what area @i holds: its first @count files. Of many files one flush of
- * the whole filesystem is cheaper; if it fails, each says for itself whether it was it.
+ * Make durable in place what area @i holds: its first @count files, or hold those that fail. Of
+ * many files one flush of the whole filesystem is cheaper; if it fails, each says for itself
+ * whether it was it.
  */
 static int sync_area(struct tk_journal *journal, unsigned i, unsigned count)
 {
         struct tk_journal_area *area = &journal->areas[i];
-        int first = 0;
+        bool synced = TK_PLANT(TK_PLANT_JOURNAL_REUSED) ||
+                      (count >= SYNC_ALL_FILES && tk_backing_sync_all(journal->fs->rootfd) == 0);
 
-        if (TK_PLANT(TK_PLANT_JOURNAL_REUSED) ||
-            (count >= SYNC_ALL_FILES && tk_backing_sync_all(journal->fs->rootfd) == 0))
-                return 0;
         for (unsigned f = 0; f < count; f++) {
-                int r = tk_content_flush(area->files[f], false);
+                struct tk_openfile *file = area->files[f];
+                int r = file->journal.held < 0 ? 0 : sync_file(file, synced);
 
                 if (r < 0)
-                        note_unsynced(area->files[f], r);
-                if (r < 0 && first == 0)
-                        first = r;
+                        r = tk_journal_hold_unsynced(journal, file, r);
+                if (r < 0)
+                        return r;
         }
-        return first;
+        return 0;
 }
 
 static int checkpoint(struct tk_journal *journal, unsigned i)
@@ -189,17 +190,25 @@ static int checkpoint(struct tk_journal *journal, unsigned i)
         unsigned count = area->file_count;
         int r;
 
+        bool kept;
+
         pthread_mutex_unlock(&journal->lock);
         r = sync_area(journal, i, count);
         if (r == 0)
+                r = tk_journal_keep_held(journal, i);
+        kept = r == 0;
+        if (kept)
                 r = tk_journal_wipe_area(journal, i);
         pthread_mutex_lock(&journal->lock);
         if (r < 0) {
-                area->error = r;
-                tk_log(TK_LOG_ERROR,
-                       "%s: overwritten files can't be synced: %s; the journal keeps them until "
-                       "the next mount",
-                       tk_volume_path(journal->fs->volume), strerror(-r));
+                if (kept)
+                        area->error = r;
+                else
+                        journal->stuck = r;
+                tk_log_limited(TK_LOG_ERROR,
+                               "%s: the journal can't be made free: %s; overwrites wait%s",
+                               tk_volume_path(journal->fs->volume), strerror(-r),
+                               kept ? " until the next mount" : "; trying again");
         }
         area->checkpointed = r == 0;
         pthread_cond_broadcast(&journal->changed);
@@ -210,7 +219,8 @@ static bool wants_checkpoint(const struct tk_journal *journal)
 {
         const struct tk_journal_area *area = &journal->areas[!journal->current];
 
-        return !area->checkpointed && !area->error && journal->applied >= area->last_sequence;
+        return !area->checkpointed && !area->error && !journal->stuck &&
+               journal->applied >= area->last_sequence;
 }
 
 /* Sync the files of both areas, beside whoever adds to them. */
@@ -226,8 +236,6 @@ static int sync_areas(struct tk_journal *journal)
                 pthread_mutex_unlock(&journal->lock);
                 r = sync_area(journal, i, count);
                 pthread_mutex_lock(&journal->lock);
-                if (r < 0)
-                        journal->areas[i].error = r;
         }
         return r;
 }
@@ -239,9 +247,13 @@ static int wipe_areas(struct tk_journal *journal)
         int r = 0;
 
         for (int i = 0; r == 0 && i < 2; i++) {
-                if (journal->areas[order[i]].dead)
+                const struct tk_journal_area *area = &journal->areas[order[i]];
+
+                if (area->dead)
                         continue;
-                r = tk_journal_wipe_area(journal, order[i]);
+                r = area->checkpointed ? 0 : tk_journal_keep_held(journal, order[i]);
+                if (r == 0)
+                        r = tk_journal_wipe_area(journal, order[i]);
                 if (r == 0)
                         r = tk_backing_sync(journal->fd, true);
         }
@@ -392,6 +404,10 @@ static bool work(struct tk_journal *journal, struct tk_journal_release *release)
         struct tk_journal_batch *batch = next_to_put(journal);
         int64_t now = tk_journal_now_ms();
 
+        if (journal->held && (journal->retry || now - journal->tried_ms >= RETRY_AFTER_MS)) {
+                tk_journal_retry_held(journal, release);
+                return true;
+        }
         if (batch && !journal->stuck && is_put_due(journal, batch, now)) {
                 put_next(journal, batch, release);
                 return true;
@@ -406,6 +422,8 @@ static bool work(struct tk_journal *journal, struct tk_journal_release *release)
                 journal->finished = reset(journal, release);
                 if (journal->finished == -EAGAIN)
                         return true;
+                if (journal->finished == 0)
+                        journal->finished = tk_journal_held_error(journal);
                 pthread_mutex_unlock(&journal->lock);
                 tk_journal_release_all(journal, release);
                 pthread_mutex_lock(&journal->lock);
@@ -423,7 +441,7 @@ static void wait_tick(struct tk_journal *journal)
 {
         struct timespec until;
 
-        if (!has_live_area(journal) && is_settled(journal)) {
+        if (!has_live_area(journal) && is_settled(journal) && !journal->held) {
                 journal->idle = true;
                 pthread_cond_wait(&journal->due, &journal->lock);
                 journal->idle = false;
@@ -469,6 +487,7 @@ int tk_journal_finish(struct tk_journal *journal)
         if (r < 0)
                 return r;
         journal->finishing = true;
+        journal->retry = true;
         pthread_cond_signal(&journal->due);
         while (journal->finishing && !journal->stuck)
                 pthread_cond_wait(&journal->changed, &journal->lock);

@@ -24,7 +24,9 @@ struct tk_openfile_journal {
         atomic_bool punched;            /* there was an entry of a hole */
         uint64_t batch;                 /* the batch that `index` is for */
         uint16_t index;
-        uint8_t areas; /* bits: which areas hold a reference */
+        uint8_t areas;     /* bits: which areas hold a reference */
+        unsigned failures; /* the thread's and leader's: flush failures before these entries */
+        atomic_int held;   /* why it can't be put in place (journal_held.c); 0: it can */
         bool proved;
         bool identified; /* the leader's, as identity */
         struct tk_identity identity;

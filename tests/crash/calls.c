@@ -132,6 +132,16 @@ static int step(const char *call, bool interruptible)
         return fail(tk_calls.fail_with);
 }
 
+/* The same for a file that is broken, whose content is to change, or to be flushed. */
+static int step_at(uint32_t node, const char *call, bool syncs)
+{
+        int r = step(call, true);
+
+        if (r == 0 && node == tk_calls.broken && node != 0 && syncs == tk_calls.broken_syncs)
+                return fail(EIO);
+        return r;
+}
+
 static void commit(const struct tk_event *event)
 {
         if (event->type < TK_EVENT_SYNC_BEGIN)
@@ -289,7 +299,7 @@ static int truncate_to(uint32_t node, uint64_t size)
 {
         struct tk_event event = {.type = TK_EVENT_TRUNCATE, .node = node, .off = size};
 
-        if (step("truncate", true) < 0)
+        if (step_at(node, "truncate", false) < 0)
                 return -1;
         touch(node);
         event.grows = true;
@@ -1077,7 +1087,7 @@ WRAP(ssize_t, pwritev, int fd, const struct iovec *iov, int count, off_t off)
                 return __real_pwritev(fd, iov, count, off);
         LOCKED;
         assert((open_of(fd)->flags & O_ACCMODE) != O_RDONLY && !(open_of(fd)->flags & O_PATH));
-        if (step("write", true) < 0)
+        if (step_at(open_of(fd)->node, "write", false) < 0)
                 return -1;
         for (int i = 0; i < count; i++)
                 event.data_len += iov[i].iov_len;
@@ -1135,7 +1145,7 @@ WRAP(int, fallocate, int fd, int mode, off_t off, off_t len)
         if (!is_ours(fd))
                 return __real_fallocate(fd, mode, off, len);
         LOCKED;
-        if (step("fallocate", true) < 0)
+        if (step_at(open_of(fd)->node, "fallocate", false) < 0)
                 return -1;
         if (!(mode & FALLOC_FL_PUNCH_HOLE) &&
             room_for(node_at(fd), event.off, event.len) < event.len)
@@ -1150,7 +1160,7 @@ static int sync_end(struct tk_event *event, size_t begin)
 {
         LOCKED;
 
-        if (step("sync", true) < 0) {
+        if (step_at(event->node, "sync", true) < 0) {
                 int error = errno;
 
                 event->type = TK_EVENT_SYNC_FAILED;

@@ -29,6 +29,10 @@ struct tk_calls {
         const char *failed_call; /* the last one */
         size_t capacity;         /* pages for files; 0: as many as wanted */
 
+        /* A file that fails always, with EIO: 0: none. */
+        uint32_t broken;
+        bool broken_syncs; /* not what changes its content, but flushes */
+
         /* Called while a flush is under way, without any lock of ours. */
         void (*during_sync)(void);
 };

@@ -27,6 +27,8 @@ static const struct {
         [TK_PLANT_FRESH_IN_FSYNC] = {"taken for fresh while an fsync runs", "write-during-sync"},
         [TK_PLANT_LATE_RECORD] = {"key record after content", "unpack"},
         [TK_PLANT_RENAME_UNSYNCED] = {"rename before sync", "directories"},
+        [TK_PLANT_HELD_UNKEPT] = {"a file that is held is not kept", "held"},
+        [TK_PLANT_HELD_UNSYNCED] = {"kept no more before the flush", "held"},
 };
 
 /* Whether one of the workloads violates; says which. */

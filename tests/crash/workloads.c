@@ -393,6 +393,65 @@ static void rotation(struct tk_work *work, uint64_t seed)
         tk_work_close(work, tk_work_create(work, "b"));
 }
 
+/* From now on every write to "a" fails below, or every flush. */
+static void break_a(uint64_t *seed)
+{
+        const struct tk_disk *disk = &tk_calls.disk;
+        uint32_t root = tk_disk_lookup(disk, tk_disk_lookup(disk, TK_DISK_ROOT, "c"), "root");
+
+        tk_calls.broken_syncs = chance(seed, 2);
+        tk_calls.broken = tk_disk_lookup(disk, root, "a");
+}
+
+/* An operation on "a", which may fail while it is broken. */
+static void try_a(struct tk_work *work, int a, uint64_t *seed, unsigned tag)
+{
+        work->forgive = true;
+        work->faulty = true;
+        switch (chance(seed, 5)) {
+        case 0:
+                (void)!tk_work_truncate(work, a, (6 + chance(seed, 14)) * BLOCK + chance(seed, 99));
+                break;
+        case 1:
+                (void)!tk_work_fallocate(work, a, punch, chance(seed, 20) * BLOCK, 2 * BLOCK);
+                break;
+        default:
+                (void)!tk_work_write(work, a, chance(seed, 20 * BLOCK), 3 * BLOCK, tag);
+        }
+        if (chance(seed, 2))
+                (void)!tk_work_fsync(work, a);
+        work->faulty = false;
+        work->forgive = false;
+}
+
+/* A file that can't be written for a while, and another one that goes on meanwhile. */
+static void held(struct tk_work *work, uint64_t seed)
+{
+        int a = durable_file(work, "a", 20 * BLOCK);
+        int b = durable_file(work, "b", 100 * BLOCK);
+
+        for (unsigned i = 0; i < 5; i++) {
+                tk_work_write(work, a, chance(&seed, 16 * BLOCK), 3 * BLOCK, i * 100);
+                if (chance(&seed, 2))
+                        tk_work_fsync(work, a);
+                break_a(&seed);
+                for (unsigned j = 1; j < 10; j++) {
+                        tk_work_write(work, b, chance(&seed, 60) * BLOCK, 40 * BLOCK, i * 100 + j);
+                        if (j % 3 == 0)
+                                tk_work_fdatasync(work, b);
+                        if (chance(&seed, 3) == 0)
+                                try_a(work, a, &seed, i * 100 + 50 + j);
+                        if (i == 4 && j == 5)
+                                return;
+                }
+                tk_calls.broken = 0;
+                work->forgive = true;
+                (void)!tk_work_fsync(work, a); /* which may tell of a flush that failed */
+                work->forgive = false;
+                tk_work_fsync(work, a);
+        }
+}
+
 /* Sparse files: what was never written stays zeros. */
 static void sparse(struct tk_work *work, uint64_t seed)
 {
@@ -604,6 +663,7 @@ const struct tk_workload tk_workloads[] = {
         {"attributes", attributes},
         {"remount", remount},
         {"rotation", rotation},
+        {"held", held},
         {"sparse", sparse},
         {"unpack", unpack},
         {"long-names", long_names},
@@ -639,4 +699,5 @@ void tk_workload_record(const struct tk_workload *workload, uint64_t seed, struc
         tk_work_begin(work, workload->name);
         workload->run(work, tk_mix(seed, 5, 6));
         tk_work_end(work);
+        tk_calls.broken = 0;
 }

@@ -43,6 +43,9 @@ static struct {
         atomic_int sync_fails;  /* the next one does, with this */
         atomic_bool sync_waits; /* they do not come to their end */
         bool full;              /* no page can be allocated: -ENOSPC where one would be needed */
+        atomic_ulong broken;    /* the file with this inode number; 0: none */
+        int broken_with;        /* what writing to it fails with; 0: nothing */
+        int broken_sync;        /* and flushing it */
 } faulty;
 
 enum { FAULTY_PAGE = 4096 };
@@ -52,9 +55,18 @@ static inline void faulty_reset(void)
         memset(&faulty, 0, sizeof(faulty));
 }
 
-static inline int faulty_step(void)
+static inline bool faulty_is_broken(int fd)
 {
-        return ++faulty.calls == faulty.fail_at ? faulty.fail_with : 0;
+        struct stat st;
+
+        return faulty.broken != 0 && fstat(fd, &st) == 0 && st.st_ino == faulty.broken;
+}
+
+static inline int faulty_step(int fd)
+{
+        if (++faulty.calls == faulty.fail_at)
+                return faulty.fail_with;
+        return faulty.broken_with < 0 && faulty_is_broken(fd) ? faulty.broken_with : 0;
 }
 
 static inline bool faulty_has_page(int fd, uint64_t page)
@@ -77,7 +89,7 @@ static inline size_t faulty_room(int fd, uint64_t off, size_t len)
 
 int tk_backing_pwritev(int fd, struct iovec *iov, int count, uint64_t off)
 {
-        int r = faulty_step();
+        int r = faulty_step(fd);
 
         if (r < 0)
                 return r;
@@ -105,14 +117,14 @@ int tk_backing_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 
 int tk_backing_truncate(int fd, uint64_t size)
 {
-        int r = faulty_step();
+        int r = faulty_step(fd);
 
         return r < 0 ? r : real_truncate(fd, size);
 }
 
 int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len)
 {
-        int r = faulty_step();
+        int r = faulty_step(fd);
 
         if (r == 0 && faulty.full && !(mode & FALLOC_FL_PUNCH_HOLE) &&
             faulty_room(fd, off, len) < len)
@@ -122,7 +134,7 @@ int tk_backing_fallocate(int fd, int mode, uint64_t off, uint64_t len)
 
 int tk_backing_setxattr(int fd, const char *name, const void *value, size_t len, int flags)
 {
-        int r = faulty_step();
+        int r = faulty_step(fd);
 
         return r < 0 ? r : real_setxattr(fd, name, value, len, flags);
 }
@@ -134,5 +146,7 @@ int tk_backing_sync(int fd, bool data_only)
         faulty.syncs++;
         while (faulty.sync_waits)
                 usleep(1000);
+        if (r == 0 && faulty.broken_sync < 0 && faulty_is_broken(fd))
+                r = faulty.broken_sync;
         return r < 0 ? r : real_sync(fd, data_only);
 }

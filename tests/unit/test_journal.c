@@ -170,6 +170,15 @@ static void check_file(uint64_t off, size_t len, uint8_t with, uint64_t size)
         tk_test_close(&test, file, inode);
 }
 
+static void check_named(const char *name, uint64_t off, size_t len, uint8_t with)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = open_file(name, &inode);
+
+        assert_true(holds(file, off, len, with));
+        tk_test_close(&test, file, inode);
+}
+
 /* Overwrite in a mount that crashes; what was in place before goes to @ret_place. */
 static void overwrite_and_crash(struct image *ret_place, struct image *ret_journal,
                                 struct image *ret_volume)
@@ -956,6 +965,178 @@ static void test_truncate__rewriting_needs_no_journal(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* Files that fail below ------------------------------------------------------------ */
+
+static void break_file(const struct tk_openfile *file, int writes, int syncs)
+{
+        struct stat st;
+
+        assert_int_equal(fstat(file->fd, &st), 0);
+        faulty.broken_with = writes;
+        faulty.broken_sync = syncs;
+        faulty.broken = st.st_ino;
+}
+
+/* Overwrite much more than the journal holds. */
+static void churn(struct tk_openfile *file, uint8_t with)
+{
+        for (unsigned i = 0; i < 1200; i++) {
+                write_at(file, 0, 8UL * TK_BLOCK_LEN, (uint8_t)(with + i % 2));
+                if (i % 8 == 0)
+                        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        }
+        assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+        assert_true(holds(file, 0, 8UL * TK_BLOCK_LEN, (uint8_t)(with + 1)));
+}
+
+/* "f" is overwritten with 'b' and flushed, and can't be written any more; "g" goes on. */
+static void hold(struct tk_openfile **ret_file, struct tk_inode **ret_inode, int writes, int syncs)
+{
+        struct tk_inode *other_inode = NULL;
+        struct tk_openfile *other;
+
+        tk_test_fs_start(&test);
+        other = tk_test_create(&test, "g", &other_inode);
+        write_at(other, 0, FILE_LEN, 'g');
+        assert_int_equal(tk_content_sync(test.fs, other, false), 0);
+        *ret_file = open_file("f", ret_inode);
+        write_at(*ret_file, TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b');
+        assert_int_equal(tk_content_sync(test.fs, *ret_file, true), 0);
+        write_at(*ret_file, FILE_LEN - 50, 500, 'b');
+        assert_int_equal(tk_content_sync(test.fs, *ret_file, true), 0);
+        break_file(*ret_file, writes, syncs);
+        churn(other, 'g');
+        tk_test_close(&test, other, other_inode);
+}
+
+static bool is_overwritten(struct tk_openfile *file)
+{
+        return file->size == FILE_LEN + 450 && holds(file, 0, TK_BLOCK_LEN, 'a') &&
+               holds(file, TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b') &&
+               holds(file, FILE_LEN - 50, 500, 'b');
+}
+
+/* Only the file that fails suffers, and what was acknowledged of it is read. */
+static void check_held(int writes, int syncs)
+{
+        int error = writes < 0 ? writes : syncs;
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = NULL;
+        uint8_t byte = 'x';
+
+        make_volume();
+        hold(&file, &inode, writes, syncs);
+        assert_true(is_overwritten(file));
+        assert_int_equal(tk_content_write(test.fs, file, 0, &byte, 1), error);
+        assert_int_equal(tk_content_sync(test.fs, file, true), error);
+        assert_int_equal(tk_content_truncate(test.fs, file, 0), error);
+        assert_true(is_overwritten(file));
+        assert_true(tk_volume_kept(test.fs->volume) != 0);
+        faulty.broken = 0;
+        assert_int_equal(tk_content_write(test.fs, file, 0, &byte, 1), 0);
+        (void)!tk_content_sync(test.fs, file, true); /* which may tell of the flush that failed */
+        assert_int_equal(tk_content_sync(test.fs, file, true), 0);
+        assert_true(holds(file, 0, 1, 'x'));
+        assert_true(holds(file, TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b'));
+        assert_true(tk_volume_kept(test.fs->volume) == 0);
+        assert_false(test.fs->journal->held);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        check_file(TK_BLOCK_LEN, 3UL * TK_BLOCK_LEN, 'b', FILE_LEN + 450);
+        check_file(0, 1, 'x', FILE_LEN + 450);
+        tk_test_fs_stop(&test);
+}
+
+static void test_held__writes_that_fail(void **state)
+{
+        check_held(-EIO, 0);
+}
+
+static void test_held__a_quota_that_is_full(void **state)
+{
+        check_held(-EDQUOT, 0);
+}
+
+static void test_held__flushes_that_fail(void **state)
+{
+        check_held(0, -EIO);
+}
+
+/* A crash, a mount while it fails still, and one afterwards. */
+static void check_held_after_crash(int writes, int syncs)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = NULL;
+        struct tk_entry entry;
+        struct image place;
+
+        make_volume();
+        image_take(&place, "c/root/f");
+        hold(&file, &inode, writes, syncs);
+        tk_test_close(&test, file, inode);
+        crash();
+        image_put(&place, place.len);
+        tk_test_fs_start(&test);
+        check_named("g", 0, 8UL * TK_BLOCK_LEN, 'h');
+        assert_int_equal(tk_op_lookup(test.fs, test.root, "f", &entry), 0);
+        assert_int_equal(tk_op_open(test.fs, entry.inode, O_RDWR, &file),
+                         writes < 0 ? writes : syncs);
+        faulty.broken = 0;
+        assert_int_equal(tk_op_open(test.fs, entry.inode, O_RDWR, &file), 0);
+        assert_true(is_overwritten(file));
+        tk_test_close(&test, file, entry.inode);
+        assert_true(tk_volume_kept(test.fs->volume) == 0);
+        tk_test_fs_stop(&test);
+        image_drop(&place);
+}
+
+static void test_held__crash(void **state)
+{
+        check_held_after_crash(-ENOSPC, 0);
+}
+
+static void test_held__crash_after_flushes_that_fail(void **state)
+{
+        check_held_after_crash(0, -EIO);
+}
+
+/* A file that nobody can see any more is let go of. */
+static void test_held__removed(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = NULL;
+
+        make_volume();
+        hold(&file, &inode, -EIO, 0);
+        assert_int_equal(tk_op_unlink(test.fs, test.root, "f", NULL), 0);
+        tk_test_close(&test, file, inode);
+        assert_int_equal(tk_journal_finish(test.fs->journal), 0);
+        assert_true(tk_volume_kept(test.fs->volume) == 0);
+        assert_int_equal(test.fs->stats.open_files, 0);
+        tk_test_fs_stop(&test);
+}
+
+/* An unmount says so; what it could not put in place, the next mount does. */
+static void test_held__unmount(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = NULL;
+        struct tk_fault fault = {0};
+
+        make_volume();
+        hold(&file, &inode, -EIO, 0);
+        tk_test_close(&test, file, inode);
+        assert_int_equal(tk_fs_finish(test.fs, &fault), -EIO);
+        faulty.broken = 0;
+        crash();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        assert_true(is_overwritten(file));
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -983,6 +1164,13 @@ int main(void)
                 TEST(test_sync__hears_of_the_journals_failure),
                 TEST(test_sync__covers_the_name),
                 TEST(test_truncate__rewriting_needs_no_journal),
+                TEST(test_held__writes_that_fail),
+                TEST(test_held__a_quota_that_is_full),
+                TEST(test_held__flushes_that_fail),
+                TEST(test_held__crash),
+                TEST(test_held__crash_after_flushes_that_fail),
+                TEST(test_held__removed),
+                TEST(test_held__unmount),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
