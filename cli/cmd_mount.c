@@ -256,8 +256,10 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                  .started_ms = tk_clock_ms()};
         TK_CLEANUP(tk_verify_live_freep) struct tk_verify_live *live = NULL;
         TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL; /* ends before it */
-        struct tk_control_handlers handlers = {
-                .answer = tk_serve_answer, .answer_context = &serve, .take = tk_verify_live_take};
+        struct tk_control_handlers handlers = {.answer = tk_serve_answer,
+                                               .answer_context = &serve,
+                                               .is_slow = tk_serve_is_slow,
+                                               .take = tk_verify_live_take};
         int r;
 
         r = tk_verify_live_new(fs, &live);

@@ -5,7 +5,8 @@
  *
  * Socket addresses hold 108 bytes, paths more: so the socket is bound and reached
  * through /proc/self/fd. The server talks to one client at a time and gives it half a
- * second each way, so that a stuck one delays the others no longer than that.
+ * second each way, so that a stuck one delays the others no longer than that. What may wait
+ * for a KMS is answered in a second thread: `status` is for the time when that hangs.
  */
 
 #include "cli/control.h"
@@ -32,6 +33,17 @@ enum {
         ANSWER_MAX = 256 * 1024, /* bytes */
         SILENCE_MS = 60000,      /* within an answer of many lines */
         BACKLOG = 16,
+        SLOW_MAX = 8, /* that wait for their turn */
+};
+
+/* To a client whose slow request is one too many: kind and errno say EBUSY in both ways. */
+static const char busy_answer[] =
+        "{\"kind\":6,\"errno\":16,\"error\":\"the mount is busy with other requests; try again\"}";
+_Static_assert(TK_FAULT_IN_USE == 6 && EBUSY == 16, "busy_answer");
+
+struct slow_request {
+        int fd;
+        char *text;
 };
 
 struct tk_control {
@@ -40,6 +52,14 @@ struct tk_control {
         int stop_fd; /* an eventfd: readable when the thread is to end */
         pthread_t thread;
         struct tk_control_handlers handlers;
+
+        pthread_t slow_thread;
+        bool has_slow_thread;
+        pthread_mutex_t slow_lock;
+        pthread_cond_t slow_changed;
+        struct slow_request slow[SLOW_MAX]; /* under slow_lock, as what follows: oldest first */
+        size_t slow_count;
+        bool stopping;
 };
 
 static int64_t now_ms(void)
@@ -132,11 +152,70 @@ static bool peer_is_allowed(int fd)
         return peer.uid == 0 || peer.uid == geteuid();
 }
 
-/* Whether @fd was taken over. */
-static bool serve(const struct tk_control *control, int fd)
+static void send_answer(const struct tk_control *control, int fd, const char *answer)
+{
+        (void)send_all(fd, answer, strlen(answer), control->stop_fd, now_ms() + SERVE_MS);
+}
+
+static void give_answer(const struct tk_control *control, int fd, const char *request)
 {
         const struct tk_control_handlers *handlers = &control->handlers;
-        TK_CLEANUP(tk_freep) char *answer = NULL;
+        TK_CLEANUP(tk_freep) char *answer = handlers->answer(handlers->answer_context, request);
+
+        if (answer)
+                send_answer(control, fd, answer);
+}
+
+/* Whether @request was put in the queue, and @fd with it. */
+static bool defer(struct tk_control *control, int fd, const char *request)
+{
+        char *text;
+
+        TK_LOCK_SCOPE(&control->slow_lock);
+        text = control->slow_count < SLOW_MAX ? strdup(request) : NULL;
+        if (!text)
+                return false;
+        control->slow[control->slow_count++] = (struct slow_request){.fd = fd, .text = text};
+        pthread_cond_signal(&control->slow_changed);
+        return true;
+}
+
+static void drop(struct slow_request *request)
+{
+        close(request->fd);
+        free(request->text);
+}
+
+/* The oldest one; false at the end. */
+static bool next_slow(struct tk_control *control, struct slow_request *ret_request)
+{
+        TK_LOCK_SCOPE(&control->slow_lock);
+        while (control->slow_count == 0 && !control->stopping)
+                pthread_cond_wait(&control->slow_changed, &control->slow_lock);
+        if (control->stopping)
+                return false;
+        *ret_request = control->slow[0];
+        control->slow_count--;
+        memmove(control->slow, control->slow + 1, control->slow_count * sizeof(control->slow[0]));
+        return true;
+}
+
+static void *slow_thread(void *argument)
+{
+        struct tk_control *control = argument;
+        struct slow_request request;
+
+        while (next_slow(control, &request)) {
+                give_answer(control, request.fd, request.text);
+                drop(&request);
+        }
+        return NULL;
+}
+
+/* Whether @fd was taken over. */
+static bool serve(struct tk_control *control, int fd)
+{
+        const struct tk_control_handlers *handlers = &control->handlers;
         char request[TK_CONTROL_REQUEST_MAX];
         ssize_t len;
 
@@ -149,15 +228,18 @@ static bool serve(const struct tk_control *control, int fd)
         request[len - 1] = '\0';
         if (handlers->take && handlers->take(handlers->take_context, request, fd))
                 return true;
-        answer = handlers->answer(handlers->answer_context, request);
-        if (answer)
-                (void)send_all(fd, answer, strlen(answer), control->stop_fd, now_ms() + SERVE_MS);
+        if (!handlers->is_slow || !handlers->is_slow(request))
+                give_answer(control, fd, request);
+        else if (defer(control, fd, request))
+                return true;
+        else
+                send_answer(control, fd, busy_answer);
         return false;
 }
 
 static void *server_thread(void *argument)
 {
-        const struct tk_control *control = argument;
+        struct tk_control *control = argument;
 
         for (;;) {
                 TK_AUTOCLOSE int fd = -1;
@@ -204,7 +286,33 @@ static void control_free(struct tk_control *control)
         }
         if (control->stop_fd >= 0)
                 close(control->stop_fd);
+        for (size_t i = 0; i < control->slow_count; i++)
+                drop(&control->slow[i]);
+        pthread_cond_destroy(&control->slow_changed);
+        pthread_mutex_destroy(&control->slow_lock);
         free(control);
+}
+
+static void stop_slow(struct tk_control *control)
+{
+        if (!control->has_slow_thread)
+                return;
+        {
+                TK_LOCK_SCOPE(&control->slow_lock);
+                control->stopping = true;
+                pthread_cond_signal(&control->slow_changed);
+        }
+        pthread_join(control->slow_thread, NULL);
+}
+
+static int start_threads(struct tk_control *control)
+{
+        int r = tk_thread_start(slow_thread, control, &control->slow_thread);
+
+        if (r < 0)
+                return r;
+        control->has_slow_thread = true;
+        return tk_thread_start(server_thread, control, &control->thread);
 }
 
 int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
@@ -219,10 +327,13 @@ int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
                                        .listen_fd = -1,
                                        .stop_fd = eventfd(0, EFD_CLOEXEC),
                                        .handlers = *handlers};
+        pthread_mutex_init(&control->slow_lock, NULL);
+        pthread_cond_init(&control->slow_changed, NULL);
         r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
         if (r == 0)
-                r = tk_thread_start(server_thread, control, &control->thread);
+                r = start_threads(control);
         if (r < 0) {
+                stop_slow(control);
                 control_free(control);
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
                                     "cannot open the control channel %s in the encrypted "
@@ -241,6 +352,7 @@ struct tk_control *tk_control_stop(struct tk_control *control)
                 return NULL;
         (void)!write(control->stop_fd, &one, sizeof(one));
         pthread_join(control->thread, NULL);
+        stop_slow(control);
         control_free(control);
         return NULL;
 }

@@ -18,7 +18,7 @@ enum { TK_CONTROL_REQUEST_MAX = 5600 }; /* a path fits, in base64url, too */
 
 /*
  * The answer to @request, which comes without its newline, as a heap text; NULL: none.
- * Called in the server's thread.
+ * Called in the server's thread; where the request is slow, in a second one meanwhile.
  */
 typedef char *(*tk_control_answer_fn)(void *context, const char *request);
 
@@ -31,19 +31,24 @@ typedef bool (*tk_control_take_fn)(void *context, const char *request, int fd);
 struct tk_control_handlers {
         tk_control_answer_fn answer;
         void *answer_context;
+        /* Whether the answer to @request may wait for a KMS or a walk; NULL: never. */
+        bool (*is_slow)(const char *request);
         tk_control_take_fn take; /* NULL: nothing takes long */
         void *take_context;
 };
 
 /*
- * Listen in the CIPHERDIR @dirfd (borrowed until stop), in a thread of its own
- * with all signals blocked. Call it with the volume lock held: a socket that is
- * there is a dead mount's, and is replaced.
+ * Listen in the CIPHERDIR @dirfd (borrowed until stop), in threads of its own
+ * with all signals blocked: slow requests are answered one after the other, and delay no other.
+ * Call it with the volume lock held: a socket that is there is a dead mount's, and is replaced.
  */
 TK_MUST_USE int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
                                  struct tk_control **ret_control, struct tk_fault *fault);
 
-/* End the thread, without waiting for clients, and remove the socket. NULL is fine. */
+/*
+ * End the threads and remove the socket. Waits for no client, but for a slow answer that is being
+ * made; those that wait behind it get none. NULL is fine.
+ */
 struct tk_control *tk_control_stop(struct tk_control *control);
 TK_DEFINE_CLEANUP(struct tk_control *, tk_control_stop)
 

@@ -227,6 +227,11 @@ static json_t *translate(const struct tk_serve *serve, const char *encoded, bool
         return json_pack("{ss}", "path", text);
 }
 
+bool tk_serve_is_slow(const char *request)
+{
+        return strcmp(request, "status") != 0 && strcmp(request, "rotate") != 0;
+}
+
 char *tk_serve_answer(void *context, const char *request)
 {
         static const char rotate_to[] = "rotate-to /";

@@ -7,7 +7,7 @@
 #include "fs/fs.h"
 #include <jansson.h>
 
-/* Borrowed by the control thread for as long as it runs. */
+/* Borrowed by the control threads for as long as they run. */
 struct tk_serve {
         struct tk_volume *volume;
         struct tk_fs *fs;
@@ -21,6 +21,9 @@ struct tk_serve {
 
 /* A tk_control_answer_fn; @context is a struct tk_serve. */
 char *tk_serve_answer(void *context, const char *request);
+
+/* Whether a KMS may be asked, or the tree be walked, for the answer to @request. */
+bool tk_serve_is_slow(const char *request);
 
 /*
  * The client's side: what the mount of @volume says of itself. NULL if nobody

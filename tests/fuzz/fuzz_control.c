@@ -41,7 +41,8 @@ static char *answer(void *context, const char *request)
 
 static void make_scene(void)
 {
-        static const struct tk_control_handlers handlers = {.answer = answer};
+        static const struct tk_control_handlers handlers = {.answer = answer,
+                                                            .is_slow = tk_serve_is_slow};
         struct tk_fault fault = {0};
 
         if (!fuzz_mount())

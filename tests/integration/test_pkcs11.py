@@ -12,7 +12,7 @@ import pytest
 import turnkeyfs_reader as reader
 from azure_volume import fails, kek_states, turnkeyfs
 from helpers import noise, read_file, write_file
-from key_states import refused, state, wait_refused, wait_served, wait_state, windows
+from key_states import RootKey, refused, state, wait_refused, wait_served, wait_state, windows
 from mountpoint import run, wait_for
 from pkcs11_token import (
     CKA_END_DATE,
@@ -20,7 +20,6 @@ from pkcs11_token import (
     EXPECTED_PKCS11,
     PIN,
     Module,
-    TokenKey,
     TokenKeys,
     faulty_module,
     uri,
@@ -106,7 +105,7 @@ def test_we_use_the_keys_that_other_tools_made(token, make_volume, make):
     make(token, "theirs", "01")
     volume = make_volume(mount=False, init=False)
     volume.conf = conf
-    volume.key = TokenKey(conf)
+    volume.key = RootKey(conf)
     volume.expect_log(EXPECTED_PKCS11)
     volume.init().mount()
     write_file(volume.mnt / "f", noise(5000))
@@ -149,7 +148,7 @@ def test_doctor_says_what_the_token_would_give_out(token, make_volume):
     assert "warn  protection: version 01 is extractable" in said, said
     assert "ok    unwrap: a test key came back the same" in said
     assert PIN not in said
-    TokenKey(conf).rotate()
+    RootKey(conf).rotate()
     said = turnkeyfs("doctor", "-c", conf).stdout
     assert said.count("it stays in the token") == 1, said
 
@@ -201,7 +200,7 @@ def test_a_key_past_its_dates(token, make_volume, expiry):
 
 
 def test_the_newest_by_its_start_date_is_current(token):
-    key = TokenKey(token.conf("dated"))
+    key = RootKey(token.conf("dated"))
 
     def current():
         (version,) = [v["version"] for v in key.versions() if v["current"]]
@@ -225,7 +224,7 @@ def test_the_newest_by_its_start_date_is_current(token):
 
 
 def test_dates_that_softhsm_can_t_read_back_are_said(token):
-    key = TokenKey(token.conf("root")).create()
+    key = RootKey(token.conf("root")).create()
     with Module(token) as module:
         module.set(key.name(1), CKA_END_DATE, stamp(1))
     assert "CKR_GENERAL_ERROR" in fails(11, "key", "list", "-c", key.conf)
@@ -239,7 +238,7 @@ def test_a_pinned_version_stays(token, make_token_volume):
     volume.conf.write_text(conf.replace("object=", f"id={path};object="))
     volume.mount()
     azure_volume.write(token.directory / "free.conf", token.sections("root1"))
-    TokenKey(token.directory / "free.conf").rotate()
+    RootKey(token.directory / "free.conf").rotate()
     time.sleep(2.5)
     assert kek_states(volume) == {1: "active"}
     fails(3, "key", "rotate", "-c", volume.conf)
@@ -310,6 +309,27 @@ def test_a_module_that_hangs_is_an_outage(token, faulty):
     token.set_rules()
     wait_state(faulty, "active")
     look(faulty)
+
+
+def test_status_does_not_wait_for_a_module_that_hangs(token, make_token_volume):
+    """Not even behind a request that does: a change of the protectors asks for the key first."""
+    volume = make_token_volume(windows(revocation=60), module=faulty_module())
+    volume.expect_log("was added: it opens the volume as protector")
+    keystore = volume.directory / "recovery.keystore"
+    recovery = azure_volume.write(volume.directory / "recovery.conf", {"local": {"keystore": keystore}})
+    token.set_rules("C_Decrypt hang\n")
+    with subprocess.Popen(
+        [azure_volume.mountpoint.turnkeyfs(), "protector", "add", volume.mnt, recovery],
+        stdin=subprocess.DEVNULL,
+    ) as adding:
+        try:
+            wait_for(keystore.exists, 20, "the new keystore")
+            for _ in range(10):
+                assert volume.status(volume.cipher)["daemon"]["state"] == "active"
+            assert adding.poll() is None, "it waits for the token"
+        finally:
+            token.set_rules()
+        assert adding.wait(60) == 0
 
 
 def test_a_mount_whose_module_hangs_ends_when_it_is_told_to(token, faulty):
@@ -401,7 +421,7 @@ def test_from_a_keystore_to_a_token_and_back(token, make_volume):
     volume = make_volume(conf=windows())
     write_file(volume.mnt / "f", noise(5000))
     conf = token.conf("moved", kms=windows()["kms"])
-    key = TokenKey(conf).create()
+    key = RootKey(conf).create()
     turnkeyfs("rotate", "--wait", "--to", conf, volume.mnt)
     first, volume.conf = volume.conf, conf
     volume.expect_log(EXPECTED_PKCS11)

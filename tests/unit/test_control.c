@@ -6,13 +6,28 @@
 #include "tests/unit/support.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 
+/* The answer to "slow" begins, and goes on when it may. */
+static sem_t begun;
+static sem_t may_go_on;
+
+static bool is_slow(const char *request)
+{
+        return strcmp(request, "slow") == 0;
+}
+
 static char *answer(void *context, const char *request)
 {
+        if (is_slow(request)) {
+                sem_post(&begun);
+                sem_wait(&may_go_on);
+                return strdup("at last");
+        }
         return strcmp(request, "status") == 0 ? strdup(context) : NULL;
 }
 
@@ -26,11 +41,13 @@ static int open_here(void)
 
 static struct tk_control *start(int dirfd, char *text)
 {
-        struct tk_control_handlers handlers = {.answer = answer};
+        struct tk_control_handlers handlers = {.answer = answer, .is_slow = is_slow};
         struct tk_control *control = NULL;
         struct tk_fault fault = {0};
 
         handlers.answer_context = text;
+        sem_init(&begun, 0, 0);
+        sem_init(&may_go_on, 0, 0);
         if (tk_control_start(dirfd, &handlers, &control, &fault) < 0)
                 fail_msg("%s", fault.text);
         return control;
@@ -226,6 +243,90 @@ static void test_control__other_users_are_not_answered(void **state)
         tk_control_stop(control);
 }
 
+static int ask_slow_here(void)
+{
+        int fd = connect_here();
+
+        assert_int_equal(send(fd, "slow\n", 5, 0), 5);
+        return fd;
+}
+
+static void assert_says(int fd, const char *want)
+{
+        char got[256] = {0};
+
+        assert_int_equal(recv(fd, got, sizeof(got) - 1, MSG_WAITALL), strlen(want));
+        assert_string_equal(got, want);
+        close(fd);
+}
+
+static void test_control__a_slow_answer_delays_no_other(void **state)
+{
+        TK_AUTOCLOSE int dirfd = open_here();
+        char text[] = "quick";
+        struct tk_control *control = start(dirfd, text);
+        int first = ask_slow_here();
+        int second = ask_slow_here();
+
+        sem_wait(&begun);
+        assert_answered(dirfd, text);
+        assert_answered(dirfd, text);
+        sem_post(&may_go_on);
+        sem_post(&may_go_on);
+        assert_says(first, "at last");
+        assert_says(second, "at last");
+        tk_control_stop(control);
+}
+
+static void test_control__too_many_slow_requests_are_refused_in_words(void **state)
+{
+        enum { WAITING = 8 };
+        TK_AUTOCLOSE int dirfd = open_here();
+        char text[] = "quick";
+        struct tk_control *control = start(dirfd, text);
+        int fds[1 + WAITING];
+        char said[256] = {0};
+        int one_too_many;
+
+        fds[0] = ask_slow_here();
+        sem_wait(&begun);
+        for (int i = 1; i <= WAITING; i++)
+                fds[i] = ask_slow_here();
+        one_too_many = ask_slow_here();
+        assert_true(recv(one_too_many, said, sizeof(said) - 1, MSG_WAITALL) > 0);
+        assert_non_null(strstr(said, "the mount is busy with other requests; try again"));
+        close(one_too_many);
+        assert_answered(dirfd, text);
+        for (int i = 0; i <= WAITING; i++)
+                sem_post(&may_go_on);
+        for (int i = 0; i <= WAITING; i++)
+                assert_says(fds[i], "at last");
+        tk_control_stop(control);
+}
+
+static void test_control__the_end_leaves_nobody_waiting(void **state)
+{
+        TK_AUTOCLOSE int dirfd = open_here();
+        char text[] = "quick";
+        char got[256];
+        struct tk_control *control = start(dirfd, text);
+        int first = ask_slow_here();
+        int second;
+
+        sem_wait(&begun);
+        second = ask_slow_here();
+        assert_answered(dirfd, text); /* so it was taken before that */
+        sem_post(&may_go_on);
+        sem_post(&may_go_on); /* should it begin before the end */
+        tk_control_stop(control);
+        while (recv(first, got, sizeof(got), 0) > 0)
+                ;
+        while (recv(second, got, sizeof(got), 0) > 0)
+                ;
+        close(first);
+        close(second);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -238,6 +339,9 @@ int main(void)
                 TK_TEST_IN_DIR(test_control__unknown_requests_get_no_answer),
                 TK_TEST_IN_DIR(test_control__endless_request_is_cut_off),
                 TK_TEST_IN_DIR(test_control__other_users_are_not_answered),
+                TK_TEST_IN_DIR(test_control__a_slow_answer_delays_no_other),
+                TK_TEST_IN_DIR(test_control__too_many_slow_requests_are_refused_in_words),
+                TK_TEST_IN_DIR(test_control__the_end_leaves_nobody_waiting),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
