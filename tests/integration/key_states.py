@@ -2,6 +2,7 @@
 """Root keys that are refused and given out again, and what a mount must do then."""
 
 import errno
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from azure_volume import turnkeyfs
 from mountpoint import sanitized, wait_for
 
 WINDOW = 2  # seconds, for revocation
+IN_USE = 6  # exit code
 
 # What a daemon may say while its key is refused or out of reach, or comes back.
 EXPECTED = (
@@ -67,28 +69,60 @@ def allowed(seconds):
     return seconds * 4 + 2 if sanitized() else seconds + 1
 
 
-class LocalKey:
-    """The root key of a volume with the provider local: its newest version, or all of them."""
+class RootKey:
+    """A root key, as its owner handles it with turnkeyfs. Versions are named by number: from 1, the
+    oldest."""
 
-    def __init__(self, volume):
-        self.volume = volume
-        volume.expect_log(EXPECTED)
+    place = ()
 
-    def command(self, *words):
-        return turnkeyfs("key", words[0], "-c", self.volume.conf, *words[1:], self.volume.cipher)
+    def __init__(self, conf, mnt=None):
+        self.conf, self.mnt = conf, mnt
+
+    def command(self, *words, **more):
+        return turnkeyfs("key", words[0], "-c", self.conf, *words[1:], *self.place, **more)
+
+    def versions(self):
+        return json.loads(self.command("list", "--json").stdout)["versions"]
+
+    def enabled(self):
+        return [version["version"] for version in self.versions() if version["enabled"]]
+
+    def name(self, number):
+        return self.versions()[int(number) - 1]["version"]
+
+    def create(self, *words):
+        self.command("create", *words)
+        return self
 
     def rotate(self):
         self.command("rotate")
 
     def rotate_now(self):
         """A new version, and the mount takes it up at once."""
-        turnkeyfs("rotate", self.volume.mnt)
+        self.rotate()
+        done = turnkeyfs("rotate", self.mnt, check=False)
+        assert done.returncode in (0, IN_USE), done.stderr  # it may have begun by itself
 
-    def disable(self, version="1"):
-        self.command("disable", "--yes", version)
+    def set_enabled(self, enabled, name):
+        self.command(*(("enable",) if enabled else ("disable", "--yes")), name)
 
-    def enable(self, version="1"):
-        self.command("enable", version)
+    def disable(self, number="1"):
+        self.set_enabled(False, self.name(number))
+
+    def enable(self, number="1"):
+        self.set_enabled(True, self.name(number))
+
+
+class LocalKey(RootKey):
+    """The root key of a volume with the provider local."""
+
+    def __init__(self, volume):
+        super().__init__(volume.conf, volume.mnt)
+        self.place = (volume.cipher,)
+        volume.expect_log(EXPECTED)
+
+    def rotate_now(self):
+        turnkeyfs("rotate", self.mnt)  # which makes the version
 
 
 def touch_mapping(memory, write=False):

@@ -10,7 +10,8 @@ import shutil
 
 import azure_volume
 import pytest
-from pkcs11_token import EXPECTED_PKCS11, SOFTHSM, Token, TokenKey, TokenKeys
+from key_states import RootKey
+from pkcs11_token import EXPECTED_PKCS11, SOFTHSM, Token, TokenKeys
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def make_token_volume(token, make_volume):
         conf = {section: dict(values) for section, values in (conf or {}).items()}
         azure_volume.write(volume.conf, token.sections(label, module, pkcs11=pkcs11, **conf))
         volume.expect_log(EXPECTED_PKCS11)
-        volume.key = TokenKey(volume.conf, volume.mnt).create(*key)
+        volume.key = RootKey(volume.conf, volume.mnt).create(*key)
         volume.reader_keys = lambda: TokenKeys(token)
         volume.init()
         return volume.mount() if mount else volume

@@ -2,14 +2,12 @@
 """Tokens of SoftHSM, and a second way to use their keys."""
 
 import ctypes
-import json
 import os
 import pathlib
 
 import azure_volume
 import mountpoint
 import turnkeyfs_reader as reader
-from azure_volume import turnkeyfs
 from key_states import EXPECTED
 from mountpoint import run
 
@@ -105,39 +103,6 @@ class Token:
     def plug_in(self):
         self.objects.rmdir()
         self.objects.with_name("unplugged").rename(self.objects)
-
-
-class TokenKey:
-    """A root key in a token, as its owner handles it with turnkeyfs. Versions count from 1."""
-
-    def __init__(self, conf, mnt=None):
-        self.conf, self.mnt = conf, mnt
-
-    def command(self, *words, **more):
-        return turnkeyfs("key", words[0], "-c", self.conf, *words[1:], **more)
-
-    def versions(self):
-        return json.loads(self.command("list", "--json").stdout)["versions"]
-
-    def name(self, number):
-        return self.versions()[int(number) - 1]["version"]
-
-    def create(self, *words):
-        self.command("create", *words)
-        return self
-
-    def rotate(self):
-        self.command("rotate")
-
-    def rotate_now(self):
-        self.rotate()
-        turnkeyfs("rotate", self.mnt)
-
-    def disable(self, version="1"):
-        self.command("disable", "--yes", self.name(version))
-
-    def enable(self, version="1"):
-        self.command("enable", self.name(version))
 
 
 # --- a second way to the keys: the structures of PKCS#11 by hand ----------------------------------

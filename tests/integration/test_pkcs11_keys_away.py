@@ -25,21 +25,16 @@ BORROWED = {
         "test_a_revocation_in_the_middle_ends_it_and_it_goes_on_afterwards",
         "test_a_version_that_is_refused_is_not_left_for_an_older_one",
         "test_an_open_file_without_a_name_survives_rotation_and_revocation",
+        "test_killed_at_random_points_nothing_is_lost_and_it_finishes",
+        "test_many_revocations_while_programs_work",
+        "test_many_rotations_while_programs_work_and_then_the_old_versions_are_disabled",
         "test_without_a_window_nothing_happens_by_itself",
     ],
 }
-# By hand, with TURNKEYFS_TEST_LONG.
-LONG_ONES = {
-    test_revocation: ["test_every_cached_page_is_gone_within_the_window"],
-    test_rotation: [
-        "test_killed_at_random_points_nothing_is_lost_and_it_finishes",
-        "test_many_revocations_while_programs_work",
-        "test_many_rotations_while_programs_work",
-    ],
-}
+LONG_ONES = {test_revocation: ["test_every_cached_page_is_gone_within_the_window"]}
 
 for module in BORROWED:
-    for name in BORROWED[module] + (LONG_ONES[module] if LONG else []):
+    for name in BORROWED[module] + (LONG_ONES.get(module, []) if LONG else []):
         globals()[name] = getattr(module, name)
 
 held = test_revocation.held

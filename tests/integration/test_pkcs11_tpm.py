@@ -16,9 +16,9 @@ import mountpoint
 import pytest
 from azure_volume import kek_states, turnkeyfs
 from helpers import noise, read_file, write_file
-from key_states import state, wait_state
+from key_states import RootKey, state, wait_state
 from mountpoint import run, wait_for
-from pkcs11_token import EXPECTED_PKCS11, TokenKey
+from pkcs11_token import EXPECTED_PKCS11
 
 PIN = "tpm-4711-needle"
 LABEL = "turnkeyfs"
@@ -96,7 +96,7 @@ def volume(tpm, make_volume):
         "volume": {"names": mountpoint.NAMES, "journal_size": 1},
     })  # fmt: skip
     volume.expect_log(EXPECTED_PKCS11 + "|^(WARNING|ERROR):")
-    volume.key = TokenKey(volume.conf).create("--type", "RSA", "--bits", "2048")
+    volume.key = RootKey(volume.conf).create("--type", "RSA", "--bits", "2048")
     return volume.init().mount()
 
 

@@ -2,6 +2,7 @@
 """Several root keys for one volume: each opens it, all follow each rotation, and the one that a
 mount lives on is the only one that counts for it."""
 
+import collections
 import json
 import os
 import random
@@ -360,21 +361,42 @@ def test_killed_at_any_moment_it_is_added_or_not(shared):
     check_opens(shared, own)
 
 
+@pytest.mark.deadline(300)
 def test_the_mount_is_killed_while_protectors_come_and_go(shared):
+    """Who was acknowledged opens it, and who was acknowledged to be gone does not."""
     own = shutil.copy(shared.conf, shared.directory / "own.conf")
     dice = random.Random(8)
-    for _ in range(scaled(3, 40)):
+    outcomes = collections.Counter()
+    began = time.monotonic()
+    turnkeyfs("protector", "remove", "--yes", shared.mnt, "2")
+    whole = time.monotonic() - began
+    for _ in range(scaled(6, 40)):
         there = 2 in numbers(shared.cipher)
         words = ("add", shared.mnt, shared.recovery)
         if there:
             words = ("remove", "--yes", shared.mnt, "2")
+        if dice.random() < 0.5:
+            start("rotate", shared.mnt).wait(60)
         changing = start("protector", *words)
-        time.sleep(dice.uniform(0, 0.15))
+        time.sleep(dice.uniform(0, 4) * whole)
         shared.kill()
         shared.daemon.wait(30)
         shared.forget_daemon()
-        changing.wait(60)
+        acknowledged = changing.wait(60) == 0
         run("umount", "-l", shared.mnt)
+        now = 2 in numbers(shared.cipher)
+        outcomes[acknowledged, now != there] += 1
+        if acknowledged:
+            assert now != there
         turnkeyfs("protector", "list", "-c", own, shared.cipher)
-        shared.mount()
+        if now:
+            mount_with(shared, shared.recovery)
+            assert read_file(shared.mnt / "f") == CONTENT
+            shared.umount()
+        else:
+            fails(10, "mount", "-c", shared.recovery, shared.cipher, shared.mnt)
+        mount_with(shared, own)
         assert read_file(shared.mnt / "f") == CONTENT
+    print(f"(acknowledged, changed): {dict(outcomes)}")
+    shared.umount()
+    shared.assert_verifies_clean()

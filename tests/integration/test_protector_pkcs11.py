@@ -8,8 +8,8 @@ import pytest
 import turnkeyfs_reader as reader
 from azure_volume import fails, owned_vault, record_versions, turnkeyfs
 from helpers import read_file, write_file
-from key_states import refused, wait_refused, wait_state, windows
-from pkcs11_token import EXPECTED_PKCS11, TokenKey, TokenKeys
+from key_states import RootKey, refused, wait_refused, wait_state, windows
+from pkcs11_token import EXPECTED_PKCS11, TokenKeys
 from test_protector import ADDED, CONTENT, check_opens, keystore_conf, listed, mount_with, vault_conf
 
 pytest_plugins = ["emulator_fixture", "pkcs11_fixture"]
@@ -23,7 +23,7 @@ def scrubbed(monkeypatch):
 def token_conf(token, *key):
     """A configuration with a key in the token, which is made."""
     conf = token.conf("recovery", **windows())
-    TokenKey(conf).create(*key)
+    RootKey(conf).create(*key)
     return conf
 
 
@@ -52,7 +52,7 @@ def test_a_token_that_is_not_there_follows_the_vault(make_volume, emulator, toke
     with reader.Volume(volume.cipher, TokenKeys(token)).open("f") as f:
         assert f.read() == CONTENT
     # And the vault follows the token.
-    TokenKey(recovery).rotate()
+    RootKey(recovery).rotate()
     turnkeyfs("rotate", "-c", recovery, volume.cipher)
     assert record_versions(volume) == {3}
     check_opens(volume, own, recovery)
@@ -75,5 +75,5 @@ def test_a_key_that_the_token_refuses_locks_its_mount_alone(make_token_volume):
     assert read_file(volume.mnt / "f") == CONTENT
     assert volume.status()["daemon"]["protector"] == 2
     volume.umount()
-    TokenKey(own).enable()
+    RootKey(own).enable()
     check_opens(volume, own)
