@@ -66,7 +66,7 @@ static void start(enum tk_dek_wrap dek_wrap)
         model.size = 0;
 }
 
-static void stop(void)
+static void finish(void)
 {
         faulty_reset();
         tk_test_close(&test, model.file, model.inode);
@@ -260,7 +260,7 @@ static void run_random(enum tk_dek_wrap dek_wrap, uint64_t seed, int steps)
         reopen();
         check_all();
         assert_int_equal(tk_fs_stats(test.fs)->block_failures, 0);
-        stop();
+        finish();
         tk_test_remove("c");
 }
 
@@ -295,7 +295,7 @@ static void test_content__limits(void **state)
                          -ENXIO);
         check_all();
         check_range(UINT64_MAX - 5, TK_REQUEST_MAX);
-        stop();
+        finish();
 }
 
 /* A large sparse file: far offsets are right, and take no space. */
@@ -318,7 +318,7 @@ static void test_content__far_offsets(void **state)
         assert_int_equal(found, 0);
         assert_int_equal(fstat(model.file->fd, &st), 0);
         assert_true(st.st_blocks * 512 < 100 * INT64_C(1024));
-        stop();
+        finish();
 }
 
 static void test_copy__any_offsets(void **state)
@@ -345,7 +345,7 @@ static void test_copy__any_offsets(void **state)
                 assert_int_equal(tk_op_unlink(test.fs, test.root, "to", false), 0);
         }
         check_all();
-        stop();
+        finish();
 }
 
 /* Failures of the backing filesystem ---------------------------------------------- */
@@ -430,7 +430,7 @@ static void check_full_write(uint64_t old_size, uint64_t hole, uint64_t hole_len
         assert_int_equal(model.file->size, before_size);
         check_old_or_new(before, before_size);
         check_goes_on();
-        stop();
+        finish();
         tk_test_remove("c");
 }
 
@@ -484,7 +484,7 @@ static void test_write__any_call_fails(void **state)
                         assert_int_equal(r, succeeded ? 0 : -EIO);
                         check_old_or_new(before, before_size);
                         check_goes_on();
-                        stop();
+                        finish();
                         tk_test_remove("c");
                         assert_true(at < 50);
                 }
@@ -512,7 +512,7 @@ static void test_full__shrink_and_punch(void **state)
         check_all();
         assert_int_equal(do_truncate(0), 0);
         check_all();
-        stop();
+        finish();
 }
 
 /* What fallocate promised can be written though the disk is full. */
@@ -540,7 +540,7 @@ static void check_promise(uint64_t size, int mode, uint64_t off, uint64_t len)
                 assert_true(after.st_blocks <= before.st_blocks);
         }
         check_all();
-        stop();
+        finish();
         tk_test_remove("c");
 }
 
@@ -566,7 +566,7 @@ static void test_fallocate__no_space(void **state)
         assert_int_equal(model.file->size, 10000);
         check_old_or_new(before, 10000);
         check_goes_on();
-        stop();
+        finish();
 }
 
 /* Several threads on one file: each has blocks of its own, one truncates far behind them. */
@@ -619,7 +619,7 @@ static void test_content__threads(void **state)
         for (int i = 0; i <= WORKERS; i++)
                 pthread_join(threads[i], NULL);
         assert_int_equal(tk_fs_stats(test.fs)->block_failures, 0);
-        stop();
+        finish();
 }
 
 int main(void)

@@ -51,7 +51,7 @@ static void start(int64_t grace_ms, int64_t rotation_window_ms)
         assert_int_equal(tk_keeper_new(test.fs, &options, &kernel, &keeper), 0);
 }
 
-static void stop(void)
+static void finish(void)
 {
         keeper = tk_keeper_free(keeper);
         tk_test_fs_stop(&test);
@@ -103,7 +103,7 @@ static void test_keeper__refused_and_given_out_again(void **state)
                 wait_for_gate(0);
                 wait_for_state(TK_LEASE_ACTIVE);
         }
-        stop();
+        finish();
 }
 
 static void test_keeper__out_of_reach_until_the_grace_ends(void **state)
@@ -116,7 +116,7 @@ static void test_keeper__out_of_reach_until_the_grace_ends(void **state)
         assert_int_equal(look().state, TK_LEASE_OUTAGE);
         test.fake.refuse = 0;
         wait_for_gate(0);
-        stop();
+        finish();
 }
 
 /* Served until the window ends, and shown as closed until all is unwrapped again. */
@@ -135,7 +135,7 @@ static void test_keeper__a_refused_identity(void **state)
                 if (status.state == TK_LEASE_ACTIVE)
                         assert_int_equal(tk_revoke_gate(test.fs, false), 0);
         } while (status.state != TK_LEASE_ACTIVE);
-        stop();
+        finish();
 }
 
 static void test_keeper__an_unfinished_rotation_is_asked_for(void **state)
@@ -151,7 +151,7 @@ static void test_keeper__an_unfinished_rotation_is_asked_for(void **state)
                 sleep_ms(5);
         }
         assert_int_equal(tk_volume_retire_below(test.volume, 2, &fault), 0);
-        stop();
+        finish();
 }
 
 /*
@@ -179,7 +179,7 @@ static void test_await__nothing_passes_before_the_kms_was_asked(void **state)
                 assert_true(tk_clock_ms() - began >= 100);
                 test.fake.probe_ms = 0;
         }
-        stop();
+        finish();
 }
 
 static void test_halt__the_kernel_is_left_alone(void **state)
@@ -190,7 +190,7 @@ static void test_halt__the_kernel_is_left_alone(void **state)
         wait_for_gate(-EKEYREVOKED);
         sleep_ms(50);
         assert_int_equal(invalidated, 0);
-        stop();
+        finish();
 }
 
 int main(void)

@@ -28,7 +28,7 @@ static void start(void)
         assert_int_equal(tk_content_write(test.fs, file, 0, bytes, sizeof(bytes)), 0);
 }
 
-static void stop(void)
+static void finish(void)
 {
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
@@ -86,7 +86,7 @@ static void test_close__writeback_passes_in_the_first_sweep_only(void **state)
         assert_int_equal(tk_revoke_reopen(test.fs, &fault), 0);
         assert_int_equal(tk_revoke_gate(test.fs, false), 0);
         assert_int_equal(read_error(), 0);
-        stop();
+        finish();
 }
 
 static void ignore(void *context, struct tk_inode *dropped)
@@ -119,7 +119,7 @@ static void test_close__a_file_opened_late_keeps_no_key(void **state)
         tk_revoke_close(test.fs, -EKEYREVOKED, &no_kernel);
         assert_int_equal(tk_revoke_reopen(test.fs, &fault), 0);
         assert_int_equal(read_error(), 0);
-        stop();
+        finish();
 }
 
 static void test_reopen__refused_leaves_it_closed(void **state)
@@ -136,7 +136,7 @@ static void test_reopen__refused_leaves_it_closed(void **state)
         test.fake.refuse = 0;
         assert_int_equal(tk_revoke_reopen(test.fs, &fault), 0);
         assert_int_equal(read_error(), 0);
-        stop();
+        finish();
 }
 
 static void test_close__no_version_comes_or_goes_meanwhile(void **state)
@@ -156,7 +156,7 @@ static void test_close__no_version_comes_or_goes_meanwhile(void **state)
         assert_int_equal(tk_volume_retire_below(test.volume, 2, &fault), 0);
         assert_int_equal(tk_volume_active_count(test.volume), 1);
         assert_int_equal(read_error(), 0);
-        stop();
+        finish();
 }
 
 int main(void)

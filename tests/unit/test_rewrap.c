@@ -44,7 +44,7 @@ static void start(void)
         assert_int_equal(tk_volume_renew_kek(test.volume, test.kms, true, &fault), 0);
 }
 
-static void stop(void)
+static void finish(void)
 {
         tk_test_close(&test, file, inode);
         tk_test_fs_stop(&test);
@@ -92,7 +92,7 @@ static void test_rewrap__attribute_and_copy(void **state)
         assert_int_equal(after.st_mtim.tv_nsec, before.st_mtim.tv_nsec);
         assert_int_equal(tk_rewrap_inode(test.fs, inode), TK_REWRAP_CURRENT);
         check_content();
-        stop();
+        finish();
 }
 
 static void test_rewrap__half_of_it_is_done_again(void **state)
@@ -109,7 +109,7 @@ static void test_rewrap__half_of_it_is_done_again(void **state)
         assert_int_equal(copy_version(), 2);
         assert_int_equal(tk_rewrap_inode(test.fs, inode), TK_REWRAP_CURRENT);
         check_content();
-        stop();
+        finish();
 }
 
 static void test_rewrap__a_file_without_bytes_has_no_copy(void **state)
@@ -122,7 +122,7 @@ static void test_rewrap__a_file_without_bytes_has_no_copy(void **state)
         assert_int_equal(tk_rewrap_inode(test.fs, empty_inode), TK_REWRAP_CURRENT);
         assert_int_equal(empty->size, 0);
         tk_test_close(&test, empty, empty_inode);
-        stop();
+        finish();
 }
 
 static void test_rewrap__without_keys(void **state)
@@ -137,7 +137,7 @@ static void test_rewrap__without_keys(void **state)
         assert_int_equal(tk_volume_reopen_keys(test.volume, &fault), 0);
         assert_int_equal(tk_rewrap_inode(test.fs, inode), TK_REWRAP_DONE);
         check_content();
-        stop();
+        finish();
 }
 
 /* A directory with a record under KEK version 1, as one with encrypted names has it. */
