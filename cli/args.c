@@ -28,6 +28,7 @@ static const struct option long_options[] = {
         {"force", no_argument, NULL, 'F'},
         {"repair", no_argument, NULL, 'R'},
         {"quick", no_argument, NULL, 'Q'},
+        {"dead", no_argument, NULL, 'X'},
         {"salvage", required_argument, NULL, 'V'},
         {"null", no_argument, NULL, '0'},
         {"cipherdir", required_argument, NULL, 'D'},
@@ -86,6 +87,9 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 return 0;
         case 'Q':
                 args->quick = true;
+                return 0;
+        case 'X':
+                args->dead = true;
                 return 0;
         case 'V':
                 args->salvage = value;

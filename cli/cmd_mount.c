@@ -17,6 +17,7 @@
 #include "cli/hygiene.h"
 #include "cli/mountinfo.h"
 #include "cli/mountopts.h"
+#include "cli/notify.h"
 #include "cli/open.h"
 #include "cli/paths.h"
 #include "cli/serve.h"
@@ -38,7 +39,9 @@ struct job {
         struct tk_open_keys keys;
         struct tk_rotation *rotation;
         struct tk_guardian guardian;
-        int ready_fd; /* -1: in the foreground, or in the background already */
+        struct tk_notify *notify; /* NULL: no service manager listens */
+        struct tk_fs *fs;         /* borrowed, while it is served */
+        int ready_fd;             /* -1: in the foreground, or in the background already */
         bool background;
         bool served;   /* the mount was there */
         bool unsealed; /* files could not be sealed at its end */
@@ -52,6 +55,7 @@ static void job_done(struct job *job)
         tk_open_keys_done(&job->keys);
         tk_conf_free(job->conf);
         tk_mountopts_done(&job->opts);
+        tk_notify_free(job->notify);
         free(job->mountpoint);
         if (job->ready_fd >= 0)
                 close(job->ready_fd);
@@ -198,6 +202,8 @@ static void when_ready(void *context)
                 job->background = true;
         }
         tk_log(TK_LOG_INFO, "mounted %s at %s", tk_volume_path(job->volume), job->mountpoint);
+        tk_notify_send(job->notify, "READY=1\nSTATUS=mounted at %s", job->mountpoint);
+        tk_notify_watch(job->notify, job->fs, job->mountpoint);
         if (!job->conf->mount.read_only)
                 tk_rotation_resume(job->rotation);
 }
@@ -270,7 +276,10 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
         tk_rotation_begin(job->rotation, fs);
+        job->fs = fs;
         r = tk_mount_run(fs, &options, fault);
+        tk_notify_unwatch(job->notify);
+        tk_notify_send(job->notify, "STOPPING=1\nSTATUS=unmounted, writing what is left");
         tk_rotation_stop(job->rotation);
         return r;
 }
@@ -347,6 +356,17 @@ static int try_unlock(struct job *job, struct tk_fault *fault)
         return r;
 }
 
+/* The service manager's time to start is not for waiting that was asked for. */
+static void say_waiting(const struct job *job, int64_t left_ms, const struct tk_fault *fault)
+{
+        enum { CALLS_MS = 60000 }; /* to be done with an attempt */
+
+        tk_notify_send(
+                job->notify,
+                "EXTEND_TIMEOUT_USEC=%lld\nSTATUS=waiting for the key management service: %s",
+                (long long)(left_ms + CALLS_MS) * 1000, fault->text);
+}
+
 /* As long as the KMS can't be reached, and [kms] mount_timeout allows, once more. */
 static int unlock(struct job *job, struct tk_fault *fault)
 {
@@ -368,6 +388,7 @@ static int unlock(struct job *job, struct tk_fault *fault)
                 if (attempt == 0)
                         tk_log(TK_LOG_WARNING, "%s; trying again for %lld s", fault->text,
                                (long long)(left_ms / 1000));
+                say_waiting(job, left_ms, fault);
                 *fault = (struct tk_fault){0};
                 pause_before_retry(attempt, left_ms);
         }
@@ -412,12 +433,13 @@ static int run_job(struct job *job, struct tk_fault *fault)
         r = prepare(job, fault);
         if (r < 0)
                 return r;
-        if (!job->args->foreground) {
-                r = tk_daemon_fork(&job->ready_fd, fault);
-                if (r < 0)
-                        return r;
-        }
+        r = job->args->foreground ? tk_notify_new(&job->notify)
+                                  : tk_daemon_fork(&job->ready_fd, fault);
+        if (r < 0)
+                return r;
         r = unlock_and_serve(job, fault);
+        if (r < 0 && fault->kind)
+                tk_notify_send(job->notify, "STATUS=%s", fault->text);
         if (!job->background)
                 return r;
         if (r < 0)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -58,9 +59,9 @@ static int fail_busy(const char *mountpoint, struct tk_fault *fault)
                             mountpoint, mountpoint);
 }
 
-static int unmount_as_root(const char *mountpoint, struct tk_fault *fault)
+static int unmount_as_root(const char *mountpoint, bool dead, struct tk_fault *fault)
 {
-        if (umount2(mountpoint, UMOUNT_NOFOLLOW) == 0)
+        if (umount2(mountpoint, UMOUNT_NOFOLLOW | (dead ? MNT_DETACH : 0)) == 0)
                 return 0;
         if (errno == EBUSY)
                 return fail_busy(mountpoint, fault);
@@ -68,13 +69,14 @@ static int unmount_as_root(const char *mountpoint, struct tk_fault *fault)
                             "cannot unmount %s: %s", mountpoint, strerror(errno));
 }
 
-_Noreturn static void run_fusermount(const char *mountpoint, int output)
+_Noreturn static void run_fusermount(const char *mountpoint, bool dead, int output)
 {
         char program[] = "fusermount3";
         char unmount[] = "-u";
+        char detach[] = "-uz";
         char end[] = "--";
         char *path = strdup(mountpoint);
-        char *const argv[] = {program, unmount, end, path, NULL};
+        char *const argv[] = {program, dead ? detach : unmount, end, path, NULL};
 
         (void)dup2(output, STDERR_FILENO);
         execvp(program, argv);
@@ -106,7 +108,7 @@ static void read_output(int fd, char said[HELPER_OUTPUT_MAX])
         said[len] = '\0';
 }
 
-static int unmount_as_user(const char *mountpoint, struct tk_fault *fault)
+static int unmount_as_user(const char *mountpoint, bool dead, struct tk_fault *fault)
 {
         char said[HELPER_OUTPUT_MAX];
         int status = -1;
@@ -117,7 +119,7 @@ static int unmount_as_user(const char *mountpoint, struct tk_fault *fault)
                 return -errno;
         child = fork();
         if (child == 0)
-                run_fusermount(mountpoint, fds[1]);
+                run_fusermount(mountpoint, dead, fds[1]);
         close(fds[1]);
         if (child > 0)
                 read_output(fds[0], said);
@@ -163,14 +165,25 @@ static int wait_released(const struct tk_volume *volume, long daemon, struct tk_
                             holder.pid, tk_volume_path(volume), WAIT_MAX_MS / 60000);
 }
 
+/* Its daemon is gone; whatever still has it open holds nothing that could be written. */
+static bool is_dead(const char *mountpoint)
+{
+        struct stat st;
+
+        return stat(mountpoint, &st) < 0 && errno == ENOTCONN;
+}
+
 int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
         struct tk_volume_holder daemon = {0};
         struct tk_fault minor = {0};
+        bool dead = is_dead(args->paths[0]);
         int r;
 
+        if (args->dead && !dead)
+                return 0;
         r = find_mount(args->paths[0], &info, fault);
         if (r < 0)
                 return r;
@@ -179,8 +192,8 @@ int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault)
         else
                 fprintf(stderr, "turnkeyfs: warning: cannot wait until everything is written: %s\n",
                         minor.text);
-        r = geteuid() == 0 ? unmount_as_root(info.mountpoint, fault)
-                           : unmount_as_user(info.mountpoint, fault);
+        r = geteuid() == 0 ? unmount_as_root(info.mountpoint, dead, fault)
+                           : unmount_as_user(info.mountpoint, dead, fault);
         if (r < 0 || !volume)
                 return r;
         return wait_released(volume, daemon.pid, fault);

@@ -26,6 +26,7 @@ struct tk_args {
         bool force;                     /* --force */
         bool repair;                    /* --repair */
         bool quick;                     /* --quick */
+        bool dead;                      /* --dead */
         const char *salvage;            /* --salvage; NULL: not given */
         const char *to;                 /* --to; NULL: not given, as below */
         const char *type;               /* --type */

@@ -39,13 +39,16 @@ static const struct tk_command commands[] = {
                  "        nosuid nodev noexec suid dev exec noatime atime sync async dirsync\n"
                  "                      passed on to the kernel\n"},
         {.name = "umount",
-         .synopsis = "MOUNTPOINT",
+         .synopsis = "[--dead] MOUNTPOINT",
          .summary = "unmount, and wait until everything is written",
-         .options = "",
+         .options = "X",
          .min_paths = 1,
          .max_paths = 1,
          .run = tk_cmd_umount,
-         .help = "Returns when the daemon has written everything out and let go of the volume.\n"},
+         .help = "Returns when the daemon has written everything out and let go of the volume.\n"
+                 "\n"
+                 "      --dead          only what a killed daemon left; a living mount is left "
+                 "alone\n"},
         {.name = "status",
          .synopsis = "[--json] PATH",
          .summary = "show a volume and its mount",

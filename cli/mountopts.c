@@ -17,16 +17,23 @@ static const char *const kernel_options[] = {
         "atime",  "noatime", "sync",   "async", "dirsync",
 };
 
+/* Labels of SELinux: the kernel's. */
+static const char *const kernel_prefixes[] = {
+        "context=", "fscontext=", "defcontext=", "rootcontext="};
+
 /* For others, or without a meaning on FUSE. */
 static const char *const dropped_options[] = {
-        "_netdev",  "nofail",     "auto",        "noauto",        "defaults", "user",
-        "users",    "nouser",     "owner",       "group",         "relatime", "norelatime",
-        "diratime", "nodiratime", "strictatime", "nostrictatime",
+        "_netdev",   "nofail",     "auto",        "noauto",        "defaults", "user",
+        "users",     "nouser",     "owner",       "group",         "relatime", "norelatime",
+        "diratime",  "nodiratime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
+        "iversion",  "noiversion", "mand",        "nomand",        "silent",   "loud",
+        "symfollow", "noowner",    "nogroup",     "nousers",
 };
 
 static const char *const dropped_prefixes[] = {"x-", "X-", "comment=", "uhelper=", "helper="};
 
 #define IN_LIST(word, list) is_in_list(word, list, sizeof(list) / sizeof((list)[0]))
+#define BEGINS_AS(word, list) begins_as(word, list, sizeof(list) / sizeof((list)[0]))
 
 static bool is_in_list(const char *word, const char *const *list, size_t count)
 {
@@ -36,12 +43,23 @@ static bool is_in_list(const char *word, const char *const *list, size_t count)
         return false;
 }
 
+static bool begins_as(const char *word, const char *const *prefixes, size_t count)
+{
+        for (size_t i = 0; i < count; i++)
+                if (strncmp(word, prefixes[i], strlen(prefixes[i])) == 0)
+                        return true;
+        return false;
+}
+
+static bool is_kernel(const char *word)
+{
+        return IN_LIST(word, kernel_options) || BEGINS_AS(word, kernel_prefixes);
+}
+
 static bool is_dropped(const char *word)
 {
-        for (size_t i = 0; i < sizeof(dropped_prefixes) / sizeof(dropped_prefixes[0]); i++)
-                if (strncmp(word, dropped_prefixes[i], strlen(dropped_prefixes[i])) == 0)
-                        return true;
-        return word[0] == '\0' || IN_LIST(word, dropped_options);
+        return word[0] == '\0' || IN_LIST(word, dropped_options) ||
+               BEGINS_AS(word, dropped_prefixes);
 }
 
 static int add_kernel(struct tk_mountopts *opts, const char *word)
@@ -99,10 +117,18 @@ static int apply_word(struct tk_mountopts *opts, const char *word, struct tk_fau
                 opts->nonempty = true;
                 return 0;
         }
-        if (IN_LIST(word, kernel_options))
+        if (is_kernel(word))
                 return add_kernel(opts, word);
         if (is_dropped(word))
                 return 0;
+        if (strcmp(word, "remount") == 0)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "mount option 'remount': a mount can't change its options; "
+                                    "unmount it and mount it again");
+        if (strcmp(word, "nosymfollow") == 0)
+                return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
+                                    "mount option 'nosymfollow': libfuse does not pass it on, so "
+                                    "links would be followed; leave it out");
         return tk_fault_set(fault, TK_FAULT_USAGE, -EINVAL,
                             "unknown mount option '%s'; 'turnkeyfs help mount' lists them", word);
 }

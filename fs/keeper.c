@@ -33,6 +33,7 @@ struct tk_keeper {
         bool stop;                       /* under lock */
         struct tk_lease lease;           /* under lock; changed by the thread only */
         uint64_t probes;                 /* under lock */
+        int64_t round_ms;                /* under lock: when the thread last looked up */
         int64_t poll_ms;                 /* under lock: when to ask for the current version */
         int64_t polled_ms;               /* under lock: when it was last answered; -1: never */
         enum tk_lease_state closed;      /* under lock: what closed the mount last */
@@ -249,6 +250,7 @@ static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
                 int64_t left = next_due(keeper) - now;
                 struct timespec until;
 
+                keeper->round_ms = now;
                 /* The condition's clock stands still while the machine sleeps: look up often. */
                 left = left < 1000 ? left : 1000;
                 clock_gettime(CLOCK_MONOTONIC, &until);
@@ -261,6 +263,7 @@ static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
                 pthread_cond_timedwait(&keeper->woken, &keeper->lock, &until);
         }
         now = tk_clock_ms();
+        keeper->round_ms = now;
         *ret_probe = now >= keeper->lease.next_ms;
         *ret_poll = now >= keeper->poll_ms;
         return !keeper->stop;
@@ -300,6 +303,7 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         keeper->polled_ms = -1;
         tk_lease_start(&keeper->lease, &options->lease, tk_clock_ms(), draw());
         publish_lease(keeper);
+        keeper->round_ms = tk_clock_ms();
         keeper->poll_ms = next_poll(keeper, tk_clock_ms());
         pthread_mutex_init(&keeper->lock, NULL);
         pthread_condattr_init(&attr);
@@ -369,6 +373,7 @@ void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_sta
                 .state = state_now(keeper),
                 .confirmed_ago_ms = now - keeper->lease.confirmed_ms,
                 .next_in_ms = keeper->lease.next_ms - now,
+                .round_ago_ms = now - keeper->round_ms,
                 .failures = keeper->lease.failures,
                 .probes = keeper->probes,
                 .rotation_checked_ago_ms = keeper->polled_ms < 0 ? -1 : now - keeper->polled_ms,

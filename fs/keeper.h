@@ -25,6 +25,8 @@ struct tk_keeper_status {
         enum tk_lease_state state;       /* what the mount does */
         int64_t confirmed_ago_ms;        /* since the KMS last gave the key out */
         int64_t next_in_ms;              /* until the next probe */
+        int64_t round_ago_ms;            /* since the thread last came round: it does each second
+                                          * unless it asks the KMS or empties the kernel's caches */
         unsigned failures;               /* probes without an answer in a row */
         uint64_t probes;                 /* since the mount began */
         int64_t rotation_checked_ago_ms; /* since the current version was last asked for; -1: never

@@ -60,6 +60,23 @@ static void test_mountopts_parse__kernel_and_dropped(void **state)
         tk_mountopts_done(&opts);
 }
 
+/* All that mount(8) calls independent of the filesystem. */
+static void test_mountopts_parse__generic(void **state)
+{
+        struct tk_mountopts opts;
+
+        parse("async,atime,noatime,auto,noauto,defaults,dev,nodev,diratime,nodiratime,dirsync,exec,"
+              "noexec,group,nogroup,iversion,noiversion,mand,nomand,_netdev,nofail,relatime,"
+              "norelatime,strictatime,nostrictatime,lazytime,nolazytime,suid,nosuid,silent,loud,"
+              "owner,noowner,ro,rw,sync,user,nouser,users,nousers,x-gvfs-show,X-mount.mkdir=0755,"
+              "x-systemd.automount,x-systemd.mount-timeout=10,comment=x,symfollow",
+              &opts);
+        tk_mountopts_done(&opts);
+        parse("context=a:b:c,rootcontext=d", &opts);
+        assert_string_equal(opts.kernel, "context=a:b:c,rootcontext=d");
+        tk_mountopts_done(&opts);
+}
+
 static void test_mountopts_parse__refused(void **state)
 {
         static const struct {
@@ -78,6 +95,8 @@ static void test_mountopts_parse__refused(void **state)
                 {"threads=65", "threads=65"},
                 {"threads=-1", "threads=-1"},
                 {"threads=1x", "threads=1x"},
+                {"remount,ro", "'remount'"},
+                {"nosymfollow", "'nosymfollow'"},
         };
 
         for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -120,6 +139,7 @@ int main(void)
                 cmocka_unit_test(test_mountopts_parse__ours),
                 cmocka_unit_test(test_mountopts_parse__last_of_ro_and_rw_counts),
                 cmocka_unit_test(test_mountopts_parse__kernel_and_dropped),
+                cmocka_unit_test(test_mountopts_parse__generic),
                 cmocka_unit_test(test_mountopts_parse__refused),
                 cmocka_unit_test(test_mountopts_apply__wins_over_the_configuration),
         };
