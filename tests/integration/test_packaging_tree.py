@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The package in a clean Debian tree, and a systemd booted there with its vault down.
+
+Needs what CI has no time for: a tree made by `debootstrap --variant=minbase
+--include=systemd,systemd-sysv,dbus bookworm TREE`, in which apt-get reaches an archive, and the
+package: TURNKEYFS_TEST_TREE=TREE TURNKEYFS_TEST_DEB=turnkeyfs_*.deb. The tree is changed.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from mountpoint import run, wait_for
+
+TREE = pathlib.Path(os.environ.get("TURNKEYFS_TEST_TREE", "/nonexistent"))
+DEB = pathlib.Path(os.environ.get("TURNKEYFS_TEST_DEB", "/nonexistent"))
+EMULATOR = pathlib.Path(__file__).parents[1] / "emulator"
+BUSES = ("/dev", "/proc", "/sys")
+
+pytestmark = [
+    pytest.mark.skipif(not TREE.is_dir() or not DEB.is_file(), reason="TURNKEYFS_TEST_TREE, TURNKEYFS_TEST_DEB"),
+    pytest.mark.deadline(900),
+]
+
+
+def chroot(script, **more):
+    """In the tree, with /dev and /proc, in a mount namespace of its own that ends with it."""
+    binds = "".join(f"mount --rbind {bus} {TREE}{bus}; " for bus in BUSES)
+    inside = f"set -e; mount --make-rprivate /; {binds} exec chroot {TREE} sh -ec '{script}'"
+    return run("unshare", "-m", "sh", "-c", inside, timeout=600, **more)
+
+
+def files():
+    """All paths of the tree but for what apt and dpkg write about themselves."""
+    own = ("var/lib/dpkg", "var/lib/apt", "var/cache", "var/log", "tmp", "run", "proc", "sys", "dev")
+    found = set()
+    for path, directories, names in os.walk(TREE):
+        relative = os.path.relpath(path, TREE)
+        directories[:] = [d for d in directories if os.path.normpath(f"{relative}/{d}") not in own]
+        found |= {os.path.normpath(f"{relative}/{name}") for name in directories + names}
+    return found
+
+
+def install():
+    shutil.copy(DEB, TREE / "tmp" / "turnkeyfs.deb")
+    chroot("DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends /tmp/turnkeyfs.deb")
+
+
+QUICK_START = """
+mkdir -p /srv/plain
+turnkeyfs init /srv/encrypted
+turnkeyfs mount /srv/encrypted /srv/plain
+echo "kept secret" > /srv/plain/file
+turnkeyfs status /srv/plain
+turnkeyfs umount /srv/plain
+test ! -e /srv/plain/file
+if grep -r "kept secret" /srv/encrypted; then exit 1; fi
+turnkeyfs verify /srv/encrypted
+mount -t fuse.turnkeyfs /srv/encrypted /srv/plain
+cat /srv/plain/file
+turnkeyfs umount /srv/plain
+rm -r /srv/encrypted /srv/plain
+"""
+
+
+def test_install_quick_start_purge():
+    # The packages that it depends on stay: so they are there before.
+    depends = run("dpkg-deb", "-f", DEB, "Depends").stdout
+    names = " ".join(word.split("|")[0].split()[0] for word in depends.split(","))
+    chroot(f"apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {names}")
+    before = files()
+    install()
+    assert files() - before, "something was installed"
+    assert "kept secret" in chroot(QUICK_START).stdout
+    kept = list((TREE / "var/lib/turnkeyfs").glob("*.keystore"))
+    assert kept, "a keystore"
+    said = chroot("apt-get purge -y turnkeyfs 2>&1").stdout
+    assert "/var/lib/turnkeyfs is kept" in said, said
+    assert kept[0].exists(), "what makes data readable is never removed"
+    install()
+    for keystore in (TREE / "var/lib/turnkeyfs").iterdir():
+        keystore.unlink()
+    chroot("apt-get purge -y turnkeyfs")
+    after = files()
+    assert after == before, (after - before, before - after)
+
+
+# --- booted ---
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class Vault:
+    """The emulator on this side, at ports that stay the same."""
+
+    def __init__(self, state):
+        self.state = state
+        self.ports = free_ports(4)
+        self.process = None
+
+    def start(self):
+        (self.state / "ready.json").unlink(missing_ok=True)
+        options = zip(("--port", "--authority-port", "--identity-port", "--control-port"), map(str, self.ports))
+        words = [word for pair in options for word in pair]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "turnkeyfs_emulator", "--state", self.state, "--known-keys", *words],
+            cwd=EMULATOR,
+            stdout=open(self.state / "log", "ab"),
+            stderr=subprocess.STDOUT,
+        )
+        wait_for((self.state / "ready.json").exists, 60, "the emulator")
+        self.ready = json.loads((self.state / "ready.json").read_text())
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+class Machine:
+    """The tree, booted by systemd-nspawn, in this machine's network."""
+
+    def __init__(self, log):
+        self.log = log
+        words = (
+            f"mount --make-rprivate /; exec systemd-nspawn -q -b -D {TREE} --register=no --keep-unit "
+            "--machine=turnkeyfs-test --bind=/dev/fuse --capability=all --resolv-conf=off --link-journal=no "
+            "--property=DeviceAllow='/dev/fuse rw' --console=pipe systemd.log_target=console"
+        )
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", words],
+            stdin=subprocess.DEVNULL,
+            stdout=open(log, "wb"),
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )
+        self.init = None
+        wait_for(self.find_init, 60, "systemd in the tree")
+
+    def find_init(self):
+        assert self.process.poll() is None, self.log.read_text(errors="replace")
+        for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if comm.read_text() == "systemd\n" and os.path.samefile(comm.parent / "root", TREE):
+                    self.init = comm.parent.name
+            except OSError:
+                continue
+        return self.init
+
+    def run(self, *words, check=False):
+        return run("nsenter", "-t", self.init, "-m", "-u", "-i", "-p", "-r", "-w", *words, check=check, timeout=150)
+
+    def shell(self, script, check=True):
+        return self.run("sh", "-c", script, check=check)
+
+    def state(self, unit):
+        return self.run("systemctl", "is-active", unit).stdout.strip()
+
+    def property(self, unit, name):
+        return self.run("systemctl", "show", "-P", name, unit).stdout.strip()
+
+    def power_off(self):
+        os.kill(int(self.init), signal.SIGRTMIN + 4)
+        self.process.wait(150)
+
+
+NAMES = ("line", "auto", "unit")
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Three volumes with their key in the vault: an fstab line, an automount, an instance of the unit."""
+    install()
+    vault = Vault(tmp_path)
+    vault.start()
+    etc = TREE / "etc/turnkeyfs"
+    ready = vault.ready
+    run(
+        sys.executable, "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], sys.argv[2].encode())",
+        ready["control"], json.dumps({"op": "vault", "name": "demo", "purge_protection": True}),
+    )  # fmt: skip
+    shutil.copy(ready["ca"], etc / "ca.pem")
+    (etc / "secret").write_text(ready["client_secret"])
+    fstab = ""
+    for name in NAMES:
+        (etc / f"{name}.conf").write_text(
+            "[kms]\nprovider = azure\n" + ("mount_timeout = 10\n" if name == "auto" else "") + "[azure]\n"
+            f"key = {ready['vaults']['demo']}/keys/kek\nauth = client-secret\ntenant_id = {ready['tenant']}\n"
+            f"client_id = {ready['client_id']}\nauthority = {ready['authority']}\nca_file = /etc/turnkeyfs/ca.pem\n"
+            f"client_secret = {'credential:secret' if name == 'unit' else 'file:/etc/turnkeyfs/secret'}\n"
+        )
+        (etc / f"{name}.env").write_text(f"CIPHERDIR=/srv/{name}.enc\nMOUNTPOINT=/srv/{name}\n")
+        for directory in (TREE / f"srv/{name}", TREE / f"srv/{name}.enc"):
+            shutil.rmtree(directory, ignore_errors=True)
+        (TREE / f"srv/{name}").mkdir()
+        if name != "unit":
+            more = ",x-systemd.automount" if name == "auto" else ""
+            fstab += f"/srv/{name}.enc /srv/{name} fuse.turnkeyfs config=/etc/turnkeyfs/{name}.conf,_netdev,nofail{more} 0 0\n"
+    chroot("turnkeyfs key create -c /etc/turnkeyfs/line.conf")
+    credential = "CREDENTIALS_DIRECTORY=/etc/turnkeyfs "
+    for name in NAMES:
+        chroot(f"{credential} turnkeyfs init -c /etc/turnkeyfs/{name}.conf /srv/{name}.enc")
+    (TREE / "etc/fstab").write_text(fstab)
+    drop_in = TREE / "etc/systemd/system/turnkeyfs@unit.service.d"
+    drop_in.mkdir(parents=True, exist_ok=True)
+    (drop_in / "credential.conf").write_text("[Service]\nLoadCredential=secret:/etc/turnkeyfs/secret\n")
+    chroot("systemctl enable turnkeyfs@unit.service")
+    vault.stop()
+    yield vault
+    if vault.process.poll() is None:
+        vault.stop()
+
+
+def test_a_boot_with_the_vault_down(scene, tmp_path):
+    began = time.monotonic()
+    machine = Machine(tmp_path / "console")
+    try:
+        wait_for(lambda: machine.state("multi-user.target") == "active", 90, "multi-user.target")
+        print(f"multi-user.target after {time.monotonic() - began:.1f} s")
+        wait_for(lambda: machine.state("srv-line.mount") == "failed", 60, "the line's failure")
+        assert machine.property("turnkeyfs@unit", "SubState") in ("auto-restart", "start", "start-pre")
+        looked = machine.shell("ls /srv/auto", check=False)
+        assert looked.returncode != 0, "nobody can have opened it"
+
+        scene.start()
+        wait_for(lambda: machine.state("turnkeyfs@unit") == "active", 60, "the unit")
+        assert "key is" in machine.property("turnkeyfs@unit", "StatusText") or "mounted" in machine.property(
+            "turnkeyfs@unit", "StatusText"
+        )
+        machine.shell("systemctl start srv-line.mount")
+        for name in NAMES:
+            machine.shell(f"echo of {name} > /srv/{name}/file; sync /srv/{name}/file")
+            assert machine.shell(f"findmnt -no FSTYPE -t fuse.turnkeyfs /srv/{name}").stdout.strip() == "fuse.turnkeyfs"
+
+        # Killed: cleaned up and started again, with a program's file still open.
+        pid = machine.property("turnkeyfs@unit", "MainPID")
+        machine.shell(f"sleep 300 < /srv/unit/file & kill -9 {pid}")
+        wait_for(
+            lambda: machine.state("turnkeyfs@unit") == "active"
+            and machine.property("turnkeyfs@unit", "MainPID") != pid,
+            60,
+            "the restart",
+        )
+        assert machine.shell("cat /srv/unit/file").stdout == "of unit\n"
+
+        # A namespace for mounts, as PrivateTmp= makes one, hides the mount: why the unit has none.
+        machine.shell(
+            "mkdir -p /run/systemd/system/turnkeyfs@unit.service.d; "
+            "printf '[Service]\\nPrivateTmp=yes\\n' > /run/systemd/system/turnkeyfs@unit.service.d/hide.conf; "
+            "systemctl daemon-reload; systemctl restart turnkeyfs@unit"
+        )
+        assert machine.shell("ls /srv/unit").stdout == ""
+        machine.shell(
+            "rm -r /run/systemd/system/turnkeyfs@unit.service.d; systemctl daemon-reload; systemctl restart turnkeyfs@unit"
+        )
+        assert machine.shell("cat /srv/unit/file").stdout == "of unit\n"
+
+        # Stopped: everything is written.
+        machine.shell("dd if=/dev/zero of=/srv/unit/big bs=1M count=20 status=none; systemctl stop turnkeyfs@unit")
+        assert machine.property("turnkeyfs@unit", "Result") == "success"
+        machine.shell("systemctl start turnkeyfs@unit")
+        assert machine.shell("stat -c %s /srv/unit/big").stdout.strip() == str(20 << 20)
+    finally:
+        print((tmp_path / "console").read_text(errors="replace")[-6000:])
+        machine.power_off()
+    for name in NAMES:
+        said = json.loads(chroot(f"turnkeyfs status --json /srv/{name}.enc").stdout)
+        # The unit's daemon was killed once: that mount ended uncleanly.
+        assert said["unclean_mounts"] == (1 if name == "unit" else 0), said
