@@ -400,7 +400,8 @@ static const struct tk_conf_option options[] = {
         {"pkcs11", "pin", SECRET_TYPE, "none", "Where the token's PIN comes from.",
          FIELD(pkcs11.pin), set_secret, .hide = true},
         {"mount", "allow_other", "yes or no", "yes for root, no for others",
-         "Whether other users may use the mount, each with their own rights.",
+         "Whether other users may use the mount, each with their own rights. With no, a mount by "
+         "root is for root alone, whom nobody judges then: files come and go faster.",
          FIELD(mount.allow_other), set_bool},
         {"mount", "read_only", "yes or no", "no", "Mount without the right to change anything.",
          FIELD(mount.read_only), set_bool},

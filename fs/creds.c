@@ -24,14 +24,24 @@ static _Thread_local struct {
         mode_t umask;
 } current;
 
+/* Capabilities of this thread, in the kernel's two halves. */
+static int read_capabilities(struct __user_cap_header_struct *header,
+                             struct __user_cap_data_struct data[2])
+{
+        *header = (struct __user_cap_header_struct){.version = _LINUX_CAPABILITY_VERSION_3};
+        return syscall(SYS_capget, header, data) < 0 ? -errno : 0;
+}
+
 static int drop_capability(unsigned capability)
 {
-        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_header_struct header;
         struct __user_cap_data_struct data[2];
         uint32_t mask = ~(UINT32_C(1) << (capability % 32));
+        int r;
 
-        if (syscall(SYS_capget, &header, data) < 0)
-                return -errno;
+        r = read_capabilities(&header, data);
+        if (r < 0)
+                return r;
         data[capability / 32].effective &= mask;
         data[capability / 32].permitted &= mask;
         data[capability / 32].inheritable &= mask;
@@ -51,6 +61,21 @@ int tk_creds_init(void)
                 return r;
         atomic_store(&switchable, true);
         return 0;
+}
+
+bool tk_creds_override(void)
+{
+        static const unsigned needed[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
+                                          CAP_FOWNER, CAP_FSETID};
+        struct __user_cap_header_struct header;
+        struct __user_cap_data_struct data[2];
+
+        if (geteuid() != 0 || read_capabilities(&header, data) < 0)
+                return false;
+        for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+                if (!(data[needed[i] / 32].effective & UINT32_C(1) << needed[i] % 32))
+                        return false;
+        return true;
 }
 
 static void set_ids(uid_t uid, gid_t gid)

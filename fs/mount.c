@@ -62,6 +62,15 @@ static void put_escaped(FILE *out, const char *value)
         }
 }
 
+/*
+ * Whether the kernel lets only root in, which may do everything anyway: then it need not
+ * judge, for which it would ask for a directory's mode after each change in it.
+ */
+static bool for_root_only(const struct tk_mount_options *options)
+{
+        return !options->allow_other && tk_creds_override();
+}
+
 static int make_option_text(const struct tk_mount_options *options, char **ret_text)
 {
         char uring[TK_URING_OPTIONS] = "";
@@ -72,7 +81,8 @@ static int make_option_text(const struct tk_mount_options *options, char **ret_t
                 return -ENOMEM;
         if (options->io_uring)
                 tk_uring_options(uring);
-        fprintf(out, "default_permissions,subtype=turnkeyfs%s,fsname=", uring);
+        fprintf(out, "subtype=turnkeyfs%s%s,fsname=", uring,
+                for_root_only(options) ? "" : ",default_permissions");
         put_escaped(out, options->source);
         if (options->allow_other)
                 fprintf(out, ",allow_other");
@@ -100,6 +110,7 @@ static int new_session(struct session *session, const struct tk_mount_options *o
                 struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
                 session->fuse = fuse_session_new(&args, &tk_ops, sizeof(tk_ops), &session->ops);
+                session->ops.session = session->fuse;
                 fuse_opt_free_args(&args);
         }
         return session->fuse ? 0 : -EINVAL;
@@ -356,6 +367,7 @@ int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struc
                 .ops = {.fs = fs,
                         .mountpoint = options->mountpoint,
                         .timeout_s = cache_timeout_s(options->keeper),
+                        .root_only = for_root_only(options),
                         .ready = options->ready,
                         .ready_context = options->ready_context},
         };

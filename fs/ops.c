@@ -18,8 +18,10 @@
 #include "fs/uring.h"
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/xattr.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct tk_ops_context *context_of(fuse_req_t req)
 {
@@ -55,10 +57,22 @@ static struct tk_caller caller_of(fuse_req_t req)
         return (struct tk_caller){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
 }
 
-/* Whether the mount is closed, and the request therefore answered. */
+/*
+ * Root may have taken on another user's identity for its file accesses, which is not what
+ * the kernel looks at when it lets in the mount's owner only.
+ */
+static bool is_stranger(fuse_req_t req)
+{
+        return context_of(req)->root_only && fuse_req_ctx(req)->uid != 0;
+}
+
+/* Whether the mount is closed, or to who asks, and the request therefore answered. */
 static bool refused(fuse_req_t req, bool writeback)
 {
         int r = tk_revoke_gate(fs_of(req), writeback);
+
+        if (r == 0 && is_stranger(req))
+                r = -EACCES;
 
         if (r < 0)
                 tk_reply_error(req, r);
@@ -104,7 +118,11 @@ static void shim_init(void *userdata, struct fuse_conn_info *conn)
         unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_DONT_MASK |
                           FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_READDIRPLUS |
                           FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_PARALLEL_DIROPS |
-                          FUSE_CAP_POSIX_ACL | FUSE_CAP_CACHE_SYMLINKS | tk_killpriv_capability();
+                          FUSE_CAP_CACHE_SYMLINKS | tk_killpriv_capability();
+
+        /* With it the kernel judges permissions, ACLs among them, always. */
+        if (!context->root_only)
+                wanted |= FUSE_CAP_POSIX_ACL;
 
         /*
          * Left out on purpose: splice (content is encrypted in memory), locks (the
@@ -397,6 +415,27 @@ static void shim_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
         reply_attr(req, r, &st);
 }
 
+/*
+ * access(2) and chdir(2), where the kernel does not judge. Root may do all but execute
+ * what nobody may execute.
+ */
+static void shim_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+        struct stat st;
+        int r;
+
+        if (ino != FUSE_ROOT_ID && refused(req, false))
+                return;
+        if (!(mask & X_OK) || !S_ISREG(tk_inode_type(inode_of(req, ino)))) {
+                tk_reply_error(req, 0);
+                return;
+        }
+        r = tk_op_getattr(fs_of(req), inode_of(req, ino), &st);
+        if (r == 0 && !(st.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)))
+                r = -EACCES;
+        tk_reply_error(req, r);
+}
+
 static struct tk_setattr setattr_of(const struct stat *attr, int to_set)
 {
         struct tk_setattr set = {.mode = attr->st_mode,
@@ -492,22 +531,41 @@ static void shim_listxattr(fuse_req_t req, fuse_ino_t ino, size_t max)
         reply_xattr(req, tk_op_listxattr(fs_of(req), inode_of(req, ino), buf, max), buf, max);
 }
 
+/*
+ * An ACL of access holds the mode as well, which a kernel that leaves ACLs to us does not know.
+ * Attributes only: that waits for no page and no lock of a request.
+ */
+static void note_acl(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+        const struct tk_ops_context *context = context_of(req);
+
+        if (context->root_only && strcmp(name, XATTR_NAME_POSIX_ACL_ACCESS) == 0)
+                (void)!fuse_lowlevel_notify_inval_inode(context->session, ino, -1, 0);
+}
+
 static void shim_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                           size_t len, int flags)
 {
+        int r;
+
         if (refused(req, false))
                 return;
         tk_openfile_note_attributes(fs_of(req), inode_of(req, ino));
-        tk_reply_error(req,
-                       tk_op_setxattr(fs_of(req), inode_of(req, ino), name, value, len, flags));
+        r = tk_op_setxattr(fs_of(req), inode_of(req, ino), name, value, len, flags);
+        note_acl(req, ino, name);
+        tk_reply_error(req, r);
 }
 
 static void shim_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
+        int r;
+
         if (refused(req, false))
                 return;
         tk_openfile_note_attributes(fs_of(req), inode_of(req, ino));
-        tk_reply_error(req, tk_op_removexattr(fs_of(req), inode_of(req, ino), name));
+        r = tk_op_removexattr(fs_of(req), inode_of(req, ino), name);
+        note_acl(req, ino, name);
+        tk_reply_error(req, r);
 }
 
 /* Open files -------------------------------------------------------------------------- */
@@ -718,6 +776,7 @@ const struct fuse_lowlevel_ops tk_ops = {
         .fsyncdir = shim_fsyncdir,
         .getattr = shim_getattr,
         .setattr = shim_setattr,
+        .access = shim_access,
         .statfs = shim_statfs,
         .getxattr = shim_getxattr,
         .listxattr = shim_listxattr,

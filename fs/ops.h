@@ -11,7 +11,9 @@ struct tk_ops_context {
         struct tk_fs *fs;
         struct tk_seeker *seeker;
         const char *mountpoint;
+        struct fuse_session *session;
         double timeout_s;             /* entries, negative entries and attributes */
+        bool root_only;               /* the kernel lets only root in, and does not judge it */
         void (*ready)(void *context); /* once, when the kernel has begun the session */
         void *ready_context;
 };

@@ -162,6 +162,7 @@ class Turnkeyfs(System):
     names = 'encrypted'
     durability = 'strict'
     io_uring = 'no'
+    allow_other = 'yes'
 
     def available(self):
         if not shutil.which(self.context.turnkeyfs):
@@ -176,7 +177,8 @@ class Turnkeyfs(System):
             os.unlink(keystore)
         with open(self._configuration(), 'w', encoding='utf-8') as conf:
             conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n'
-                       f'[mount]\ndurability = {self.durability}\nio_uring = {self.io_uring}\n')
+                       f'[mount]\ndurability = {self.durability}\nio_uring = {self.io_uring}\n'
+                       f'allow_other = {self.allow_other}\n')
         subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
                        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -196,6 +198,13 @@ class TurnkeyfsPlainNames(Turnkeyfs):
     name = 'plain-names'
     names = 'plain'
     groups = ('small_files', 'listing', 'inodes', 'tree')
+
+
+class TurnkeyfsRootOnly(Turnkeyfs):
+    """As gocryptfs is mounted here: for one user."""
+    name = 'root-only'
+    allow_other = 'no'
+    groups = ('small_files', 'listing', 'tree')
 
 
 class TurnkeyfsRelaxed(Turnkeyfs):
@@ -279,7 +288,7 @@ class Gocryptfs(System):
         return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
 
 
-ALL = (Plain, Turnkeyfs, TurnkeyfsUring, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback,
+ALL = (Plain, Turnkeyfs, TurnkeyfsRootOnly, TurnkeyfsUring, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback,
        PassthroughUring, Gocryptfs)
 
 

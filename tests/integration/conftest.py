@@ -38,6 +38,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out by tests/run --quick and under sanitizers")
     config.addinivalue_line("markers", "deadline(seconds): the time this test may take")
     config.addinivalue_line("markers", "backing(kind): the filesystem below the volume")
+    config.addinivalue_line("markers", "users: other users than the mount's owner take part")
     config.addinivalue_line("markers", "conf(sections): the volume's configuration")
 
 
@@ -49,9 +50,11 @@ def pytest_collection_modifyitems(items):
         reason = "no turnkeyfs: build it, or say in $TURNKEYFS where it is"
     elif not os.path.exists("/dev/fuse"):
         reason = "no /dev/fuse"
-    if reason:
-        for item in items:
+    for item in items:
+        if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
+        elif mountpoint.ALLOW_OTHER == "no" and item.get_closest_marker("users"):
+            item.add_marker(pytest.mark.skip(reason="mounts are for root only"))
 
 
 # --- deadline ------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ HARMLESS = re.compile(r"warning: .*(lock|limit of open files)")
 
 # How the volumes of tests store names, unless a test says so.
 NAMES = os.environ.get("TURNKEYFS_TEST_NAMES", "encrypted")
+# Whether their mounts are for all users, unless a test says so: yes or no.
+ALLOW_OTHER = os.environ.get("TURNKEYFS_TEST_ALLOW_OTHER", "yes")
 LIVE = []  # volumes that have a daemon: for the watchdog
 
 WINDOW_MISSED = 19  # exit code of status: an alarm, and an answer all the same
@@ -156,6 +158,8 @@ class Volume:
         sections.setdefault("local", {}).setdefault("keystore", self.keystore)
         sections.setdefault("volume", {}).setdefault("journal_size", 1)
         sections.setdefault("volume", {}).setdefault("names", NAMES)
+        if ALLOW_OTHER == "no":
+            sections.setdefault("mount", {}).setdefault("allow_other", "no")
         self.keystore = pathlib.Path(sections["local"]["keystore"])
         text = "".join(
             f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())

@@ -63,6 +63,7 @@ def test_chown_by_another_than_root_clears_suid_and_sgid(place):
     assert mode_of(place / "f") == 0o755
 
 
+@pytest.mark.users
 @pytest.mark.parametrize("how", ["write", "truncate", "fallocate", "copy"])
 def test_a_change_by_another_user_clears_suid_and_sgid(place, how):
     write_file(place / "f", b"some content")
@@ -88,6 +89,7 @@ def test_a_change_by_another_user_clears_suid_and_sgid(place, how):
     assert mode_of(place / "f") == 0o777
 
 
+@pytest.mark.users
 def test_the_sticky_bit_protects_others_files(place):
     os.mkdir(place / "tmp")
     os.chmod(place / "tmp", 0o1777)
@@ -328,6 +330,7 @@ def getfacl(path):
     return sorted(lines)
 
 
+@pytest.mark.users
 def test_acls_are_kept_and_obeyed(place):
     write_file(place / "f", b"secret", mode=0o600)
     run("setfacl", "-m", "u:1000:r--,g:2000:rw-", place / "f")
@@ -343,6 +346,7 @@ def test_acls_are_kept_and_obeyed(place):
     assert getfacl(place / "f") == ["group::---", "other::---", "user::rw-"]
 
 
+@pytest.mark.users
 def test_chmod_and_acl_mask_move_together(place):
     write_file(place / "f", b"", mode=0o600)
     run("setfacl", "-m", "u:1000:rwx", place / "f")
@@ -352,6 +356,7 @@ def test_chmod_and_acl_mask_move_together(place):
     as_user(1000, 1000, [], lambda: raises(errno.EACCES, write_file, place / "f", b""))
 
 
+@pytest.mark.users
 def test_default_acls_are_inherited_and_replace_the_umask(place):
     os.mkdir(place / "d")
     run("setfacl", "-d", "-m", "u:1000:rwx,g::r-x,o::---", place / "d")
