@@ -14,8 +14,8 @@
 #include "cli/daemon.h"
 #include "cli/fuseconf.h"
 #include "cli/guardian.h"
+#include "cli/harden.h"
 #include "cli/hygiene.h"
-#include "cli/mountinfo.h"
 #include "cli/mountopts.h"
 #include "cli/notify.h"
 #include "cli/open.h"
@@ -39,6 +39,7 @@ struct job {
         struct tk_open_keys keys;
         struct tk_rotation *rotation;
         struct tk_guardian guardian;
+        struct tk_harden harden;
         struct tk_notify *notify; /* NULL: no service manager listens */
         struct tk_fs *fs;         /* borrowed, while it is served */
         int ready_fd;             /* -1: in the foreground, or in the background already */
@@ -183,12 +184,23 @@ static int prepare(struct job *job, struct tk_fault *fault)
 
 /* After the fork --------------------------------------------------------- */
 
-static void name_connection(const struct job *job)
+static int attach(void *context, int *ret_fd)
 {
-        TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo info = {0};
+        const struct job *job = context;
 
-        if (tk_mountinfo_at(job->mountpoint, &info) > 0)
-                tk_guardian_watch(&job->guardian, info.connection);
+        return tk_guardian_attach(&job->guardian, ret_fd);
+}
+
+static void detach(void *context)
+{
+        const struct job *job = context;
+        int r = tk_guardian_detach(&job->guardian);
+
+        if (r < 0)
+                tk_log(TK_LOG_ERROR,
+                       "cannot unmount %s, as the guardian process is gone (%s); run 'turnkeyfs "
+                       "umount %s'",
+                       job->mountpoint, strerror(-r), job->mountpoint);
 }
 
 static void when_ready(void *context)
@@ -196,7 +208,6 @@ static void when_ready(void *context)
         struct job *job = context;
 
         job->served = true;
-        name_connection(job);
         if (job->ready_fd >= 0) {
                 tk_daemon_ready(&job->ready_fd);
                 job->background = true;
@@ -238,23 +249,30 @@ static struct tk_keeper_options keeper_options(struct job *job)
         };
 }
 
+static struct tk_mount_options mount_options(struct job *job)
+{
+        return (struct tk_mount_options){.mountpoint = job->mountpoint,
+                                         .source = tk_volume_path(job->volume),
+                                         .fuse_options = job->opts.kernel,
+                                         .allow_other = job->conf->mount.allow_other,
+                                         .read_only = job->conf->mount.read_only,
+                                         .io_uring = job->conf->mount.io_uring,
+                                         .threads = job->conf->mount.threads,
+                                         .attach = attach,
+                                         .detach = detach,
+                                         .ready = when_ready,
+                                         .context = job};
+}
+
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
 {
         struct tk_fault minor = {0};
         struct tk_keeper_options keeper = keeper_options(job);
-        struct tk_mount_options options = {.mountpoint = job->mountpoint,
-                                           .source = tk_volume_path(job->volume),
-                                           .fuse_options = job->opts.kernel,
-                                           .allow_other = job->conf->mount.allow_other,
-                                           .read_only = job->conf->mount.read_only,
-                                           .io_uring = job->conf->mount.io_uring,
-                                           .threads = job->conf->mount.threads,
-                                           .keeper = &keeper,
-                                           .ready = when_ready,
-                                           .ready_context = job};
+        struct tk_mount_options options = mount_options(job);
         struct tk_serve serve = {.volume = job->volume,
                                  .fs = fs,
                                  .rotation = job->rotation,
+                                 .harden = &job->harden,
                                  .mountpoint = job->mountpoint,
                                  .read_only = options.read_only,
                                  .allow_other = options.allow_other,
@@ -268,6 +286,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                                .take = tk_verify_live_take};
         int r;
 
+        options.keeper = &keeper;
         r = tk_verify_live_new(fs, &live);
         if (r < 0)
                 return r;
@@ -294,9 +313,7 @@ static int serve_volume(struct job *job, struct tk_fault *fault)
         int r;
         int r_end;
 
-        r = tk_mount_prepare(fault);
-        if (r == 0)
-                r = tk_fs_new(job->volume, &options, &fs, fault);
+        r = tk_fs_new(job->volume, &options, &fs, fault);
         if (r < 0)
                 return r;
         r = run_mount(job, fs, fault);
@@ -406,18 +423,36 @@ static int new_rotation(struct job *job)
                 &job->rotation);
 }
 
-static int unlock_and_serve(struct job *job, struct tk_fault *fault)
+/* Before the first secret and the first thread. */
+static int harden(struct job *job, struct tk_fault *fault)
 {
+        struct tk_provider_volume target = tk_open_target(job->volume);
+        TK_CLEANUP(tk_freep) char *place = NULL;
         int r;
 
-        r = tk_guardian_start(job->args->foreground, &job->guardian, fault);
+        r = tk_mount_prepare(fault);
+        if (r == 0)
+                r = tk_provider_locate(job->conf, &target, &place, fault);
+        if (r == 0)
+                tk_harden(job->conf, tk_volume_dirfd(job->volume), place, &job->harden);
+        return r;
+}
+
+static int unlock_and_serve(struct job *job, struct tk_fault *fault)
+{
+        struct tk_mount_options options = mount_options(job);
+        int r;
+
+        r = tk_guardian_start(&options, job->args->foreground, job->conf->mount.hardening,
+                              &job->guardian, fault);
         if (r < 0)
                 return r;
         tk_hygiene_daemon();
         r = tk_hygiene_lock_memory(job->conf, fault);
-        if (r < 0)
-                return r;
-        r = unlock(job, fault);
+        if (r == 0)
+                r = harden(job, fault);
+        if (r == 0)
+                r = unlock(job, fault);
         if (r == 0)
                 r = new_rotation(job);
         if (r < 0)

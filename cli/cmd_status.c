@@ -395,6 +395,30 @@ static void print_held(const json_t *held)
                        "", get_number(held, "kept"));
 }
 
+static void print_hardening(const json_t *hardening)
+{
+        static const struct {
+                const char *key;
+                const char *text;
+        } parts[] = {{"capabilities", "capabilities"},
+                     {"no_new_privileges", "new privileges"},
+                     {"system_calls", "system calls"}};
+        const char *comma = "";
+
+        printf("%-16s", "given up");
+        for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+                if (!json_is_true(json_object_get(hardening, parts[i].key)))
+                        continue;
+                printf("%s%s", comma, parts[i].text);
+                comma = ", ";
+        }
+        if (strcmp(get_text(hardening, "landlock"), "none") != 0) {
+                printf("%s%s (Landlock)", comma, get_text(hardening, "landlock"));
+                comma = ", ";
+        }
+        printf("%s\n", *comma ? "" : "nothing");
+}
+
 static void print_daemon(const json_t *daemon)
 {
         printf("\n");
@@ -412,6 +436,7 @@ static void print_daemon(const json_t *daemon)
         print_uptime(get_number(daemon, "uptime_s"));
         printf("%-16s%" JSON_INTEGER_FORMAT "\n", "threads", get_number(daemon, "threads"));
         print_field("memory locked", get_text(daemon, "memory_locked"));
+        print_hardening(json_object_get(daemon, "hardening"));
         print_rotation(json_object_get(daemon, "rotation"));
         print_held(json_object_get(daemon, "held"));
         print_counters(json_object_get(daemon, "counters"));

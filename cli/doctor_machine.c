@@ -4,6 +4,7 @@
 
 #include "cli/doctor.h"
 #include "cli/fuseconf.h"
+#include "cli/harden.h"
 #include "cli/hygiene.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -182,6 +184,23 @@ static void check_swap(struct tk_doctor *doctor)
                 tk_doctor_ok(doctor, "swap", "%s", any ? "encrypted, or in RAM" : "none");
 }
 
+static void check_hardening(struct tk_doctor *doctor)
+{
+        unsigned landlock = tk_harden_landlock();
+
+        if (!doctor->conf->mount.hardening)
+                tk_doctor_warn(doctor, "hardening", "leave out [mount] hardening = no",
+                               "it is switched off: a mount keeps all rights");
+        else if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0)
+                tk_doctor_warn(doctor, "hardening", "use a kernel with CONFIG_SECCOMP_FILTER",
+                               "system calls can't be filtered here");
+        else if (landlock == 0)
+                tk_doctor_ok(doctor, "hardening", "system calls are filtered; no Landlock here");
+        else
+                tk_doctor_ok(doctor, "hardening", "system calls are filtered; Landlock version %u",
+                             landlock);
+}
+
 void tk_doctor_check_machine(struct tk_doctor *doctor)
 {
         check_device(doctor);
@@ -190,4 +209,5 @@ void tk_doctor_check_machine(struct tk_doctor *doctor)
         check_cpu(doctor);
         check_locking(doctor);
         check_swap(doctor);
+        check_hardening(doctor);
 }

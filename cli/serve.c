@@ -64,13 +64,23 @@ static json_t *held(const struct tk_serve *serve)
                          status.held > 0 ? tk_text_json(strerror(-status.error)) : json_null());
 }
 
+/* What is in force: docs/cli.md, "daemon.hardening". */
+static json_t *hardening(const struct tk_harden *harden)
+{
+        return json_pack("{sb sb sb ss}",                                //
+                         "capabilities", harden->capabilities,           //
+                         "no_new_privileges", harden->no_new_privileges, //
+                         "system_calls", harden->system_calls,           //
+                         "landlock", tk_harden_files_name(harden->files));
+}
+
 static json_t *status(const struct tk_serve *serve)
 {
         struct tk_keeper_status keeper = {.state = TK_LEASE_ACTIVE};
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
-        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so so}",    //
+        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so so so}", //
                          "pid", (int)getpid(),                                       //
                          "mountpoint", tk_text_json(serve->mountpoint),              //
                          "provider", provider->name,                                 //
@@ -86,6 +96,7 @@ static json_t *status(const struct tk_serve *serve)
                          (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),   //
                          "threads", (int)serve->threads,                             //
                          "memory_locked", tk_hygiene_locked(),                       //
+                         "hardening", hardening(serve->harden),                      //
                          "rotation", tk_rotation_json(serve->rotation),              //
                          "held", held(serve),                                        //
                          "counters", counters(tk_fs_stats(serve->fs)));

@@ -3,6 +3,7 @@
 
 /* What a running mount says of itself over the control channel. */
 
+#include "cli/harden.h"
 #include "cli/rotation.h"
 #include "fs/fs.h"
 #include <jansson.h>
@@ -12,6 +13,7 @@ struct tk_serve {
         struct tk_volume *volume;
         struct tk_fs *fs;
         struct tk_rotation *rotation;
+        const struct tk_harden *harden;
         const char *mountpoint;
         bool read_only;
         bool allow_other;

@@ -101,6 +101,7 @@ struct tk_conf {
                 bool relaxed;     /* [mount] durability = relaxed; default strict */
                 bool io_uring;    /* [mount] io_uring: default no */
                 unsigned threads; /* [mount] threads: 1 to 64; 0, the default: by CPU count */
+                bool hardening;   /* [mount] hardening: default yes */
         } mount;
 
         struct {

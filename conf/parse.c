@@ -35,6 +35,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
         conf->kms.outage_grace = 86400;
         conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
+        conf->mount.hardening = true;
         conf->log.level = TK_CONF_LOG_INFO;
         *ret_conf = TK_TAKE(conf);
         return 0;

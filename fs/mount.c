@@ -20,6 +20,7 @@
 #include "fs/uring.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -41,13 +42,12 @@ struct session {
         struct fuse_session *fuse;
         struct tk_seeker *seeker;
         struct tk_ops_context ops;
-        const char *mountpoint;
-        bool mounted;
+        const struct tk_mount_options *options;
+        atomic_bool mounted; /* and not detached by us */
         pthread_t main_thread;
         pthread_t signal_thread;
         bool has_signal_thread;
         atomic_bool finished;
-        bool halted; /* by a second signal; read when its thread has ended */
 };
 
 /* Mount options --------------------------------------------------------------- */
@@ -95,7 +95,8 @@ static int make_option_text(const struct tk_mount_options *options, char **ret_t
         return fclose(out) == 0 ? 0 : -ENOMEM;
 }
 
-static int new_session(struct session *session, const struct tk_mount_options *options)
+static int new_session(const struct tk_mount_options *options, struct tk_ops_context *ops,
+                       struct fuse_session **ret_session)
 {
         TK_CLEANUP(tk_freep) char *text = NULL;
         char name[] = "turnkeyfs";
@@ -109,11 +110,76 @@ static int new_session(struct session *session, const struct tk_mount_options *o
                 char *argv[] = {name, flag, text, NULL};
                 struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
-                session->fuse = fuse_session_new(&args, &tk_ops, sizeof(tk_ops), &session->ops);
-                session->ops.session = session->fuse;
+                *ret_session = fuse_session_new(&args, &tk_ops, sizeof(tk_ops), ops);
+                ops->session = *ret_session;
                 fuse_opt_free_args(&args);
         }
-        return session->fuse ? 0 : -EINVAL;
+        return *ret_session ? 0 : -EINVAL;
+}
+
+/* The mount itself ------------------------------------------------------------ */
+
+int tk_mount_attach(const struct tk_mount_options *options, int *ret_fd)
+{
+        struct tk_ops_context ops = {.fs = NULL};
+        struct fuse_session *fuse;
+        int fd = -1;
+        int r;
+
+        r = new_session(options, &ops, &fuse);
+        if (r < 0)
+                return r;
+        if (fuse_session_mount(fuse, options->mountpoint) == 0)
+                fd = fcntl(fuse_session_fd(fuse), F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        fuse_session_destroy(fuse); /* which unmounts nothing */
+        if (fd < 0)
+                return -EIO;
+        *ret_fd = fd;
+        return 0;
+}
+
+static int detach_by_helper(const char *mountpoint)
+{
+        int status = -1;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL);
+                _exit(127);
+        }
+        if (pid < 0)
+                return -errno;
+        waitpid(pid, &status, 0);
+        return status == 0 ? 0 : -EPERM;
+}
+
+int tk_mount_detach(const char *mountpoint)
+{
+        if (umount2(mountpoint, MNT_DETACH) == 0)
+                return 0;
+        return errno == EPERM ? detach_by_helper(mountpoint) : -errno;
+}
+
+/* In the process that serves: libfuse takes the descriptor in place of a mountpoint. */
+static int attach(struct session *session)
+{
+        const struct tk_mount_options *options = session->options;
+        char name[32];
+        int fd;
+        int r;
+
+        r = options->attach(options->context, &fd);
+        if (r < 0)
+                return r;
+        session->mounted = true;
+        snprintf(name, sizeof(name), "/dev/fd/%d", fd);
+        return fuse_session_mount(session->fuse, name) < 0 ? -EIO : 0;
+}
+
+static void detach(struct session *session)
+{
+        if (atomic_exchange(&session->mounted, false))
+                session->options->detach(session->options->context);
 }
 
 /* Signals --------------------------------------------------------------------- */
@@ -135,27 +201,15 @@ static sigset_t ending_signals(void)
         return set;
 }
 
-static void unmount_by_helper(const char *mountpoint)
-{
-        pid_t pid = fork();
-
-        if (pid == 0) {
-                execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", mountpoint, NULL);
-                _exit(127);
-        }
-        if (pid > 0)
-                waitpid(pid, NULL, 0);
-}
-
 /* Ask the kernel to let go: what is dirty first, then the mount as soon as nobody uses it. */
-static void ask_to_unmount(const struct session *session)
+static void ask_to_unmount(struct session *session)
 {
-        TK_AUTOCLOSE int fd = open(session->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        TK_AUTOCLOSE int fd =
+                open(session->options->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         if (fd >= 0)
                 (void)!syncfs(fd);
-        if (umount2(session->mountpoint, MNT_DETACH) < 0 && errno == EPERM)
-                unmount_by_helper(session->mountpoint);
+        detach(session);
 }
 
 /* Keeper and seeker must not wait for writeback that nobody serves any more. */
@@ -172,7 +226,6 @@ static void halt_waiters(struct session *session)
 static void end_loop(struct session *session)
 {
         halt_waiters(session);
-        session->halted = true;
         fuse_session_exit(session->fuse);
         pthread_kill(session->main_thread, SIGUSR1);
 }
@@ -185,14 +238,14 @@ static void *wait_for_signals(void *context)
 
         for (int count = 0; sigwait(&set, &number) == 0 && !session->finished; count++) {
                 if (count == 0) {
-                        tk_log(TK_LOG_INFO, "%s: unmounting on signal %d", session->mountpoint,
-                               number);
+                        tk_log(TK_LOG_INFO, "%s: unmounting on signal %d",
+                               session->options->mountpoint, number);
                         ask_to_unmount(session);
                 } else {
                         tk_log(TK_LOG_WARNING,
                                "%s: ended by a second signal while still in use; what was not "
                                "synced is lost",
-                               session->mountpoint);
+                               session->options->mountpoint);
                         end_loop(session);
                 }
         }
@@ -306,7 +359,7 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         int r;
 
         block_signals();
-        r = new_session(session, options);
+        r = new_session(options, &session->ops, &session->fuse);
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_MOUNT, r,
                                     "FUSE does not accept the mount options; see above");
@@ -317,11 +370,11 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         r = start_signals(session);
         if (r < 0)
                 return r;
-        if (fuse_session_mount(session->fuse, options->mountpoint) < 0)
-                return tk_fault_set(fault, TK_FAULT_MOUNT, -EIO,
+        r = attach(session);
+        if (r < 0)
+                return tk_fault_set(fault, TK_FAULT_MOUNT, r,
                                     "cannot mount at %s; see above, and 'turnkeyfs doctor'",
                                     options->mountpoint);
-        session->mounted = true;
         r = start_keeper(session, options->keeper);
         if (r < 0)
                 return r;
@@ -333,16 +386,23 @@ static int set_up(struct session *session, struct tk_fs *fs, const struct tk_mou
         return 0;
 }
 
+/* Whether the kernel has given up the connection: what waits for it is woken. */
+static bool is_over(const struct session *session)
+{
+        struct pollfd pfd = {.fd = fuse_session_fd(session->fuse)};
+
+        return poll(&pfd, 1, 0) == 1 && (pfd.revents & POLLERR);
+}
+
 static void tear_down(struct session *session)
 {
         stop_signals(session);
+        /* After a failure: the loop has ended, and the kernel does not know. */
+        if (session->mounted && !is_over(session)) {
+                halt_waiters(session);
+                detach(session);
+        }
         stop_keeper(session);
-        /* Halted, it waits for nobody, and its last answers need the session. Otherwise the
-         * unmount is what ends its wait. */
-        if (session->halted)
-                session->seeker = tk_seeker_free(session->seeker);
-        if (session->mounted)
-                fuse_session_unmount(session->fuse);
         tk_seeker_free(session->seeker);
         if (session->fuse)
                 fuse_session_destroy(session->fuse);
@@ -363,13 +423,13 @@ int tk_mount_prepare(struct tk_fault *fault)
 int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struct tk_fault *fault)
 {
         struct session session = {
-                .mountpoint = options->mountpoint,
+                .options = options,
                 .ops = {.fs = fs,
                         .mountpoint = options->mountpoint,
                         .timeout_s = cache_timeout_s(options->keeper),
                         .root_only = for_root_only(options),
                         .ready = options->ready,
-                        .ready_context = options->ready_context},
+                        .ready_context = options->context},
         };
         int r;
 

@@ -17,9 +17,22 @@ struct tk_mount_options {
         bool io_uring;                          /* if libfuse and the kernel have it */
         unsigned threads;                       /* 0: by CPU count */
         const struct tk_keeper_options *keeper; /* NULL: the lease is not kept */
+        /* Mount, and unmount as soon as nobody uses it: in a process that may, as below. */
+        int (*attach)(void *context, int *ret_fd);
+        void (*detach)(void *context);
         void (*ready)(void *context); /* called once when the kernel has accepted the mount */
-        void *ready_context;
+        void *context;                /* of these three */
 };
+
+/*
+ * Mount at the mountpoint of @options; keeper and functions don't matter. Returns the descriptor
+ * of /dev/fuse, which is served by tk_mount_run(), in any process; -EIO if that failed, after
+ * libfuse has said why on stderr.
+ */
+TK_MUST_USE int tk_mount_attach(const struct tk_mount_options *options, int *ret_fd);
+
+/* Take the mount out of the tree; it ends when nobody uses it any more. */
+TK_MUST_USE int tk_mount_detach(const char *mountpoint);
 
 /*
  * Before any thread is started, that of tk_fs_new() included: what it takes to serve many

@@ -92,7 +92,8 @@ static int spawn(char *const argv[], int output, pid_t *ret_pid)
                 r = posix_spawnp(ret_pid, argv[0], &actions, &attributes, argv, environment);
         posix_spawn_file_actions_destroy(&actions);
         posix_spawnattr_destroy(&attributes);
-        return -r;
+        /* Not to be taken for a lack of locked memory. */
+        return r == EPERM ? -ENOEXEC : -r;
 }
 
 static int start(char *const argv[], struct child *ret_child)
@@ -186,6 +187,11 @@ static int say_failed(int r, struct tk_fault *fault)
         if (r == -EACCES)
                 return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -ENODATA,
                                     "the Azure CLI gives no token; log in with: az login");
+        if (r == -ENOEXEC)
+                return tk_fault_set(fault, TK_FAULT_CONFIG, -ENODATA,
+                                    "this process may start no programs, so that it can't ask the "
+                                    "Azure CLI: a mount may, if its own configuration has [azure] "
+                                    "auth = azure-cli, or [mount] hardening = no");
         if (r == -ETIME)
                 return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
                                     "the Azure CLI took too long; try: az account get-access-token "

@@ -32,7 +32,7 @@ HARMLESS = set('''
     tk_plant_active
 '''.split())
 # The session with the kernel and its guardian: fs/mount.c, fs/killpriv.c, fs/readahead.c.
-HARMLESS |= {'execlp', 'fork', 'read', 'statx', 'umount2', 'waitpid', 'writev'}
+HARMLESS |= {'execlp', 'fork', 'poll', 'read', 'statx', 'umount2', 'waitpid', 'writev'}
 LIBRARIES = re.compile(r'(EVP|OSSL|BIO|X509|RSA|OPENSSL|CRYPTO|ERR|BN|RAND|PEM|ASN1|EC|SSL|fuse|json|ini)_|OpenSSL_'
                        '|__(asan|ubsan|tsan|sanitizer|aarch64)_')
 
