@@ -166,6 +166,23 @@ def test_the_build_makes_and_installs_the_pages(tmp_path):
     assert sorted(names) == PAGES
 
 
+# --- the drawings --------------------------------------------------------------------------------
+
+DRAWINGS = sorted((TOP / "docs" / "drawings").glob("*.dot"))
+
+
+def parts(svg):
+    """Titles and texts of a drawing, without where they stand, which depends on the fonts."""
+    return sorted(re.findall(r"<(?:title|text)[^>]*>([^<]*)<", svg))
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda path: path.stem)
+def test_a_drawing_is_what_its_text_says(drawing):
+    made = run("dot", "-Tsvg", str(drawing)).stdout
+    assert len(parts(made)) > 10
+    assert parts(made) == parts(drawing.with_suffix(".svg").read_text()), "run docs/drawings/render"
+
+
 # --- the converter -------------------------------------------------------------------------------
 
 
