@@ -25,7 +25,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
-enum { BLOCKS = TK_GROUP_BLOCKS + 20, GOOD_SIZE = BLOCKS * TK_BLOCK_LEN - 1000 };
+enum { READ_BLOCKS = 16, BLOCKS = TK_GROUP_BLOCKS + 20, GOOD_SIZE = BLOCKS * TK_BLOCK_LEN - 1000 };
 
 static struct {
         struct tk_volume volume; /* all mounts of it ended cleanly */
@@ -34,6 +34,8 @@ static struct {
         struct tk_openfile loaded; /* the file as it is before each run */
         size_t len;                /* of the good backing file */
         uint8_t *backing;
+        uint8_t *edited; /* the same, edited */
+        int fd;          /* holds that: one file for all runs, whose pages stay */
         uint8_t *plain;
 } good;
 
@@ -43,11 +45,11 @@ static void require(bool holds)
                 abort();
 }
 
-static int memory_file(const uint8_t *bytes, size_t len)
+static int memory_file(void)
 {
         int fd = memfd_create("backing", MFD_CLOEXEC);
 
-        require(fd >= 0 && tk_fdio_pwrite(fd, bytes, len, 0) == 0);
+        require(fd >= 0);
         return fd;
 }
 
@@ -86,7 +88,7 @@ static void make_good(void)
         require(good.plain);
         fill_plain(good.plain, GOOD_SIZE);
         memcpy(request, good.plain, GOOD_SIZE);
-        good.file.fd = memory_file(NULL, 0);
+        good.file.fd = memory_file();
         require(tk_content_write(&good.fs, &good.file, 0, request, GOOD_SIZE) == 0);
         require(tk_content_fallocate(&good.fs, &good.file,
                                      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -97,6 +99,9 @@ static void make_good(void)
         require(good.backing);
         require(tk_fdio_pread(good.file.fd, good.backing, good.len, 0) == (ssize_t)good.len);
         close(good.file.fd);
+        good.edited = malloc(good.len);
+        require(good.edited);
+        good.fd = memory_file();
         good.loaded = good.file;
         free(request);
 }
@@ -138,26 +143,59 @@ static size_t edit(uint8_t *backing, const uint8_t *bytes, size_t len)
         return 7;
 }
 
+/* Bytes from the first on that are the same: at once, as it is of most blocks, or one by one. */
+static size_t count_same(const uint8_t *a, const uint8_t *b, size_t len)
+{
+        size_t same = 0;
+
+        if (memcmp(a, b, len) == 0)
+                return len;
+        while (same < len && a[same] == b[same])
+                same++;
+        return same;
+}
+
+/* The block was read as it was written, up to where it was cut, or as zeros. */
+static void check_block(uint64_t block, const uint8_t *data, size_t len)
+{
+        size_t same = 0;
+
+        if (block < BLOCKS)
+                same = count_same(data, good.plain + block * TK_BLOCK_LEN, len);
+        require(same == len || tk_bytes_are_zero(data + same, len - same) ||
+                tk_bytes_are_zero(data, len));
+}
+
+/* Blocks @first to @last by one request, if that is read; each block for itself otherwise. */
+static void check_blocks(struct tk_openfile *file, uint64_t first, uint64_t last)
+{
+        const uint8_t *data = NULL;
+        ssize_t n = tk_content_read(&good.fs, file, first * TK_BLOCK_LEN,
+                                    (last - first + 1) * TK_BLOCK_LEN, &data);
+
+        if (n < 0) {
+                require(n == -EBADMSG);
+                for (uint64_t block = first; first < last && block <= last; block++)
+                        check_blocks(file, block, block);
+                return;
+        }
+        for (uint64_t block = first; block <= last; block++) {
+                size_t len = tk_block_valid(block, file->size);
+
+                check_block(block, data + (block - first) * TK_BLOCK_LEN, len);
+                n -= (ssize_t)len;
+        }
+        require(n == 0);
+}
+
 /* Every block reads as it was written, as zeros, or not at all. */
 static void check_reads(struct tk_openfile *file)
 {
-        for (uint64_t block = 0; block * TK_BLOCK_LEN < file->size; block++) {
-                uint64_t off = block * TK_BLOCK_LEN;
-                const uint8_t *data = NULL;
-                ssize_t n = tk_content_read(&good.fs, file, off, TK_BLOCK_LEN, &data);
-                size_t same = 0;
+        uint64_t count = (file->size + TK_BLOCK_LEN - 1) / TK_BLOCK_LEN;
 
-                if (n < 0) {
-                        require(n == -EBADMSG);
-                        continue;
-                }
-                require(n == tk_block_valid(block, file->size));
-                if (block < BLOCKS)
-                        while (same < (size_t)n && data[same] == good.plain[off + same])
-                                same++;
-                require(tk_bytes_are_zero(data + same, (size_t)n - same) ||
-                        tk_bytes_are_zero(data, (size_t)n));
-        }
+        for (uint64_t first = 0; first < count; first += READ_BLOCKS)
+                check_blocks(file, first,
+                             first + READ_BLOCKS < count ? first + READ_BLOCKS - 1 : count - 1);
 }
 
 /* Changes to a damaged file fail or succeed; what they wrote is there. */
@@ -189,39 +227,34 @@ static void check_changes(struct tk_openfile *file, uint8_t what)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
         struct tk_openfile *file = &good.file;
-        uint8_t *backing;
         uint8_t what = len > 2 ? bytes[2] : 0;
+        size_t backing_len;
 
         make_good();
-        backing = malloc(good.len);
-        require(backing);
-        memcpy(backing, good.backing, good.len);
-        *file = good.loaded;
-        file->size = GOOD_SIZE;
+        memcpy(good.edited, good.backing, good.len);
+        backing_len = good.len;
         if (len >= 2) {
                 /* Half of the time whole, else cut anywhere. */
                 size_t cut = (size_t)bytes[0] << 8 | bytes[1];
-                size_t backing_len =
-                        cut < 0x8000 ? good.len : (good.len * (cut - 0x8000) >> 15) + 1;
 
+                if (cut >= 0x8000)
+                        backing_len = (good.len * (cut - 0x8000) >> 15) + 1;
                 bytes += 2;
                 len -= 2;
                 while (len >= 7) {
-                        size_t used = edit(backing, bytes, len);
+                        size_t used = edit(good.edited, bytes, len);
 
                         bytes += used;
                         len -= used;
                 }
-                file->fd = memory_file(backing, backing_len);
-                file->size = tk_plain_size(backing_len);
-                file->has_header = true;
-        } else {
-                file->fd = memory_file(backing, good.len);
-                file->has_header = true;
         }
+        require(ftruncate(good.fd, (off_t)backing_len) == 0);
+        require(tk_fdio_pwrite(good.fd, good.edited, backing_len, 0) == 0);
+        *file = good.loaded;
+        file->fd = good.fd;
+        file->size = tk_plain_size(backing_len);
+        file->has_header = true;
         check_reads(file);
         check_changes(file, what);
-        close(file->fd);
-        free(backing);
         return 0;
 }
