@@ -110,6 +110,9 @@ def test_killed_while_a_file_is_held(volume):
         run("umount", "-l", volume.mnt)
     finally:
         assert refuse(below, False)
+    # What is kept counts for the independent reader and for verify, too.
+    assert b"\nkept = " in (volume.cipher / "turnkeyfs.volume").read_bytes()
+    assert volume.read_below("held")[: 5 * BLOCK] == content
     volume.mount()
     assert read_file(volume.mnt / "held")[: 5 * BLOCK] == content
     assert read_file(volume.mnt / "other")[: 16 * BLOCK] == noise(16 * BLOCK, 511)

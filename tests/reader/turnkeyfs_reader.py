@@ -359,11 +359,11 @@ def parse_batch(area, at, mac_key):
     )
 
 
-def read_area(area, mac_key, counting):
+def read_area(area, mac_key, counts):
     """The batches of an area that count, in order."""
     batches, at = [], 0
     while (batch := parse_batch(area, at, mac_key)) is not None:
-        if batch.mount not in counting:
+        if not counts(batch):
             break
         if batches and (batch.chain, batch.sequence) != (
             batches[-1].chain,
@@ -375,18 +375,32 @@ def read_area(area, mac_key, counting):
     return batches
 
 
-def read_journal(path, mac_key, counting):
-    """{proof of a file: [its entries]} of everything that a mount would replay."""
+def read_if_there(path):
     try:
         with open(path, "rb") as f:
-            raw = f.read()
+            return f.read()
     except FileNotFoundError:
-        return {}
+        return b""
+
+
+def read_journal(directory, mac_key, counting, kept):
+    """{proof of a file: [its entries]} of everything that a mount would replay, or has kept."""
+    older = []
+    if kept:
+        older = read_area(
+            read_if_there(os.path.join(directory, f"kept-{kept.hex()}")),
+            mac_key,
+            lambda batch: batch.chain == kept,
+        )
+    raw = read_if_there(os.path.join(directory, "journal"))
     half = len(raw) // 2 // BLOCK * BLOCK
-    areas = [read_area(raw[start : start + half], mac_key, counting) for start in (0, half)]
+    areas = [
+        read_area(raw[start : start + half], mac_key, lambda batch: batch.mount in counting)
+        for start in (0, half)
+    ]
     areas.sort(key=lambda found: (found[0].sequence, found[-1].sequence) if found else (0, 0))
     found = {}
-    for batch in areas[0] + areas[1]:
+    for batch in older + areas[0] + areas[1]:
         for entry in batch.entries:
             found.setdefault(batch.proofs[entry.file], []).append(entry)
     return found
@@ -431,6 +445,7 @@ class Volume:
         self.mounts_last = int("".join(ini["mounts"]["last"]))
         self.mounts_replayed = int("".join(ini["mounts"]["replayed"]))
         self.mounts_unclean = [int(n) for n in " ".join(ini["mounts"]["unclean"]).split()]
+        self.kept = bytes.fromhex("".join(ini["mounts"].get("kept", [])))
         self._keks = self._sections(ini, "kek ")
         self._wraps = self._sections(ini, "wrap ")
         self._mac = bytes.fromhex("".join(ini["mac"]["hmac_sha256"]))
@@ -468,9 +483,10 @@ class Volume:
         if not hmac.compare_digest(mac, self._mac):
             raise ValueError("the MAC is wrong")
         self.journal = read_journal(
-            os.path.join(self.path, "journal", "journal"),
+            os.path.join(self.path, "journal"),
             expand(self.key, b"turnkeyfs journal"),
             self._mounts_to_replay(),
+            self.kept,
         )
 
     def _mounts_to_replay(self):
