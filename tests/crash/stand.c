@@ -46,7 +46,9 @@ static int open_unwrap(void *impl, const struct tk_kms_wrap *wrap, struct tk_sec
                        struct tk_fault *fault)
 {
         (void)impl;
-        (void)fault;
+        if (tk_stand_options.refuses && wrap->blob_len == TK_KEY_LEN &&
+            memcmp(wrap->blob, tk_stand_options.refused, TK_KEY_LEN) == 0) /* not secret */
+                return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EKEYREVOKED, "refused");
         return tk_secret_dup_bytes(wrap->blob, wrap->blob_len, ret_key);
 }
 

@@ -21,6 +21,8 @@ struct tk_stand_options {
         const char *keystore; /* of the `local` provider; NULL: a provider of our own */
         enum tk_dek_wrap dek_wrap;
         enum tk_names names;
+        bool refuses; /* the KMS does, the key `refused` (dek_wrap = kms) */
+        uint8_t refused[TK_KEY_LEN];
 };
 extern struct tk_stand_options tk_stand_options;
 

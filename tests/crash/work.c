@@ -636,6 +636,17 @@ void tk_work_remount(struct tk_work *work)
         mount(work);
 }
 
+void tk_work_kill(struct tk_work *work, int handle)
+{
+        tk_stand_options.refuses = handle >= 0;
+        if (handle >= 0)
+                memcpy(tk_stand_options.refused, tk_secret_bytes(work->open[handle].file->dek),
+                       TK_KEY_LEN);
+        close_files(work);
+        tk_stand_drop(&work->stand);
+        mount(work);
+}
+
 void tk_work_settle(struct tk_work *work, struct tk_disk *ret_disk)
 {
         unmount(work);

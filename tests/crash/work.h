@@ -95,6 +95,12 @@ int tk_work_fsyncdir(struct tk_work *work, const char *path);
 /* Unmount and mount again. */
 void tk_work_remount(struct tk_work *work);
 
+/*
+ * The daemon is killed, when all that was done was synced, and the volume mounted again. From then
+ * on the key of the file @handle is refused, if it is not negative, or else no key.
+ */
+void tk_work_kill(struct tk_work *work, int handle);
+
 /* A rotation of the KEK. */
 void tk_work_rotate(struct tk_work *work);
 

@@ -10,6 +10,7 @@
 #include <linux/falloc.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BLOCK UINT64_C(4096)
@@ -452,6 +453,37 @@ static void held(struct tk_work *work, uint64_t seed)
         }
 }
 
+/* A file whose key is refused when the journal is replayed, and had again later. */
+static void refused(struct tk_work *work, uint64_t seed)
+{
+        int a = durable_file(work, "a", 20 * BLOCK);
+        int b = durable_file(work, "b", 100 * BLOCK);
+
+        for (unsigned i = 0; i < 3; i++) {
+                for (unsigned j = 0; j < 3; j++)
+                        tk_work_write(work, a, chance(&seed, 16 * BLOCK), 3 * BLOCK, i * 100 + j);
+                if (i > 0)
+                        tk_work_truncate(work, a, (14 + chance(&seed, 6)) * BLOCK + 50);
+                tk_work_fsync(work, a);
+                tk_work_fsync(work, b);
+                tk_work_kill(work, a);
+                work->forgive = true;
+                if (tk_work_open(work, "a") >= 0)
+                        abort(); /* then nothing is tried here */
+                work->forgive = false;
+                b = tk_work_open(work, "b");
+                for (unsigned j = 0; j < 8; j++)
+                        tk_work_write(work, b, chance(&seed, 60) * BLOCK, 40 * BLOCK, i * 100 + j);
+                tk_work_fsync(work, b);
+                tk_stand_options.refuses = false;
+                if (chance(&seed, 2)) {
+                        tk_work_kill(work, -1);
+                        b = tk_work_open(work, "b");
+                }
+                a = tk_work_open(work, "a");
+        }
+}
+
 /* Sparse files: what was never written stays zeros. */
 static void sparse(struct tk_work *work, uint64_t seed)
 {
@@ -664,6 +696,7 @@ const struct tk_workload tk_workloads[] = {
         {"remount", remount},
         {"rotation", rotation},
         {"held", held},
+        {"refused-kms", refused, .dek_wrap = TK_DEK_WRAP_KMS},
         {"sparse", sparse},
         {"unpack", unpack},
         {"long-names", long_names},
