@@ -20,8 +20,9 @@ static int check(struct tk_secret *secret, const struct tk_secret_ask *ask, cons
         if (len > 0 && tk_secret_bytes(secret)[len - 1] == '\n')
                 tk_secret_truncate(secret, --len);
         if (len == 0)
-                return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EINVAL, "the %s from %s is empty",
-                                    ask->what, from);
+                return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EINVAL,
+                                    "the %s from %s is empty; write it there, or change %s",
+                                    ask->what, from, ask->option);
         if (len > TK_SECRET_SOURCE_MAX)
                 return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -EINVAL,
                                     "the %s from %s is longer than %d bytes", ask->what, from,
@@ -98,8 +99,8 @@ static int from_file(const char *path, const struct tk_secret_ask *ask,
 
         if (fd < 0)
                 return tk_fault_set(fault, TK_FAULT_PASSPHRASE, -errno,
-                                    "cannot read the %s from %s: %s", ask->what, path,
-                                    strerror(errno));
+                                    "cannot read the %s from %s: %s; put it there, or change %s",
+                                    ask->what, path, strerror(errno), ask->option);
         return from_fd(fd, ask, path, ret_secret, fault);
 }
 

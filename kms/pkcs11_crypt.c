@@ -158,28 +158,42 @@ static int decrypt(struct tk_p11_use *use, CK_MECHANISM *mechanism, CK_OBJECT_HA
 
 /* Key wrapping by C_WrapKey: the bytes are an object of this session for the moment. */
 
+enum { PASSING_COUNT = 5 }; /* attributes; the value may follow */
+
+struct passing_key {
+        CK_OBJECT_CLASS class;
+        CK_KEY_TYPE type;
+        CK_BBOOL yes;
+        CK_BBOOL no;
+        CK_ATTRIBUTE template[PASSING_COUNT + 1];
+};
+
+static void describe(struct passing_key *key)
+{
+        *key = (struct passing_key){.class = CKO_SECRET_KEY,
+                                    .type = CKK_GENERIC_SECRET,
+                                    .yes = CK_TRUE,
+                                    .no = CK_FALSE,
+                                    .template = {{CKA_CLASS, &key->class, sizeof(key->class)},
+                                                 {CKA_KEY_TYPE, &key->type, sizeof(key->type)},
+                                                 {CKA_TOKEN, &key->no, sizeof(key->no)},
+                                                 {CKA_SENSITIVE, &key->no, sizeof(key->no)},
+                                                 {CKA_EXTRACTABLE, &key->yes, sizeof(key->yes)}}};
+}
+
 static int wrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJECT_HANDLE key,
                        const struct tk_secret *plain, struct tk_kms_wrap *wrap)
 {
-        CK_OBJECT_CLASS class = CKO_SECRET_KEY;
-        CK_KEY_TYPE type = CKK_GENERIC_SECRET;
-        CK_BBOOL yes = CK_TRUE;
-        CK_BBOOL no = CK_FALSE;
-        CK_ATTRIBUTE template[] = {
-                {CKA_CLASS, &class, sizeof(class)},
-                {CKA_KEY_TYPE, &type, sizeof(type)},
-                {CKA_TOKEN, &no, sizeof(no)},
-                {CKA_SENSITIVE, &no, sizeof(no)},
-                {CKA_EXTRACTABLE, &yes, sizeof(yes)},
-                {CKA_VALUE, bytes_of(plain), tk_secret_len(plain)},
-        };
+        struct passing_key passing;
         CK_MECHANISM mechanism = {way->mechanism, NULL, 0};
         CK_OBJECT_HANDLE object;
         CK_ULONG len = OUT_MAX;
         CK_RV rv;
 
-        rv = use->f->C_CreateObject(use->session, template, sizeof(template) / sizeof(template[0]),
-                                    &object);
+        describe(&passing);
+        passing.template[PASSING_COUNT] =
+                (CK_ATTRIBUTE){CKA_VALUE, bytes_of(plain), tk_secret_len(plain)};
+        rv = use->f->C_CreateObject(use->session, passing.template, PASSING_COUNT + 1, &object);
         if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "take a key to wrap");
         rv = use->f->C_WrapKey(use->session, &mechanism, key, object, wrap->blob, &len);
@@ -193,15 +207,7 @@ static int wrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJECT_
 static int unwrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJECT_HANDLE key,
                          const struct tk_kms_wrap *wrap, struct tk_secret *out)
 {
-        CK_OBJECT_CLASS class = CKO_SECRET_KEY;
-        CK_KEY_TYPE type = CKK_GENERIC_SECRET;
-        CK_BBOOL yes = CK_TRUE;
-        CK_BBOOL no = CK_FALSE;
-        CK_ATTRIBUTE template[] = {
-                {CKA_CLASS, &class, sizeof(class)},   {CKA_KEY_TYPE, &type, sizeof(type)},
-                {CKA_TOKEN, &no, sizeof(no)},         {CKA_SENSITIVE, &no, sizeof(no)},
-                {CKA_EXTRACTABLE, &yes, sizeof(yes)},
-        };
+        struct passing_key passing;
         CK_ATTRIBUTE value = {CKA_VALUE, tk_secret_bytes_mutable(out), tk_secret_len(out)};
         CK_MECHANISM mechanism = {way->mechanism, NULL, 0};
         uint8_t blob[TK_KMS_BLOB_MAX];
@@ -209,13 +215,16 @@ static int unwrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJEC
         CK_RV rv;
 
         memcpy(blob, wrap->blob, wrap->blob_len);
-        rv = use->f->C_UnwrapKey(use->session, &mechanism, key, blob, wrap->blob_len, template,
-                                 sizeof(template) / sizeof(template[0]), &object);
+        describe(&passing);
+        rv = use->f->C_UnwrapKey(use->session, &mechanism, key, blob, wrap->blob_len,
+                                 passing.template, PASSING_COUNT, &object);
         if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "unwrap a key");
         rv = use->f->C_GetAttributeValue(use->session, object, &value, 1);
         use->f->C_DestroyObject(use->session, object);
-        if (rv != CKR_OK || value.ulValueLen > tk_secret_len(out))
+        if (rv == CKR_OK && value.ulValueLen > tk_secret_len(out))
+                rv = CKR_GENERAL_ERROR;
+        if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "hand an unwrapped key out");
         tk_secret_truncate(out, value.ulValueLen);
         return 0;

@@ -125,6 +125,8 @@ static CK_RV collect(struct tk_p11_use *use, CK_OBJECT_HANDLE *handles, size_t m
                 rv = use->f->C_FindObjects(use->session, handles + *count, max - *count, &found);
                 if (rv != CKR_OK || found == 0)
                         break;
+                if (found > max - *count)
+                        return CKR_GENERAL_ERROR; /* more than it had room for */
                 *count += found;
         }
         return rv;

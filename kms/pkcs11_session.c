@@ -193,6 +193,13 @@ static void refresh_pin(struct tk_p11 *p11)
         p11->pin = TK_TAKE(pin);
 }
 
+/* No PIN has: a file has a line too many, or comes from another system. */
+static bool has_line_break(const struct tk_secret *pin)
+{
+        return memchr(tk_secret_bytes(pin), '\n', tk_secret_len(pin)) ||
+               memchr(tk_secret_bytes(pin), '\r', tk_secret_len(pin));
+}
+
 /* Whether a login may be tried, so that a token is never locked by us. */
 static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
 {
@@ -207,6 +214,10 @@ static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
         if (!p11->pin)
                 return fail_login(use, -EACCES,
                                   "it wants a PIN; say in [pkcs11] pin where that comes from");
+        if (has_line_break(p11->pin))
+                return fail_login(use, -EACCES,
+                                  "the PIN has a line break in it, so it is not tried; let what "
+                                  "[pkcs11] pin names have one line, as text of Unix");
         if (p11->pin_refused)
                 return fail_login(use, -EACCES,
                                   "the PIN was refused, and is not tried again, so as not to lock "

@@ -11,9 +11,10 @@ import azure_volume
 import pytest
 from azure_volume import fails, kek_states, key_id, owned_vault, record_versions, rotation, turnkeyfs
 from helpers import noise, raises, read_file, write_file
+from key_states import RootKey
 from mountpoint import run, wait_for
 
-pytest_plugins = ["emulator_fixture"]
+pytest_plugins = ["emulator_fixture", "pkcs11_fixture"]
 
 USAGE, IN_USE, WRONG_KEY, REVOKED, DAMAGED = 2, 6, 10, 12, 14
 COUNT = 8
@@ -167,30 +168,62 @@ def test_a_version_that_never_was_is_said(make_rotated, version):
     assert kek_states(volume) == {1: "retired", 2: "active"}
 
 
+def check_as_long_as_the_version_is_enabled(volume, work):
+    fill(volume)
+    volume.umount()
+    back_up(volume, work)
+    (old,) = volume.key.enabled()
+    volume.key.rotate()
+    turnkeyfs("rotate", "-c", volume.conf, volume.cipher)
+    put_back(volume, work)
+    volume.key.set_enabled(False, old)
+    said = fails(REVOKED, "key", "readmit", "-c", volume.conf, "1", volume.cipher)
+    assert old in said
+    volume.key.set_enabled(True, old)
+    readmit(volume)
+    volume.mount()
+    check(volume)
+    wait_for(lambda: kek_states(volume) == {1: "retired", 2: "active"}, 60, "the rotation")
+    volume.key.set_enabled(False, old)
+    volume.remount()
+    check(volume)
+
+
 def test_with_a_vault_as_long_as_it_has_the_version(emulator, make_volume, work, dek_wrap):
     vault = owned_vault(emulator)
     volume = make_volume(mount=False, init=False)
     conf = azure_volume.sections(emulator, key_id(vault), volume.directory)
     azure_volume.write(volume.conf, conf | {"volume": {"dek_wrap": dek_wrap, "names": "plain"}})
+    volume.key = RootKey(volume.conf)
     volume.init().mount()
-    fill(volume)
-    volume.umount()
-    back_up(volume, work)
-    old = azure_volume.key_version(vault)
-    turnkeyfs("key", "rotate", "-c", volume.conf)
-    turnkeyfs("rotate", "-c", volume.conf, volume.cipher)
-    put_back(volume, work)
-    turnkeyfs("key", "disable", "--yes", "-c", volume.conf, old)
-    said = fails(REVOKED, "key", "readmit", "-c", volume.conf, "1", volume.cipher)
-    assert old in said
-    turnkeyfs("key", "enable", "-c", volume.conf, old)
+    check_as_long_as_the_version_is_enabled(volume, work)
+
+
+def test_with_a_token_as_long_as_it_has_the_version(make_token_volume, work, dek_wrap):
+    volume = make_token_volume({"volume": {"dek_wrap": dek_wrap, "names": "plain"}})
+    check_as_long_as_the_version_is_enabled(volume, work)
+
+
+def test_every_protector_opens_what_was_admitted(make_rotated, work):
+    """Also one that came after the version was retired."""
+    volume = make_rotated({})
+    own = volume.conf
+    recovery = azure_volume.write(work / "recovery.conf", {
+        "local": {"keystore": work / "recovery.keystore"}})  # fmt: skip
+    turnkeyfs("protector", "add", "-c", own, volume.cipher, recovery)
     readmit(volume)
+    assert kek_states(volume) == {1: "active", 2: "active"}
+    volume.conf = recovery
     volume.mount()
     check(volume)
     wait_for(lambda: kek_states(volume) == {1: "retired", 2: "active"}, 60, "the rotation")
-    turnkeyfs("key", "disable", "--yes", "-c", volume.conf, old)
-    volume.remount()
+    volume.umount()
+    assert record_versions(volume) == {2}
+    volume.conf = own
+    volume.mount()
     check(volume)
+    volume.umount()
+    volume.assert_verifies_clean()
 
 
 def test_after_a_move_the_former_root_key_is_named(emulator, make_volume, work, dek_wrap):

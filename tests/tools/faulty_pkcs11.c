@@ -16,7 +16,7 @@
 
 enum { RULES_MAX = 16, FUNCTIONS_MAX = 80, HANG_POLL_US = 10000 };
 
-enum action { FAIL, HANG, HIDE };
+enum action { FAIL, HANG, HIDE, SAY };
 
 struct rule {
         char function[40];
@@ -56,6 +56,7 @@ static void parse(const char *text)
                            &rule->first, &rule->last) >= 2) {
                         rule->action = strcmp(action, "hang") == 0   ? HANG
                                        : strcmp(action, "hide") == 0 ? HIDE
+                                       : strcmp(action, "says") == 0 ? SAY
                                                                      : FAIL;
                         rule_count++;
                 }
@@ -118,8 +119,17 @@ unsigned tk_faulty_set(const char *text)
         return calls;
 }
 
-/* The rule for this call, if there is one. */
-static bool find_rule(const char *name, bool counts, struct rule *ret_rule)
+static bool applies(const struct rule *rule, const char *name, unsigned own, unsigned all)
+{
+        bool any = rule->function[0] == '*';
+        unsigned calls = any ? all : own;
+
+        return rule->action != HIDE && calls >= rule->first && calls <= rule->last &&
+               (any || strcmp(rule->function, name) == 0);
+}
+
+/* The rule for this call, if there is one: for what it says, or what becomes of it. */
+static bool find_rule(const char *name, bool counts, bool says, struct rule *ret_rule)
 {
         bool found = false;
         unsigned own;
@@ -131,11 +141,7 @@ static bool find_rule(const char *name, bool counts, struct rule *ret_rule)
         for (size_t i = 0; functions[i].name; i++)
                 all += functions[i].calls;
         for (size_t i = 0; i < rule_count && !found; i++) {
-                unsigned calls = rules[i].function[0] == '*' ? all : own;
-
-                found = rules[i].action != HIDE && calls >= rules[i].first &&
-                        calls <= rules[i].last &&
-                        (rules[i].function[0] == '*' || strcmp(rules[i].function, name) == 0);
+                found = (rules[i].action == SAY) == says && applies(&rules[i], name, own, all);
                 *ret_rule = rules[i];
         }
         pthread_mutex_unlock(&lock);
@@ -148,7 +154,7 @@ static bool interferes(const char *name, CK_RV *rv)
         struct rule rule;
         bool counts = true;
 
-        while (find_rule(name, counts, &rule)) {
+        while (find_rule(name, counts, false, &rule)) {
                 if (rule.action == FAIL) {
                         *rv = rule.number;
                         return true;
@@ -157,6 +163,16 @@ static bool interferes(const char *name, CK_RV *rv)
                 usleep(HANG_POLL_US);
         }
         return false;
+}
+
+/* What a call that has put out *@len may say instead. */
+static CK_RV say(const char *name, CK_RV rv, CK_ULONG *len)
+{
+        struct rule rule;
+
+        if (rv == CKR_OK && find_rule(name, false, true, &rule))
+                *len = rule.number;
+        return rv;
 }
 
 static bool is_hidden(CK_MECHANISM_TYPE mechanism)
@@ -189,6 +205,14 @@ static bool is_hidden(CK_MECHANISM_TYPE mechanism)
                 return is_hidden(type) ? CKR_MECHANISM_INVALID : real->name arguments;             \
         }
 
+#define WRAP_OUT(name, len, parameters, arguments)                                                 \
+        static CK_RV wrap_##name parameters                                                        \
+        {                                                                                          \
+                CK_RV rv;                                                                          \
+                                                                                                   \
+                return interferes(#name, &rv) ? rv : say(#name, real->name arguments, len);        \
+        }
+
 #define SESSION CK_SESSION_HANDLE s
 #define BYTES(name) CK_BYTE_PTR name, CK_ULONG name##_len
 #define OUT CK_BYTE_PTR out, CK_ULONG_PTR out_len
@@ -204,8 +228,8 @@ static CK_RV wrap_C_Finalize(void *args)
 }
 
 WRAP(C_GetInfo, (CK_INFO_PTR info), (info))
-WRAP(C_GetSlotList, (CK_BBOOL present, CK_SLOT_ID_PTR list, CK_ULONG_PTR count),
-     (present, list, count))
+WRAP_OUT(C_GetSlotList, count, (CK_BBOOL present, CK_SLOT_ID_PTR list, CK_ULONG_PTR count),
+         (present, list, count))
 WRAP(C_GetTokenInfo, (CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info), (slot, info))
 WRAP_MECHANISM(C_GetMechanismInfo, type,
                (CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO_PTR info),
@@ -221,19 +245,20 @@ WRAP(C_Logout, (SESSION), (s))
 WRAP(C_CreateObject, (SESSION, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR ret),
      (s, t, n, ret))
 WRAP(C_DestroyObject, (SESSION, CK_OBJECT_HANDLE o), (s, o))
-WRAP(C_GetAttributeValue, (SESSION, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n),
-     (s, o, t, n))
+WRAP_OUT(C_GetAttributeValue, &t->ulValueLen,
+         (SESSION, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n))
 WRAP(C_SetAttributeValue, (SESSION, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n),
      (s, o, t, n))
 WRAP(C_FindObjectsInit, (SESSION, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n))
-WRAP(C_FindObjects, (SESSION, CK_OBJECT_HANDLE_PTR o, CK_ULONG max, CK_ULONG_PTR n), (s, o, max, n))
+WRAP_OUT(C_FindObjects, n, (SESSION, CK_OBJECT_HANDLE_PTR o, CK_ULONG max, CK_ULONG_PTR n),
+         (s, o, max, n))
 WRAP(C_FindObjectsFinal, (SESSION), (s))
 WRAP_MECHANISM(C_EncryptInit, m->mechanism, (SESSION, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k),
                (s, m, k))
-WRAP(C_Encrypt, (SESSION, BYTES(in), OUT), (s, in, in_len, out, out_len))
+WRAP_OUT(C_Encrypt, out_len, (SESSION, BYTES(in), OUT), (s, in, in_len, out, out_len))
 WRAP_MECHANISM(C_DecryptInit, m->mechanism, (SESSION, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k),
                (s, m, k))
-WRAP(C_Decrypt, (SESSION, BYTES(in), OUT), (s, in, in_len, out, out_len))
+WRAP_OUT(C_Decrypt, out_len, (SESSION, BYTES(in), OUT), (s, in, in_len, out, out_len))
 WRAP(C_GenerateKey,
      (SESSION, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR ret),
      (s, m, t, n, ret))
@@ -241,9 +266,9 @@ WRAP(C_GenerateKeyPair,
      (SESSION, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR a, CK_ULONG n, CK_ATTRIBUTE_PTR b, CK_ULONG k,
       CK_OBJECT_HANDLE_PTR pub, CK_OBJECT_HANDLE_PTR priv),
      (s, m, a, n, b, k, pub, priv))
-WRAP_MECHANISM(C_WrapKey, m->mechanism,
-               (SESSION, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_OBJECT_HANDLE o, OUT),
-               (s, m, k, o, out, out_len))
+WRAP_OUT(C_WrapKey, out_len,
+         (SESSION, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_OBJECT_HANDLE o, OUT),
+         (s, m, k, o, out, out_len))
 WRAP_MECHANISM(C_UnwrapKey, m->mechanism,
                (SESSION, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, BYTES(in), CK_ATTRIBUTE_PTR t,
                 CK_ULONG n, CK_OBJECT_HANDLE_PTR ret),

@@ -10,6 +10,9 @@
  *   FUNCTION hang                       does not return as long as the rule stands
  *   FUNCTION hide NUMBER                C_GetMechanismInfo and C_*Init don't know a mechanism
  *
+ *   FUNCTION says NUMBER [FIRST [LAST]] works, but gives NUMBER for the length or count of what it
+ *                                       has put out: without having written that much
+ *
  * FUNCTION is a name such as C_Decrypt, or *: any. Calls are counted from when the rules
  * were set.
  */

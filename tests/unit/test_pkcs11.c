@@ -451,6 +451,74 @@ static void test_unwrap__one_failing_call_is_got_over(void **state)
         check_outages(values, sizeof(values) / sizeof(values[0]), true);
 }
 
+/* @function says @number; @rules hold all the time. */
+static void check_length(const char *rules, const char *function, const char *number,
+                         const struct tk_kms_wrap *wrapped, const struct tk_secret *key)
+{
+        struct tk_kms *kms = open_token();
+        struct tk_secret *again = NULL;
+        struct tk_kms_wrap other = {0};
+        struct tk_fault fault = {0};
+        char all_rules[128];
+        int r;
+
+        snprintf(all_rules, sizeof(all_rules), "%s%s says %s\n", rules, function, number);
+        set_rules(all_rules);
+        r = tk_kms_unwrap(kms, wrapped, &again, &fault);
+        if (r == 0)
+                assert_true(tk_secret_equal(again, key));
+        else
+                assert_true(fault.kind != TK_FAULT_NONE && fault.text[0]);
+        tk_secret_free(again);
+        fault = (struct tk_fault){0};
+        r = tk_kms_wrap(kms, wrapped->version, key, &other, &fault);
+        assert_true(r == 0 || (fault.kind != TK_FAULT_NONE && fault.text[0]));
+        set_rules(rules);
+        if (r == 0)
+                check_unwrap(kms, &other, key);
+        check_unwrap(kms, wrapped, key);
+        tk_kms_free(kms);
+}
+
+/* A module that says to have put out what there is no room for, or less than it should have. */
+static void check_lengths(const char *rules, const char *type, unsigned bits)
+{
+        static const char *const functions[] = {"C_GetSlotList",       "C_FindObjects",
+                                                "C_GetAttributeValue", "C_Encrypt",
+                                                "C_Decrypt",           "C_WrapKey"};
+        static const char *const numbers[] = {"0", "1", "33", "513", "0x7fffffff", "-1"};
+        struct tk_kms *kms = open_token();
+        struct tk_secret *key = random_key();
+        struct tk_kms_wrap wrapped = {0};
+
+        set_rules(rules);
+        create(kms, type, bits);
+        wrap(kms, key, &wrapped);
+        tk_kms_free(kms);
+        for (size_t f = 0; f < sizeof(functions) / sizeof(functions[0]); f++)
+                for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+                        check_length(rules, functions[f], numbers[i], &wrapped, key);
+        tk_secret_free(key);
+}
+
+static void test_lengths__that_can_t_be_with_aes_gcm(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_lengths("", "", 0);
+}
+
+static void test_lengths__that_can_t_be_with_key_objects(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_lengths("* hide 0x1087\n", "", 0);
+}
+
+static void test_lengths__that_can_t_be_with_rsa(void **state)
+{
+        NEEDS_SOFTHSM();
+        check_lengths("", "RSA", 2048);
+}
+
 /* Making a version fails at any call: there is one more afterwards, or none, and no half one. */
 static void test_rotate__fails_at_any_call(void **state)
 {
@@ -523,6 +591,25 @@ static int read_file_pin(void *context, struct tk_secret **ret_pin)
 
         *ret_pin = tk_test_secret(pin, strlen(pin));
         return 0;
+}
+
+static void test_login__a_pin_with_a_line_break_uses_up_no_try(void **state)
+{
+        static const char *const pins[] = {PIN "\r", PIN "\n", "\n"};
+
+        NEEDS_SOFTHSM();
+        for (size_t i = 0; i < sizeof(pins) / sizeof(pins[0]); i++) {
+                struct tk_kms *kms = open_with(URI, pins[i], 0);
+                char version[TK_KMS_VERSION_MAX] = "";
+                struct tk_fault fault = {0};
+
+                set_rules("");
+                assert_int_equal(tk_kms_current(kms, version, &fault), -EACCES);
+                assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
+                assert_non_null(strstr(fault.text, "line break"));
+                assert_int_equal(count_calls("C_Login"), 0);
+                tk_kms_free(kms);
+        }
 }
 
 static void test_login__a_pin_that_was_corrected_is_tried(void **state)
@@ -687,8 +774,12 @@ int main(void)
                 TEST(test_import__a_key_of_one_s_own),
                 TEST(test_unwrap__no_outage_is_taken_for_a_revocation),
                 TEST(test_unwrap__one_failing_call_is_got_over),
+                TEST(test_lengths__that_can_t_be_with_aes_gcm),
+                TEST(test_lengths__that_can_t_be_with_key_objects),
+                TEST(test_lengths__that_can_t_be_with_rsa),
                 TEST(test_rotate__fails_at_any_call),
                 TEST(test_login__a_wrong_pin_is_tried_once),
+                TEST(test_login__a_pin_with_a_line_break_uses_up_no_try),
                 TEST(test_login__a_pin_that_was_corrected_is_tried),
                 TEST(test_job__a_module_that_hangs_holds_nobody_up),
                 TEST(test_session__somebody_else_has_initialised_the_module),
