@@ -216,7 +216,10 @@ static bool is_refused(void *context, const uint8_t proof[TK_JOURNAL_PROOF_LEN])
         return tk_journal_finder_get(context, proof)->state == TK_JOURNAL_REFUSED;
 }
 
-/* Keep what is refused: the volume file says so before the areas are emptied. */
+/*
+ * Keep what is refused, and nothing else: the volume file says so before the areas are emptied,
+ * since what was kept is older than what they hold.
+ */
 static int keep_refused(struct replay *replay)
 {
         uint64_t chain;
@@ -255,6 +258,7 @@ static int drop_stale(struct replay *replay)
 static int replay_all(struct replay *replay)
 {
         unsigned older;
+        bool keeps;
         int r = 0;
 
         for (unsigned i = 0; r == 0 && i < SOURCES; i++)
@@ -284,11 +288,12 @@ static int replay_all(struct replay *replay)
                 r = put_source(replay, i);
         if (r == 0)
                 r = sync_files(replay);
-        if (r == 0 && replay->totals.kept > 0)
+        keeps = replay->totals.kept > 0 || replay->spans[KEPT].first > 0;
+        if (r == 0 && keeps)
                 r = keep_refused(replay);
         if (r == 0)
                 r = empty(replay, older);
-        if (r == 0 && replay->totals.kept == 0)
+        if (r == 0 && !keeps)
                 r = tk_volume_note_replay(replay->fs->volume, 0, replay->fault);
         return r;
 }

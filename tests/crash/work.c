@@ -66,6 +66,7 @@ static void add_version(struct tk_work *work, size_t begin, const struct tk_even
                                          (work->version_count + 64) * sizeof(*work->versions));
         version = &work->versions[work->version_count++];
         version->begin = begin;
+        version->doubtful = false;
         version->event = *event;
         version->event.name = NULL;
         version->event.name2 = NULL;
@@ -97,7 +98,24 @@ static void ended(struct tk_work *work, size_t begin, const struct tk_event *eve
                 did(work, begin, event);
                 tk_disk_done(&work->plain);
                 work->plain = before;
+                add_version(work, begin, &(struct tk_event){.type = TK_EVENT_MARK});
+                work->versions[work->version_count - 1].doubtful = true;
+                work->versions[work->version_count - 2].doubtful = true;
         }
+}
+
+/*
+ * The version of @node's content that a flush promises at least, of the first @count. What failed
+ * may have been carried out: it is two versions, done and undone.
+ */
+static size_t last_sure(const struct tk_work *work, uint32_t node, size_t count)
+{
+        size_t last = count - 1;
+
+        while (last > 0 && (work->versions[last].doubtful ||
+                            !tk_event_touches(&work->versions[last].event, node)))
+                last--;
+        return last;
 }
 
 static void acknowledge(struct tk_work *work, uint32_t node, size_t content, size_t names)
@@ -342,7 +360,8 @@ static int sync_handle(struct tk_work *work, int handle, bool data_only)
 
         r = CALL(tk_op_fsync(work->stand.fs, work->open[handle].file, data_only));
         if (r == 0)
-                acknowledge(work, node, versions - 1, names_version(work, node, versions));
+                acknowledge(work, node, last_sure(work, node, versions),
+                            names_version(work, node, versions));
         return judge(work, "fsync", r);
 }
 

@@ -24,6 +24,7 @@ struct tk_version {
         size_t begin;
         struct tk_disk plain;
         struct tk_event event; /* what made it; names and data are not kept */
+        bool doubtful;         /* an operation that failed, done; or, behind it, undone */
 };
 
 struct tk_ack {

@@ -405,33 +405,31 @@ static void break_a(uint64_t *seed)
 }
 
 /* An operation on "a", which may fail while it is broken. */
-static void try_a(struct tk_work *work, int a, uint64_t *seed, unsigned tag)
+static int try_a(struct tk_work *work, int a, uint64_t *seed, unsigned tag)
 {
-        work->forgive = true;
-        work->faulty = true;
         switch (chance(seed, 5)) {
         case 0:
-                (void)!tk_work_truncate(work, a, (6 + chance(seed, 14)) * BLOCK + chance(seed, 99));
-                break;
+                return tk_work_truncate(work, a, (6 + chance(seed, 14)) * BLOCK + chance(seed, 99));
         case 1:
-                (void)!tk_work_fallocate(work, a, punch, chance(seed, 20) * BLOCK, 2 * BLOCK);
-                break;
+                return tk_work_fallocate(work, a, punch, chance(seed, 20) * BLOCK, 2 * BLOCK);
         default:
-                (void)!tk_work_write(work, a, chance(seed, 20 * BLOCK), 3 * BLOCK, tag);
+                return tk_work_write(work, a, chance(seed, 20 * BLOCK), 3 * BLOCK, tag);
         }
-        if (chance(seed, 2))
-                (void)!tk_work_fsync(work, a);
-        work->faulty = false;
-        work->forgive = false;
 }
 
-/* A file that can't be written for a while, and another one that goes on meanwhile. */
+/*
+ * A file that can't be written for a while, and another one that goes on meanwhile. An operation
+ * that failed may have been carried out: only flushes follow, until all of the file is written
+ * anew.
+ */
 static void held(struct tk_work *work, uint64_t seed)
 {
         int a = durable_file(work, "a", 20 * BLOCK);
         int b = durable_file(work, "b", 100 * BLOCK);
 
         for (unsigned i = 0; i < 5; i++) {
+                bool sure = true;
+
                 tk_work_write(work, a, chance(&seed, 16 * BLOCK), 3 * BLOCK, i * 100);
                 if (chance(&seed, 2))
                         tk_work_fsync(work, a);
@@ -440,8 +438,14 @@ static void held(struct tk_work *work, uint64_t seed)
                         tk_work_write(work, b, chance(&seed, 60) * BLOCK, 40 * BLOCK, i * 100 + j);
                         if (j % 3 == 0)
                                 tk_work_fdatasync(work, b);
-                        if (chance(&seed, 3) == 0)
-                                try_a(work, a, &seed, i * 100 + 50 + j);
+                        work->forgive = true;
+                        work->faulty = true;
+                        if (sure && chance(&seed, 3) == 0)
+                                sure = try_a(work, a, &seed, i * 100 + 50 + j) >= 0;
+                        if (chance(&seed, 6) == 0)
+                                (void)!tk_work_fsync(work, a);
+                        work->faulty = false;
+                        work->forgive = false;
                         if (i == 4 && j == 5)
                                 return;
                 }
@@ -450,6 +454,10 @@ static void held(struct tk_work *work, uint64_t seed)
                 (void)!tk_work_fsync(work, a); /* which may tell of a flush that failed */
                 work->forgive = false;
                 tk_work_fsync(work, a);
+                if (sure)
+                        continue;
+                tk_work_write(work, a, 0, 20 * BLOCK, i * 100 + 90);
+                tk_work_truncate(work, a, 20 * BLOCK);
         }
 }
 
