@@ -133,7 +133,9 @@ def test_the_walk_ends_with_its_client_and_with_the_mount(volume):
     time.sleep(0.02)
     volume.umount()
     _, said = client.communicate(timeout=30)
-    assert client.returncode == 0 or "unmounted meanwhile" in said or "was unmounted" in said, said
+    # A client as slow as a sanitized one may find the empty directory below.
+    ends = ("unmounted meanwhile", "was unmounted", "it has no turnkeyfs.volume")
+    assert client.returncode == 0 or any(end in said for end in ends), said
 
 
 def test_repair_restores_a_lost_record_without_a_mount(damaged):
