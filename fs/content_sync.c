@@ -205,12 +205,11 @@ void tk_content_relieve(struct tk_fs *fs, struct tk_openfile *file)
 static int append_mtime(struct tk_fs *fs, struct tk_openfile *file)
 {
         struct tk_journal_item item = {.type = TK_JOURNAL_MTIME};
-        struct stat st;
 
-        if (fstat(file->fd, &st) < 0)
-                return -errno;
-        item.at = (uint64_t)st.st_mtim.tv_sec;
-        tk_put_be32(item.cell, (uint32_t)st.st_mtim.tv_nsec);
+        pthread_mutex_lock(&file->times_lock);
+        item.at = (uint64_t)file->mtime.tv_sec;
+        tk_put_be32(item.cell, (uint32_t)file->mtime.tv_nsec);
+        pthread_mutex_unlock(&file->times_lock);
         return tk_journal_append(fs->journal, file, &item);
 }
 

@@ -121,6 +121,11 @@ static int set_size(struct tk_fs *fs, struct tk_inode *inode, uint64_t size)
         if (r < 0)
                 return r;
         r = tk_content_truncate(fs, file, size);
+        if (r == 0) {
+                /* Until the kernel says another. */
+                TK_LOCK_SCOPE(&file->times_lock);
+                clock_gettime(CLOCK_REALTIME_COARSE, &file->mtime);
+        }
         tk_openfile_put(fs, file);
         return r;
 }
@@ -140,6 +145,17 @@ static int set_owner(struct tk_fs *fs, struct tk_inode *inode, int fd, const str
                 tk_openfile_put(fs, file);
         }
         return 0;
+}
+
+/* What was set is what the kernel has. */
+static void learn_mtime(struct tk_openfile *file, int fd, const struct timespec *mtime)
+{
+        struct stat st;
+
+        if (mtime->tv_nsec != UTIME_NOW)
+                file->mtime = *mtime;
+        else if (fstat(fd, &st) == 0)
+                file->mtime = st.st_mtim;
 }
 
 static int set_times(struct tk_fs *fs, struct tk_inode *inode, int fd, const struct tk_setattr *set)
@@ -162,6 +178,8 @@ static int set_times(struct tk_fs *fs, struct tk_inode *inode, int fd, const str
                         file->attributes_unsynced = true;
         }
         r = tk_backing_utimens(fd, times);
+        if (file && r == 0 && set->what & TK_SETATTR_MTIME)
+                learn_mtime(file, fd, &set->mtime);
         if (file) {
                 pthread_mutex_unlock(&file->times_lock);
                 tk_openfile_put(fs, file);

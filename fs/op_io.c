@@ -41,6 +41,8 @@ void tk_op_release(struct tk_fs *fs, struct tk_openfile *file, int flags)
         pthread_mutex_lock(&fs->openfiles_lock);
         file->writers -= may_write(flags);
         pthread_mutex_unlock(&fs->openfiles_lock);
+        if (may_write(flags))
+                tk_openfile_keep_mtime(file);
         tk_openfile_put(fs, file);
 }
 

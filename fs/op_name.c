@@ -231,7 +231,7 @@ int tk_op_create(struct tk_fs *fs, struct tk_inode *parent, const char *name, mo
         if (r < 0)
                 return unmake(fs, &place, false, r);
         r = tk_openfile_adopt(fs, ret_entry->inode, TK_TAKE_FD(fd), TK_TAKE(dek), &record,
-                              ret_entry->st.st_uid, ret_file);
+                              &ret_entry->st, ret_file);
         if (r < 0) {
                 tk_inode_forget(fs->inodes, ret_entry->inode, 1);
                 return unmake(fs, &place, false, r);

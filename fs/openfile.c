@@ -147,6 +147,7 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
                 return note_kept(file->fd, r);
         if (fstat(file->fd, &st) < 0)
                 return -errno;
+        file->mtime = st.st_mtim;
         file->size = tk_plain_size_at(fs->base, (uint64_t)st.st_size);
         file->has_header = st.st_size > 0;
         r = tk_seal_load(fs, file);
@@ -289,6 +290,19 @@ struct tk_openfile *tk_openfile_ref(struct tk_fs *fs, struct tk_openfile *file)
         return file;
 }
 
+void tk_openfile_keep_mtime(struct tk_openfile *file)
+{
+        struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+        struct stat st;
+
+        TK_LOCK_SCOPE(&file->times_lock);
+        file->journal.touched_ns = 0;
+        times[1] = file->mtime;
+        if (fstat(file->fd, &st) == 0 &&
+            (st.st_mtim.tv_sec != file->mtime.tv_sec || st.st_mtim.tv_nsec != file->mtime.tv_nsec))
+                (void)!tk_backing_utimens(file->fd, times);
+}
+
 void tk_openfile_present(const struct tk_openfile *file, struct stat *st)
 {
         int64_t ns = file->journal.touched_ns;
@@ -392,7 +406,8 @@ int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool writable,
 }
 
 int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct tk_secret *dek,
-                      const struct tk_record *record, uid_t owner, struct tk_openfile **ret_file)
+                      const struct tk_record *record, const struct stat *st,
+                      struct tk_openfile **ret_file)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *owned_dek = dek;
         TK_AUTOCLOSE int owned_fd = fd;
@@ -408,7 +423,8 @@ int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd, struct t
                 file->writable = true;
                 file->dek = TK_TAKE(owned_dek);
                 file->record = *record;
-                file->owner = owner;
+                file->owner = st->st_uid;
+                file->mtime = st->st_mtim;
                 wipe_if_closed(fs, file);
                 file->loading = false;
                 pthread_cond_broadcast(&fs->openfiles_loaded);

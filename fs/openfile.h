@@ -62,6 +62,7 @@ struct tk_openfile {
         bool twin_old;                   /* attribute and copy may differ; as record */
         _Atomic uid_t owner;             /* whom space is charged to */
         pthread_mutex_t times_lock;      /* setting times against writes of ours that keep them */
+        struct timespec mtime;           /* as the kernel has it; under times_lock */
 
         struct tk_rangelock ranges;
         _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */
@@ -106,17 +107,24 @@ TK_MUST_USE int tk_openfile_get(struct tk_fs *fs, struct tk_inode *inode, bool w
                                 struct tk_openfile **ret_file);
 
 /*
- * The same for a file just made, whose descriptor @fd, record and owner are at hand;
+ * The same for a file just made, whose descriptor @fd, record and status are at hand;
  * takes over @fd and @dek, also on failure.
  */
 TK_MUST_USE int tk_openfile_adopt(struct tk_fs *fs, struct tk_inode *inode, int fd,
                                   struct tk_secret *dek, const struct tk_record *record,
-                                  uid_t owner, struct tk_openfile **ret_file);
+                                  const struct stat *st, struct tk_openfile **ret_file);
 
 void tk_openfile_put(struct tk_fs *fs, struct tk_openfile *file);
 
 /* One more reference to a file that is held open already. */
 struct tk_openfile *tk_openfile_ref(struct tk_fs *fs, struct tk_openfile *file);
+
+/*
+ * The backing file's mtime becomes what the kernel has, which decides with its writeback cache:
+ * when it was written is not when we were given it. For the end of a handle, behind all that
+ * was written through it.
+ */
+void tk_openfile_keep_mtime(struct tk_openfile *file);
 
 /* What applications see of @file that its backing file does not show: size, and mtime. */
 void tk_openfile_present(const struct tk_openfile *file, struct stat *st);

@@ -326,16 +326,13 @@ void tk_seal_take(struct tk_fs *fs, struct tk_openfile *file, const uint8_t slot
 static int put_slot(struct tk_openfile *file, unsigned slot, const uint8_t bytes[TK_SEAL_LEN])
 {
         struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
-        struct stat st;
         int r;
 
         TK_LOCK_SCOPE(&file->times_lock);
-        if (fstat(file->fd, &st) < 0)
-                return -errno;
         r = tk_backing_pwrite(file->fd, bytes, TK_SEAL_LEN, file->base + tk_seal_off(slot));
         if (r < 0)
                 return r;
-        times[1] = st.st_mtim;
+        times[1] = file->mtime;
         r = tk_backing_utimens(file->fd, times);
         return r == -EPERM || r == -EACCES ? 0 : r;
 }

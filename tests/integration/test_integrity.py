@@ -487,7 +487,7 @@ def test_a_group_replaced_by_a_hole_fails(damaged):
 def test_a_file_cut_and_grown_to_its_old_length_opens_again(damaged, closed):
     path = damaged.path("f")
     damaged.write("f", 10 * BLOCK)
-    with open(path, "r+b") as f:
+    with open(path, "r+b", buffering=0) as f:
         if not closed:
             f.write(damaged.content["f"])
             os.fsync(f.fileno())

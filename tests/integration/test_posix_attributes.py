@@ -2,6 +2,7 @@
 """Modes, owners, times, attributes and ACLs: on a plain directory, and on a mount as well."""
 
 import errno
+import mmap
 import os
 import stat
 import time
@@ -127,6 +128,52 @@ def test_one_time_can_be_left_alone(place):
     run("touch", "-m", "-d", "2011-02-03 04:05:06.25", place / "f")
     st = os.stat(place / "f")
     assert st.st_atime_ns % SECOND == 500_000_000 and st.st_mtime_ns % SECOND == 250_000_000
+
+
+def rewritten(path, i):
+    with open(path, "r+b", buffering=0) as f:
+        f.seek(i % 3 * BLOCK)
+        f.write(noise(BLOCK))
+        if i % 2:
+            os.fsync(f.fileno())
+
+
+def appended(path, _):
+    with open(path, "ab") as f:
+        f.write(noise(100))
+
+
+def cut(path, i):
+    os.truncate(path, i * 10)
+
+
+def mapped(path, _):
+    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as memory:
+        memory[5:10] = b"hello"
+        memory.flush()
+
+
+def mtimes(place, count):
+    return [os.stat(place / f"f{i}").st_mtime_ns for i in range(count)]
+
+
+@pytest.mark.parametrize("change", [None, rewritten, appended, cut, mapped])
+def test_mtimes_are_the_same_after_a_remount(place, change):
+    """rsync, make and git compare them: when we wrote something below is not when it was written."""
+    count = 200
+    for i in range(count):
+        write_file(place / f"f{i}", noise(BLOCK + i))
+    if change:
+        place.remount()
+        for i in range(count):
+            change(place / f"f{i}", i)
+    before = mtimes(place, count)
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as drop:
+        drop.write("2")
+    assert mtimes(place, count) == before
+    place.remount()
+    assert mtimes(place, count) == before
 
 
 @pytest.mark.parametrize("open_files", [False, True], ids=["closed", "open"])

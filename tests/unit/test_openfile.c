@@ -248,6 +248,7 @@ static void test_get__upgrade_to_writing(void **state)
 static void test_adopt__joins_what_is_open(void **state)
 {
         struct tk_openfile *mine = NULL;
+        struct stat st;
         struct tk_openfile *theirs = NULL;
         struct tk_inode *inode;
         struct tk_record record;
@@ -257,8 +258,9 @@ static void test_adopt__joins_what_is_open(void **state)
         inode = make_file("f");
         assert_int_equal(tk_openfile_get(test.fs, inode, false, &theirs), 0);
         assert_int_equal(tk_keyattr_make(test.fs, &dek, &record), 0);
+        assert_int_equal(stat("c/root/f", &st), 0);
         assert_int_equal(tk_openfile_adopt(test.fs, inode, open("c/root/f", O_RDWR | O_CLOEXEC),
-                                           dek, &record, geteuid(), &mine),
+                                           dek, &record, &st, &mine),
                          0);
         assert_ptr_equal(mine, theirs);
         if (!mine || !theirs)
