@@ -16,6 +16,8 @@
 #include "cli/guardian.h"
 #include "cli/harden.h"
 #include "cli/hygiene.h"
+#include "cli/metrics.h"
+#include "cli/metrics_text.h"
 #include "cli/mountopts.h"
 #include "cli/notify.h"
 #include "cli/open.h"
@@ -264,6 +266,28 @@ static struct tk_mount_options mount_options(struct job *job)
                                          .context = job};
 }
 
+static int make_metrics(void *context, char **ret_text, size_t *ret_len)
+{
+        return tk_metrics_text(context, ret_text, ret_len);
+}
+
+/* A mount serves without them. */
+static struct tk_metrics *start_metrics(const struct tk_conf *conf, struct tk_serve *serve)
+{
+        struct tk_metrics_options options = {.socket = conf->metrics.socket,
+                                             .group = conf->metrics.socket_group,
+                                             .textfile = conf->metrics.textfile,
+                                             .interval_s = conf->metrics.interval,
+                                             .make = make_metrics,
+                                             .context = serve};
+        struct tk_metrics *metrics = NULL;
+        struct tk_fault fault = {0};
+
+        if (tk_metrics_start(&options, &metrics, &fault) < 0)
+                tk_log(TK_LOG_WARNING, "%s; the mount goes on without metrics", fault.text);
+        return metrics;
+}
+
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
 {
         struct tk_fault minor = {0};
@@ -280,6 +304,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                  .started_ms = tk_clock_ms()};
         TK_CLEANUP(tk_verify_live_freep) struct tk_verify_live *live = NULL;
         TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL; /* ends before it */
+        TK_CLEANUP(tk_metrics_stopp) struct tk_metrics *metrics = NULL;
         struct tk_control_handlers handlers = {.answer = tk_serve_answer,
                                                .answer_context = &serve,
                                                .is_slow = tk_serve_is_slow,
@@ -294,6 +319,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         /* A mount serves without it; only status says less then. */
         if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
+        metrics = start_metrics(job->conf, &serve);
         tk_rotation_begin(job->rotation, fs);
         job->fs = fs;
         r = tk_mount_run(fs, &options, fault);

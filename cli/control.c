@@ -3,8 +3,7 @@
 /*
  * The control channel.
  *
- * Socket addresses hold 108 bytes, paths more: so the socket is bound and reached
- * through /proc/self/fd. The server talks to one client at a time and gives it half a
+ * The server talks to one client at a time and gives it half a
  * second each way, so that a stuck one delays the others no longer than that. What may wait
  * for a KMS is answered in a second thread: `status` is for the time when that hangs.
  */
@@ -12,6 +11,7 @@
 #include "cli/control.h"
 
 #include "base/thread.h"
+#include "cli/unixsock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,8 +20,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 
 static const char socket_name[] = "turnkeyfs.sock";
@@ -68,14 +66,6 @@ static int64_t now_ms(void)
 
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void make_address(int dirfd, struct sockaddr_un *ret_address)
-{
-        memset(ret_address, 0, sizeof(*ret_address));
-        ret_address->sun_family = AF_UNIX;
-        snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "/proc/self/fd/%d/%s", dirfd,
-                 socket_name);
 }
 
 /*
@@ -256,28 +246,6 @@ static void *server_thread(void *argument)
         }
 }
 
-static int listen_in(int dirfd, int *ret_fd)
-{
-        TK_AUTOCLOSE int fd = -1;
-        struct sockaddr_un address;
-
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        /* The file gets the socket's mode, so it is never open to others. */
-        if (fchmod(fd, 0600) < 0)
-                return -errno;
-        if (unlinkat(dirfd, socket_name, 0) < 0 && errno != ENOENT)
-                return -errno;
-        make_address(dirfd, &address);
-        if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-                return -errno;
-        if (listen(fd, BACKLOG) < 0)
-                return -errno;
-        *ret_fd = TK_TAKE_FD(fd);
-        return 0;
-}
-
 static void control_free(struct tk_control *control)
 {
         if (control->listen_fd >= 0) {
@@ -329,7 +297,9 @@ int tk_control_start(int dirfd, const struct tk_control_handlers *handlers,
                                        .handlers = *handlers};
         pthread_mutex_init(&control->slow_lock, NULL);
         pthread_cond_init(&control->slow_changed, NULL);
-        r = control->stop_fd < 0 ? -errno : listen_in(dirfd, &control->listen_fd);
+        r = control->stop_fd < 0
+                    ? -errno
+                    : tk_unixsock_listen(dirfd, socket_name, BACKLOG, &control->listen_fd);
         if (r == 0)
                 r = start_threads(control);
         if (r < 0) {
@@ -368,7 +338,7 @@ static int connect_in(int dirfd, int *ret_fd)
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;
-        make_address(dirfd, &address);
+        tk_unixsock_address(dirfd, socket_name, &address);
         /* Connecting waits while the server's queue is full. */
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
         if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)

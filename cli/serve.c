@@ -12,24 +12,82 @@
 #include "cli/text.h"
 #include "fs/keeper.h"
 #include "fs/translate.h"
+#include "kms/kms_stats.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-static json_t *counters(const struct tk_stats *stats)
+static json_t *counters(const struct tk_stats *stats, const struct tk_fs_load *load)
 {
-        return json_pack("{sI sI sI sI sI sI sI sI sI sI}",                           //
-                         "read_bytes", (json_int_t)stats->read_bytes,                 //
-                         "written_bytes", (json_int_t)stats->written_bytes,           //
-                         "block_failures", (json_int_t)stats->block_failures,         //
-                         "record_failures", (json_int_t)stats->record_failures,       //
-                         "name_failures", (json_int_t)stats->name_failures,           //
-                         "records_restored", (json_int_t)stats->records_restored,     //
-                         "target_failures", (json_int_t)stats->target_failures,       //
-                         "attribute_failures", (json_int_t)stats->attribute_failures, //
-                         "open_files", (json_int_t)stats->open_files,                 //
-                         "known_inodes", (json_int_t)stats->known_inodes);
+        return json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI sI sI}",                        //
+                         "read_bytes", (json_int_t)tk_stats_bytes(stats, TK_STATS_READ),       //
+                         "written_bytes", (json_int_t)tk_stats_bytes(stats, TK_STATS_WRITE),   //
+                         "read_requests", (json_int_t)tk_stats_requests(stats, TK_STATS_READ), //
+                         "write_requests",                                                     //
+                         (json_int_t)tk_stats_requests(stats, TK_STATS_WRITE),                 //
+                         "fsync_requests",                                                     //
+                         (json_int_t)tk_stats_requests(stats, TK_STATS_FSYNC),                 //
+                         "block_failures", (json_int_t)stats->block_failures,                  //
+                         "record_failures", (json_int_t)stats->record_failures,                //
+                         "name_failures", (json_int_t)stats->name_failures,                    //
+                         "records_restored", (json_int_t)stats->records_restored,              //
+                         "target_failures", (json_int_t)stats->target_failures,                //
+                         "attribute_failures", (json_int_t)stats->attribute_failures,          //
+                         "open_files", (json_int_t)stats->open_files,                          //
+                         "known_inodes", (json_int_t)stats->known_inodes,                      //
+                         "cached_deks", (json_int_t)load->cached_deks);
+}
+
+/* Errors that requests were answered with, by kind. */
+static json_t *errors(const struct tk_stats *stats)
+{
+        json_t *object = json_object();
+
+        for (unsigned i = 0; i < TK_STATS_ERRORS; i++)
+                json_object_set_new(object, tk_stats_error_name(i),
+                                    json_integer((json_int_t)stats->errors[i]));
+        return object;
+}
+
+/* null if overwrites are not journaled. */
+static json_t *journal(const struct tk_fs_load *load)
+{
+        if (!load->has_journal)
+                return json_null();
+        return json_pack("{sI sI sI si sI sI sb}",                                   //
+                         "size_bytes", (json_int_t)load->journal.len,                //
+                         "waiting_bytes", (json_int_t)load->journal.waiting_bytes,   //
+                         "waiting", (json_int_t)load->journal.waiting,               //
+                         "batches", (int)load->journal.batches,                      //
+                         "oldest_s", (json_int_t)(load->journal.oldest_ms / 1000),   //
+                         "flush_failures", (json_int_t)load->journal.flush_failures, //
+                         "stuck", load->journal.stuck);
+}
+
+/* Calls of the KMS, by operation: how many, how many of those failed, and how long they took. */
+static json_t *kms_calls(void)
+{
+        json_t *object = json_object();
+
+        for (unsigned i = 0; i < TK_KMS_OPS; i++) {
+                uint64_t calls = 0;
+                uint64_t total_us = 0;
+                uint64_t good = 0;
+
+                for (unsigned k = 0; k < TK_KMS_OUTCOMES; k++) {
+                        struct tk_kms_stats stats = tk_kms_stats_of(i, k);
+
+                        calls += stats.calls;
+                        total_us += stats.total_us;
+                        good += k == TK_KMS_OK ? stats.calls : 0;
+                }
+                json_object_set_new(object, tk_kms_operation_name(i),
+                                    json_pack("{sI sI sI}", "calls", (json_int_t)calls, "failed",
+                                              (json_int_t)(calls - good), "mean_us",
+                                              (json_int_t)(calls ? total_us / calls : 0)));
+        }
+        return object;
 }
 
 /* How the KMS answers: docs/cli.md, "daemon.lease". */
@@ -39,13 +97,16 @@ static json_t *lease(const struct tk_keeper_status *keeper)
                                   ? json_null()
                                   : json_integer(keeper->rotation_checked_ago_ms / 1000);
 
-        return json_pack("{sI sI si sI so so so}",                                         //
+        return json_pack("{sI so sI si sI so so so}",                                      //
                          "confirmed_ago_s", (json_int_t)(keeper->confirmed_ago_ms / 1000), //
-                         "next_probe_s", (json_int_t)(keeper->next_in_ms / 1000),          //
-                         "failures", (int)keeper->failures,                                //
-                         "probes", (json_int_t)keeper->probes,                             //
-                         "version_checked_ago_s", checked,                                 //
-                         "trouble", tk_text_json(keeper->trouble),                         //
+                         "left_s",
+                         keeper->left_ms < 0 ? json_null()
+                                             : json_integer(keeper->left_ms / 1000), //
+                         "next_probe_s", (json_int_t)(keeper->next_in_ms / 1000),    //
+                         "failures", (int)keeper->failures,                          //
+                         "probes", (json_int_t)keeper->probes,                       //
+                         "version_checked_ago_s", checked,                           //
+                         "trouble", tk_text_json(keeper->trouble),                   //
                          "version_trouble", tk_text_json(keeper->version_trouble));
 }
 
@@ -74,32 +135,39 @@ static json_t *hardening(const struct tk_harden *harden)
                          "landlock", tk_harden_files_name(harden->files));
 }
 
-static json_t *status(const struct tk_serve *serve)
+json_t *tk_serve_status(const struct tk_serve *serve)
 {
-        struct tk_keeper_status keeper = {.state = TK_LEASE_ACTIVE};
+        struct tk_keeper_status keeper = {
+                .state = TK_LEASE_ACTIVE, .left_ms = -1, .rotation_checked_ago_ms = -1};
         const struct tk_provider *provider = tk_rotation_provider(serve->rotation);
+        const struct tk_stats *stats = tk_fs_stats(serve->fs);
+        struct tk_fs_load load;
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
-        return json_pack("{si so ss so si ss so ss* sb sb si sI si ss so so so so}", //
-                         "pid", (int)getpid(),                                       //
-                         "mountpoint", tk_text_json(serve->mountpoint),              //
-                         "provider", provider->name,                                 //
-                         provider->place_name, tk_text_json(provider->place),        //
-                         "protector", (int)tk_volume_own_protector(serve->volume),   //
-                         "state", tk_lease_name(keeper.state),                       //
-                         "lease", lease(&keeper),                                    //
-                         "fingerprint", tk_volume_fingerprint(serve->volume),        //
-                         "read_only", serve->read_only,                              //
-                         "allow_other", serve->allow_other,                          //
-                         "mount_number", (int)tk_volume_mount_number(serve->volume), //
-                         "uptime_s",                                                 //
-                         (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),   //
-                         "threads", (int)serve->threads,                             //
-                         "memory_locked", tk_hygiene_locked(),                       //
-                         "hardening", hardening(serve->harden),                      //
-                         "rotation", tk_rotation_json(serve->rotation),              //
-                         "held", held(serve),                                        //
-                         "counters", counters(tk_fs_stats(serve->fs)));
+        tk_fs_look(serve->fs, &load);
+        return json_pack("{si so ss so si ss so so ss* sb sb si sI si ss so so so so so so}", //
+                         "pid", (int)getpid(),                                             //
+                         "mountpoint", tk_text_json(serve->mountpoint),                    //
+                         "provider", provider->name,                                       //
+                         provider->place_name, tk_text_json(provider->place),              //
+                         "protector", (int)tk_volume_own_protector(serve->volume),         //
+                         "state", tk_lease_name(keeper.state),                             //
+                         "lease", lease(&keeper),                                          //
+                         "kms_calls", kms_calls(),                                         //
+                         "fingerprint", tk_volume_fingerprint(serve->volume),              //
+                         "read_only", serve->read_only,                                    //
+                         "allow_other", serve->allow_other,                                //
+                         "mount_number", (int)tk_volume_mount_number(serve->volume),       //
+                         "uptime_s",                                                       //
+                         (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),         //
+                         "threads", (int)serve->threads,                                   //
+                         "memory_locked", tk_hygiene_locked(),                             //
+                         "hardening", hardening(serve->harden),                            //
+                         "rotation", tk_rotation_json(serve->rotation),                    //
+                         "journal", journal(&load),                                        //
+                         "held", held(serve),                                              //
+                         "errors", errors(stats),                                          //
+                         "counters", counters(stats, &load));
 }
 
 static json_t *failure(int r, const struct tk_fault *fault)
@@ -255,7 +323,7 @@ char *tk_serve_answer(void *context, const char *request)
         char *text;
 
         if (strcmp(request, "status") == 0)
-                root = status(serve);
+                root = tk_serve_status(serve);
         else if (strcmp(request, "rotate") == 0)
                 root = rotate(serve, NULL);
         else if (strncmp(request, rotate_to, sizeof(rotate_to) - 1) == 0)

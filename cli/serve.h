@@ -21,6 +21,9 @@ struct tk_serve {
         int64_t started_ms; /* tk_clock_ms */
 };
 
+/* docs/cli.md, "daemon". NULL without memory. From any thread. */
+json_t *tk_serve_status(const struct tk_serve *serve);
+
 /* A tk_control_answer_fn; @context is a struct tk_serve. */
 char *tk_serve_answer(void *context, const char *request);
 

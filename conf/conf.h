@@ -109,6 +109,13 @@ struct tk_conf {
         } memory;
 
         struct {
+                char *socket;       /* [metrics] socket: absolute path; NULL: none */
+                char *socket_group; /* [metrics] socket_group: name or number; NULL: none */
+                char *textfile;     /* [metrics] textfile: absolute path; NULL: none */
+                unsigned interval;  /* [metrics] interval: seconds; default 30 */
+        } metrics;
+
+        struct {
                 enum tk_conf_log_level level; /* [log] level: default info */
         } log;
 };

@@ -32,6 +32,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
         conf->kms.revocation_window = 60;
         conf->kms.rotation_window = 3600;
         conf->kms.rewrap_rate = 5000;
+        conf->metrics.interval = 30;
         conf->kms.outage_grace = 86400;
         conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
@@ -64,6 +65,9 @@ struct tk_conf *tk_conf_free(struct tk_conf *conf)
         free(conf->pkcs11.module);
         free(conf->pkcs11.uri);
         free(conf->pkcs11.pin.arg);
+        free(conf->metrics.socket);
+        free(conf->metrics.socket_group);
+        free(conf->metrics.textfile);
         free(conf);
         return NULL;
 }

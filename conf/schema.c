@@ -93,6 +93,26 @@ static int set_path(const char *value, void *field)
         return set_text(value, field);
 }
 
+/* A path whose last part is a name. */
+static int set_file(const char *value, void *field)
+{
+        size_t len = strlen(value);
+
+        return len > 0 && value[len - 1] == '/' ? -EINVAL : set_path(value, field);
+}
+
+/* node_exporter looks at no others. */
+static int set_textfile(const char *value, void *field)
+{
+        static const char suffix[] = "/x.prom";
+        size_t len = strlen(value);
+
+        if (len < sizeof(suffix) - 1 || strcmp(value + len - 5, suffix + 2) != 0 ||
+            value[len - 6] == '/')
+                return -EINVAL;
+        return set_path(value, field);
+}
+
 /* Kept in lower case, as it is printed everywhere else. */
 static int set_fingerprint(const char *value, void *field)
 {
@@ -147,6 +167,11 @@ static int set_window(const char *value, void *field)
 static int set_timeout(const char *value, void *field)
 {
         return set_seconds(value, 600, field);
+}
+
+static int set_interval(const char *value, void *field)
+{
+        return set_seconds(value, 3600, field);
 }
 
 /* Seconds, up to a month; 0 has a meaning of its own. */
@@ -419,6 +444,15 @@ static const struct tk_conf_option options[] = {
         {"memory", "lock", "warn or require", "warn",
          "What to do when memory can't be locked against swapping.", FIELD(memory.require_lock),
          set_lock},
+        {"metrics", "socket", PATH_TYPE, "none",
+         "A Unix socket on which the mount's metrics are served to Prometheus.",
+         FIELD(metrics.socket), set_file},
+        {"metrics", "socket_group", "a group's name or number", "none: the owner alone",
+         "Whose members may read that socket, too.", FIELD(metrics.socket_group), set_word},
+        {"metrics", "textfile", "an absolute path that ends in .prom", "none",
+         "A file for node_exporter's textfile collector.", FIELD(metrics.textfile), set_textfile},
+        {"metrics", "interval", "1 to 3600", "30", "Seconds after which that file is written anew.",
+         FIELD(metrics.interval), set_interval},
         {"log", "level", "error, warning, info or debug", "info", "Which log lines are written.",
          FIELD(log.level), set_level},
 };

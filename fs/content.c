@@ -234,7 +234,7 @@ ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off
         r = read_blocks(fs, file, scratch, first, tk_block_of(off + len - 1), size, scratch->data);
         if (r < 0)
                 return r;
-        fs->stats.read_bytes += len;
+        tk_stats_count(&fs->stats, TK_STATS_READ, len);
         return (ssize_t)len;
 }
 
@@ -732,7 +732,7 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
                 undo_growth(fs, file);
                 return r;
         }
-        fs->stats.written_bytes += len;
+        tk_stats_count(&fs->stats, TK_STATS_WRITE, len);
         return 0;
 }
 

@@ -151,3 +151,9 @@ void tk_dekcache_clear(struct tk_dekcache *cache)
                 drop(cache, find(cache, cache->oldest->mac));
         assert(cache->count == 0);
 }
+
+size_t tk_dekcache_count(struct tk_dekcache *cache)
+{
+        TK_LOCK_SCOPE(&cache->lock);
+        return cache->count;
+}

@@ -21,6 +21,9 @@ TK_DEFINE_CLEANUP(struct tk_dekcache *, tk_dekcache_free)
 TK_MUST_USE int tk_dekcache_get(struct tk_dekcache *cache, const struct tk_record *record,
                                 struct tk_secret **ret_dek);
 
+/* How many DEKs are in it now. */
+size_t tk_dekcache_count(struct tk_dekcache *cache);
+
 /* Remember a copy of @dek; without memory for it, nothing is remembered. */
 void tk_dekcache_put(struct tk_dekcache *cache, const struct tk_record *record,
                      const struct tk_secret *dek);

@@ -179,3 +179,11 @@ bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status)
                 tk_keeper_status(fs->keeper, ret_status);
         return fs->keeper;
 }
+
+void tk_fs_look(struct tk_fs *fs, struct tk_fs_load *ret_load)
+{
+        *ret_load = (struct tk_fs_load){.cached_deks = tk_keyring_cached_deks(fs->keyring),
+                                        .has_journal = fs->journal};
+        if (fs->journal)
+                tk_journal_look(fs->journal, &ret_load->journal);
+}

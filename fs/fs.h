@@ -53,6 +53,25 @@ struct tk_held_status {
 };
 void tk_fs_held_status(struct tk_fs *fs, struct tk_held_status *ret_status);
 
+/* How a journal is, for people and machines. */
+struct tk_journal_status {
+        uint64_t len;            /* bytes that it has on disk */
+        uint64_t waiting_bytes;  /* of blocks that are not in place yet */
+        uint64_t waiting;        /* entries that are not in place yet */
+        unsigned batches;        /* that they are in */
+        int64_t oldest_ms;       /* since the oldest of them came; 0: there is none */
+        uint64_t flush_failures; /* since the mount began */
+        bool stuck;              /* entries can't be put in place: overwrites wait */
+};
+
+/* How full the mount is and how its journal is. */
+struct tk_fs_load {
+        size_t cached_deks;               /* with dek_wrap = kms */
+        bool has_journal;                 /* no: read-only, or durability = relaxed */
+        struct tk_journal_status journal; /* if there is one */
+};
+void tk_fs_look(struct tk_fs *fs, struct tk_fs_load *ret_load);
+
 /* What the mount's keeper says (keeper.h); false: there is none now. */
 struct tk_keeper_status;
 bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status);

@@ -126,6 +126,31 @@ int tk_journal_overlay(struct tk_journal *journal, struct tk_openfile *file, uin
         return 0;
 }
 
+/* How it is ------------------------------------------------------------------------ */
+
+void tk_journal_look(struct tk_journal *journal, struct tk_journal_status *ret_status)
+{
+        int64_t now_ms = tk_journal_now_ms();
+
+        TK_LOCK_SCOPE(&journal->lock);
+        *ret_status = (struct tk_journal_status){
+                .len = 2 * journal->area_len,
+                .flush_failures = journal->failures,
+                .stuck = journal->stuck != 0,
+        };
+        for (unsigned i = 0; i < TK_JOURNAL_BATCHES; i++) {
+                const struct tk_journal_batch *batch = &journal->batches[i];
+
+                if (batch->applied == batch->count)
+                        continue;
+                ret_status->batches++;
+                ret_status->waiting += batch->count - batch->applied;
+                ret_status->waiting_bytes += (uint64_t)batch->page_count * TK_BLOCK_LEN;
+                if (now_ms - batch->began_ms > ret_status->oldest_ms)
+                        ret_status->oldest_ms = now_ms - batch->began_ms;
+        }
+}
+
 /* Appending ----------------------------------------------------------------------- */
 
 static bool is_full(const struct tk_journal *journal, const struct tk_openfile *file)

@@ -90,6 +90,9 @@ TK_MUST_USE int tk_journal_overlay(struct tk_journal *journal, struct tk_openfil
                                    uint64_t first, uint64_t last, uint64_t gen, uint8_t *cells,
                                    uint8_t *data);
 
+/* How it is: fs.h. */
+void tk_journal_look(struct tk_journal *journal, struct tk_journal_status *ret_status);
+
 /*
  * A name was removed or changed: paths that the journal noted may be wrong, and if a file lost its
  * last name, and nobody has it open, its space is to be free soon.

@@ -364,6 +364,14 @@ static enum tk_lease_state state_now(const struct tk_keeper *keeper)
                                                                   : keeper->lease.state;
 }
 
+/* Nothing, once the mount is closed. Locked. */
+static int64_t left_ms(const struct tk_keeper *keeper, int64_t now)
+{
+        int64_t left = tk_lease_until(&keeper->lease) - now;
+
+        return tk_lease_errno(state_now(keeper)) < 0 || left < 0 ? 0 : left;
+}
+
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status)
 {
         int64_t now = tk_clock_ms();
@@ -374,6 +382,7 @@ void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_sta
                 .confirmed_ago_ms = now - keeper->lease.confirmed_ms,
                 .next_in_ms = keeper->lease.next_ms - now,
                 .round_ago_ms = now - keeper->round_ms,
+                .left_ms = left_ms(keeper, now),
                 .failures = keeper->lease.failures,
                 .probes = keeper->probes,
                 .rotation_checked_ago_ms = keeper->polled_ms < 0 ? -1 : now - keeper->polled_ms,

@@ -27,6 +27,7 @@ struct tk_keeper_status {
         int64_t next_in_ms;              /* until the next probe */
         int64_t round_ago_ms;            /* since the thread last came round: it does each second
                                           * unless it asks the KMS or empties the kernel's caches */
+        int64_t left_ms;                 /* until an open lease ends if nothing more is heard */
         unsigned failures;               /* probes without an answer in a row */
         uint64_t probes;                 /* since the mount began */
         int64_t rotation_checked_ago_ms; /* since the current version was last asked for; -1: never

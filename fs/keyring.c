@@ -371,3 +371,8 @@ int tk_keyring_check(struct tk_keyring *ring, const struct tk_record *record)
         put(ring, version);
         return r == -EBADMSG ? 0 : r < 0 ? r : 1;
 }
+
+size_t tk_keyring_cached_deks(struct tk_keyring *ring)
+{
+        return ring->cache ? tk_dekcache_count(ring->cache) : 0;
+}

@@ -64,6 +64,9 @@ void tk_keyring_reopen(struct tk_keyring *ring);
 TK_MUST_USE int tk_keyring_dup_kek(struct tk_keyring *ring, uint16_t version,
                                    struct tk_secret **ret_kek);
 
+/* How many DEKs that the KMS unwrapped are kept. */
+size_t tk_keyring_cached_deks(struct tk_keyring *ring);
+
 /* The highest version, which new records are wrapped under; 0 if there is none. */
 uint16_t tk_keyring_current(struct tk_keyring *ring);
 

@@ -54,5 +54,9 @@ bool tk_op_has_writers(struct tk_fs *fs, struct tk_openfile *file)
 
 int tk_op_fsync(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
-        return tk_content_sync(fs, file, data_only);
+        int r = tk_content_sync(fs, file, data_only);
+
+        if (r == 0)
+                tk_stats_count(&fs->stats, TK_STATS_FSYNC, 0);
+        return r;
 }

@@ -16,6 +16,7 @@
 #include "fs/revoke.h"
 #include "fs/seeker.h"
 #include "fs/uring.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/xattr.h>
@@ -31,6 +32,25 @@ static struct tk_ops_context *context_of(fuse_req_t req)
 static struct tk_fs *fs_of(fuse_req_t req)
 {
         return context_of(req)->fs;
+}
+
+/* From our errors to those that applications know. */
+static int errno_for_kernel(int r)
+{
+        switch (-r) {
+        case EBADMSG: /* a tag or record is wrong */
+        case EUCLEAN: /* a seal does not hold */
+                return EIO;
+        default:
+                return -r;
+        }
+}
+
+void tk_reply_error(fuse_req_t req, int r)
+{
+        if (r < 0)
+                tk_stats_count_error(&fs_of(req)->stats, r);
+        fuse_reply_err(req, errno_for_kernel(r));
 }
 
 static struct tk_inode *inode_of(fuse_req_t req, fuse_ino_t ino)

@@ -2,15 +2,46 @@
 #pragma once
 
 /*
- * What a mount counts for `turnkeyfs status`: plain atomic counters, never reset.
+ * What a mount counts for `turnkeyfs status` and for metrics: counters, never reset.
+ *
+ * What every request counts lies in shards, two cache lines each, so that threads do not
+ * share a line; the sums are made by who asks. Any thread may count and ask.
  */
 
 #include <stdatomic.h>
 #include <stdint.h>
 
+enum tk_stats_operation {
+        TK_STATS_READ,
+        TK_STATS_WRITE,
+        TK_STATS_FSYNC,
+        TK_STATS_OPERATIONS,
+};
+
+/* Kinds of errors that requests are answered with: what tells of trouble, not an ENOENT. */
+enum tk_stats_error {
+        TK_STATS_ERROR_INTEGRITY, /* something does not authenticate: EIO to applications */
+        TK_STATS_ERROR_IO,        /* EIO from below */
+        TK_STATS_ERROR_SPACE,     /* ENOSPC, EDQUOT */
+        TK_STATS_ERROR_READ_ONLY, /* EROFS */
+        TK_STATS_ERROR_RESOURCES, /* ENOMEM, EMFILE, ENFILE */
+        TK_STATS_ERROR_NO_KEY,    /* ENOKEY: the KMS out of reach for too long */
+        TK_STATS_ERROR_REVOKED,   /* EKEYREVOKED, EKEYEXPIRED */
+        TK_STATS_ERRORS,
+};
+
+enum { TK_STATS_SHARDS = 16, TK_STATS_SHARD_LEN = 128 };
+
+struct tk_stats_shard {
+        _Atomic uint64_t requests[TK_STATS_OPERATIONS]; /* that were served */
+        _Atomic uint64_t bytes[TK_STATS_OPERATIONS];    /* of plaintext */
+        uint8_t apart[TK_STATS_SHARD_LEN - 2 * TK_STATS_OPERATIONS * sizeof(uint64_t)];
+};
+_Static_assert(sizeof(struct tk_stats_shard) == TK_STATS_SHARD_LEN, "a shard is two cache lines");
+
 struct tk_stats {
-        _Atomic uint64_t read_bytes;         /* plaintext handed to applications */
-        _Atomic uint64_t written_bytes;      /* plaintext taken from applications */
+        struct tk_stats_shard shards[TK_STATS_SHARDS];
+        _Atomic uint64_t errors[TK_STATS_ERRORS];
         _Atomic uint64_t block_failures;     /* blocks that did not authenticate */
         _Atomic uint64_t record_failures;    /* files whose key records could not be used */
         _Atomic uint64_t name_failures;      /* entries left out of listings: names unreadable */
@@ -20,3 +51,16 @@ struct tk_stats {
         _Atomic uint64_t open_files;         /* backing files open now */
         _Atomic uint64_t known_inodes;       /* inodes the kernel knows now */
 };
+
+/* A request was served, with @bytes of plaintext. */
+void tk_stats_count(struct tk_stats *stats, enum tk_stats_operation operation, uint64_t bytes);
+
+/* A request was answered with @r, a negative errno: counted if it is of a kind above. */
+void tk_stats_count_error(struct tk_stats *stats, int r);
+
+uint64_t tk_stats_requests(const struct tk_stats *stats, enum tk_stats_operation operation);
+uint64_t tk_stats_bytes(const struct tk_stats *stats, enum tk_stats_operation operation);
+
+/* "read", ...; "integrity", ... */
+const char *tk_stats_operation_name(enum tk_stats_operation operation);
+const char *tk_stats_error_name(enum tk_stats_error error);

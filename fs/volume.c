@@ -391,6 +391,26 @@ struct tk_volume_wrap tk_volume_wrap_at(struct tk_volume *volume, size_t i)
         return volume->text.wraps[i];
 }
 
+struct tk_volume_kek tk_volume_newest_kek(struct tk_volume *volume,
+                                          char ret_version[TK_KMS_VERSION_MAX])
+{
+        unsigned own = tk_volume_own_protector(volume);
+        struct tk_volume_kek kek = {0};
+
+        ret_version[0] = '\0';
+        TK_LOCK_SCOPE(&volume->text_lock);
+        for (size_t i = 0; i < volume->text.kek_count; i++)
+                if (volume->text.keks[i].kek.version > kek.version)
+                        kek = volume->text.keks[i].kek;
+        for (size_t i = 0; i < volume->text.wrap_count; i++) {
+                const struct tk_volume_wrap *wrap = &volume->text.wraps[i];
+
+                if (wrap->kek_version == kek.version && wrap->protector == own)
+                        memcpy(ret_version, wrap->wrap.version, TK_KMS_VERSION_MAX);
+        }
+        return kek;
+}
+
 size_t tk_volume_unclean_count(struct tk_volume *volume)
 {
         TK_LOCK_SCOPE(&volume->text_lock);

@@ -245,6 +245,10 @@ const char *tk_volume_fingerprint(const struct tk_volume *volume);    /* NULL be
 size_t tk_volume_kek_count(struct tk_volume *volume);
 struct tk_volume_kek tk_volume_kek_at(struct tk_volume *volume, size_t i);
 size_t tk_volume_wrap_count(struct tk_volume *volume);
+/* The newest KEK version, and the root key version that it is under by our own protector ("" if
+ * by none). */
+struct tk_volume_kek tk_volume_newest_kek(struct tk_volume *volume,
+                                          char ret_version[TK_KMS_VERSION_MAX]);
 struct tk_volume_wrap tk_volume_wrap_at(struct tk_volume *volume, size_t i);
 size_t tk_volume_active_count(struct tk_volume *volume); /* KEK versions not retired */
 size_t tk_volume_unclean_count(struct tk_volume *volume);

@@ -6,8 +6,10 @@
 
 #include "base/registers.h"
 #include "kms/kms_admin.h"
+#include "kms/kms_stats.h"
 
 #include <errno.h>
+#include <time.h>
 
 struct tk_kms {
         const struct tk_kms_provider *provider;
@@ -43,35 +45,53 @@ const char *tk_kms_provider_name(const struct tk_kms *kms)
         return kms->provider->name;
 }
 
+static int64_t now_us(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* What follows a call of @operation that began at @began_us. */
+static int ended(enum tk_kms_operation operation, int64_t began_us, int r)
+{
+        tk_registers_wipe();
+        tk_kms_stats_count(operation, r, now_us() - began_us);
+        return r;
+}
+
 int tk_kms_current(struct tk_kms *kms, char ret_version[TK_KMS_VERSION_MAX], struct tk_fault *fault)
 {
-        return kms->provider->current(kms->impl, ret_version, fault);
+        int64_t began_us = now_us();
+
+        return ended(TK_KMS_OP_CURRENT, began_us,
+                     kms->provider->current(kms->impl, ret_version, fault));
 }
 
 int tk_kms_wrap(struct tk_kms *kms, const char *version, const struct tk_secret *key,
                 struct tk_kms_wrap *ret_wrap, struct tk_fault *fault)
 {
-        int r = kms->provider->wrap(kms->impl, version, key, ret_wrap, fault);
+        int64_t began_us = now_us();
 
-        tk_registers_wipe();
-        return r;
+        return ended(TK_KMS_OP_WRAP, began_us,
+                     kms->provider->wrap(kms->impl, version, key, ret_wrap, fault));
 }
 
 int tk_kms_unwrap(struct tk_kms *kms, const struct tk_kms_wrap *wrap, struct tk_secret **ret_key,
                   struct tk_fault *fault)
 {
-        int r = kms->provider->unwrap(kms->impl, wrap, ret_key, fault);
+        int64_t began_us = now_us();
 
-        tk_registers_wipe();
-        return r;
+        return ended(TK_KMS_OP_UNWRAP, began_us,
+                     kms->provider->unwrap(kms->impl, wrap, ret_key, fault));
 }
 
 int tk_kms_probe(struct tk_kms *kms, const struct tk_kms_wrap *wrap, struct tk_fault *fault)
 {
-        int r = kms->provider->probe(kms->impl, wrap, fault);
+        int64_t began_us = now_us();
 
-        tk_registers_wipe();
-        return r;
+        return ended(TK_KMS_OP_PROBE, began_us, kms->provider->probe(kms->impl, wrap, fault));
 }
 
 /* Administration ------------------------------------------------------------ */

@@ -210,10 +210,10 @@ static void test_conf_parse__complaints(void **state)
                        "read_only, durability, io_uring, threads");
         assert_refused("[mont]\nthreads = 1\n",
                        "t.conf:2: unknown section [mont]; known sections are: volume, kms, local, "
-                       "azure, pkcs11, mount, memory, log");
+                       "azure, pkcs11, mount, memory, metrics, log");
         assert_refused("threads = 1\n",
                        "t.conf:1: 'threads' stands before the first [section]; known sections "
-                       "are: volume, kms, local, azure, pkcs11, mount, memory, log");
+                       "are: volume, kms, local, azure, pkcs11, mount, memory, metrics, log");
         assert_refused("[mount]\nthreads = 1\n\nthreads = 2\n",
                        "t.conf:4: 'threads' in [mount] is given twice, first in line 2 (an "
                        "indented line continues the value above it)");
