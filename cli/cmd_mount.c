@@ -92,6 +92,9 @@ static int read_options(struct job *job, struct tk_fault *fault)
         if (r < 0)
                 return r;
         close_inherited(job->conf);
+        if (args->foreground)
+                tk_hygiene_log(false);
+        tk_log_allow_names(job->conf->log.names);
         tk_mountopts_apply(&job->opts, job->conf);
         if (job->conf->mount.allow_other && geteuid() != 0 && !tk_fuseconf_allows_other())
                 return tk_fault_set(fault, TK_FAULT_CONFIG, -EPERM,
@@ -175,6 +178,7 @@ static int prepare(struct job *job, struct tk_fault *fault)
         r = tk_volume_open(job->args->paths[0], &job->volume, fault);
         if (r < 0)
                 return r;
+        tk_log_set_volume(tk_volume_path(job->volume));
         r = check_unused(job->volume, fault);
         if (r < 0)
                 return r;

@@ -4,7 +4,7 @@
 
 #include "cli/daemon.h"
 
-#include "base/log.h"
+#include "cli/hygiene.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -84,7 +84,7 @@ void tk_daemon_ready(int *ready_fd)
         (void)setsid();
         (void)!chdir("/");
         fflush(NULL);
-        tk_log_to_syslog();
+        tk_hygiene_log(true);
         for (int fd = 0; fd <= 2 && null >= 0; fd++)
                 (void)dup2(null, fd);
         if (null > 2)

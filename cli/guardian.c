@@ -80,6 +80,7 @@ static void leave_terminal(bool stderr_too)
 {
         TK_AUTOCLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+        tk_hygiene_log(!foreground);
         (void)setsid();
         (void)!chdir("/");
         if (null < 0)
@@ -89,7 +90,6 @@ static void leave_terminal(bool stderr_too)
         if (!stderr_too)
                 return;
         (void)dup2(null, STDERR_FILENO);
-        tk_log_to_syslog();
 }
 
 struct duty {

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 static atomic_bool all_locked;
+static enum tk_conf_log_target log_target;
 
 int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
 {
@@ -33,8 +34,25 @@ int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -errno,
                                     "cannot turn core dumps off: %s", strerror(errno));
         tk_log_set_level(levels[conf->log.level]);
+        log_target = conf->log.target;
         tk_secret_require_lock(conf->memory.require_lock);
         return 0;
+}
+
+void tk_hygiene_log(bool background)
+{
+        enum tk_log_target target = TK_LOG_STDERR;
+        int r;
+
+        if (log_target == TK_CONF_LOG_JOURNAL ||
+            (log_target == TK_CONF_LOG_AUTO && tk_log_stderr_is_journal()))
+                target = TK_LOG_JOURNAL;
+        else if (log_target == TK_CONF_LOG_SYSLOG || background)
+                target = TK_LOG_SYSLOG;
+        r = tk_log_to(target);
+        if (r < 0)
+                tk_log(TK_LOG_WARNING, "the journal can't be reached: %s; logging to syslog",
+                       strerror(-r));
 }
 
 /*

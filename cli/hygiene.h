@@ -13,6 +13,12 @@
 TK_MUST_USE int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault);
 
 /*
+ * From now on log lines go where the configuration of the last tk_hygiene_start says: a process
+ * in the @background has no stderr. In a child once more, whose descriptors are closed.
+ */
+void tk_hygiene_log(bool background);
+
+/*
  * Lock all memory, present and future. Where that is not allowed: a warning, or
  * an error if @conf requires it. Locks do not survive fork(2).
  */

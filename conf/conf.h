@@ -43,6 +43,13 @@ enum tk_conf_log_level {
         TK_CONF_LOG_DEBUG
 };
 
+enum tk_conf_log_target {
+        TK_CONF_LOG_AUTO, /* the journal if stderr is one of its streams; else as before */
+        TK_CONF_LOG_JOURNAL,
+        TK_CONF_LOG_SYSLOG,
+        TK_CONF_LOG_STDERR,
+};
+
 struct tk_conf {
         char *path; /* the file it came from; NULL: defaults only */
 
@@ -116,7 +123,9 @@ struct tk_conf {
         } metrics;
 
         struct {
-                enum tk_conf_log_level level; /* [log] level: default info */
+                enum tk_conf_log_level level;   /* [log] level: default info */
+                enum tk_conf_log_target target; /* [log] target: default auto */
+                bool names;                     /* [log] names: default no */
         } log;
 };
 

@@ -227,6 +227,22 @@ static int set_level(const char *value, void *field)
         return 0;
 }
 
+static int set_target(const char *value, void *field)
+{
+        static const char *const words[] = {
+                [TK_CONF_LOG_AUTO] = "auto",
+                [TK_CONF_LOG_JOURNAL] = "journal",
+                [TK_CONF_LOG_SYSLOG] = "syslog",
+                [TK_CONF_LOG_STDERR] = "stderr",
+        };
+        int i = FIND_WORD(value, words);
+
+        if (i < 0)
+                return i;
+        *(enum tk_conf_log_target *)field = (enum tk_conf_log_target)i;
+        return 0;
+}
+
 static int set_auth(const char *value, void *field)
 {
         static const char *const words[] = {
@@ -455,6 +471,11 @@ static const struct tk_conf_option options[] = {
          FIELD(metrics.interval), set_interval},
         {"log", "level", "error, warning, info or debug", "info", "Which log lines are written.",
          FIELD(log.level), set_level},
+        {"log", "target", "auto, journal, syslog or stderr", "auto",
+         "Where log lines of a mount go.", FIELD(log.target), set_target},
+        {"log", "names", "yes or no", "no",
+         "Whether log lines may hold names of files as the mount shows them.", FIELD(log.names),
+         set_bool},
 };
 
 enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]) };

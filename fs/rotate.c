@@ -114,13 +114,14 @@ static char *backing_path(const struct spot *spot)
         return path;
 }
 
-/* Say what can't be done about the file at @spot: by its path in the mount, if that can be had. */
+/* Say what can't be done about the file at @spot: by its path in the mount, if that may be said
+ * and can be had. */
 static void say_path(struct tk_fs *fs, const struct spot *spot, const char *what, int r)
 {
         TK_CLEANUP(tk_freep) char *backing = backing_path(spot);
         TK_CLEANUP(tk_freep) char *plain = NULL;
 
-        if (backing && tk_translate_to_plain(fs, backing, &plain) == 0)
+        if (tk_log_names() && backing && tk_translate_to_plain(fs, backing, &plain) == 0)
                 tk_log(TK_LOG_ERROR, "rotation: '/%s' %s: %s", plain, what, strerror(-r));
         else
                 tk_log(TK_LOG_ERROR, "rotation: the backing file '%s' %s: %s",

@@ -57,6 +57,11 @@ profile turnkeyfs /usr/bin/turnkeyfs flags=(attach_disconnected) {
   @{sys}/devices/virtual/bdi/** rw,
   /{,var/}run/systemd/notify w,
 
+  # Metrics, where docs/monitoring.md puts them: [metrics] socket and textfile.
+  /{,var/}run/turnkeyfs-*.metrics rw,
+  /var/lib/prometheus/node-exporter/ r,
+  /var/lib/prometheus/node-exporter/turnkeyfs-*.prom{,.new} rw,
+
   @{TURNKEYFS_TREES}/ r,
   @{TURNKEYFS_TREES}/** rwkl,
 

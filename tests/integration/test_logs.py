@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Log lines: to the journal with fields, to syslog, to stderr; which, how many, and without names."""
+
+import os
+import shutil
+import socket
+
+import pytest
+
+from mountpoint import run, turnkeyfs, wait_for
+
+NAME = "Miriams-Befund"  # of directory and file, and in no line of a log
+
+
+class Listener:
+    """A datagram socket in place of journald's or syslog's."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.setblocking(False)
+        self.datagrams = []
+
+    def read(self):
+        while True:
+            try:
+                self.datagrams.append(self.socket.recv(65536).decode())
+            except BlockingIOError:
+                return self.datagrams
+
+    def entries(self):
+        """Datagrams of the journal's protocol, each as {field: value}."""
+        found = []
+        for datagram in self.read():
+            assert datagram.endswith("\n")
+            lines = [line.split("=", 1) for line in datagram[:-1].split("\n")]
+            assert all(len(line) == 2 and line[0].isupper() for line in lines), datagram
+            assert len(dict(lines)) == len(lines)
+            found.append(dict(lines))
+        return found
+
+
+@pytest.fixture
+def journal(work, monkeypatch):
+    listener = Listener(work / "journal")
+    monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "journal"))
+    yield listener
+    listener.socket.close()
+
+
+def damage(volume, path):
+    """Spoil a block of the unmounted file @path."""
+    with open(volume.below(path), "r+b") as f:
+        f.seek(8192)
+        f.write(b"damage")
+
+
+def fill(volume):
+    (volume.mnt / NAME).mkdir()
+    (volume.mnt / NAME / NAME).write_bytes(b"x" * 20000)
+
+
+def test_lines_of_the_journal_have_fields(journal, make_volume):
+    volume = make_volume(conf={"log": {"target": "journal"}})
+    fill(volume)
+    volume.umount()
+    damage(volume, f"{NAME}/{NAME}")
+    volume.mount()
+    with pytest.raises(OSError):
+        (volume.mnt / NAME / NAME).read_bytes()
+    volume.umount()
+    entries = journal.entries()
+    mounted = next(e for e in entries if e["MESSAGE"].startswith("mounted "))
+    assert mounted["PRIORITY"] == "6" and mounted["SYSLOG_IDENTIFIER"] == "turnkeyfs"
+    assert mounted["TURNKEYFS_VOLUME"] == str(volume.cipher)
+    assert mounted["CODE_FILE"].endswith("cli/cmd_mount.c") and int(mounted["CODE_LINE"]) > 0
+    assert mounted["CODE_FUNC"] == "when_ready"
+    assert mounted["TURNKEYFS_EVENT"] == "cmd_mount.when_ready"
+    bad = [e for e in entries if e["TURNKEYFS_EVENT"] == "content.note_bad_block"]
+    assert bad and {e["PRIORITY"] for e in bad} == {"3"}
+    assert "info:" not in volume.log() and "error:" not in volume.log()
+
+
+def test_auto_takes_the_journal_where_stderr_is_its_stream(journal, make_volume, monkeypatch):
+    volume = make_volume(mount=False)
+    volume.log_path.touch()
+    found = os.stat(volume.log_path)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
+    volume.mount().umount()
+    assert not journal.read() and "mounted" in volume.log()
+    before = volume.log()
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    volume.mount().umount()
+    assert volume.log() == before
+    assert any(e["MESSAGE"].startswith("mounted ") for e in journal.entries())
+
+
+def test_without_a_journal_syslog_is_taken(work, make_volume, monkeypatch):
+    if os.path.exists("/dev/log"):
+        pytest.skip("there is a /dev/log, which is not ours to take")
+    monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "nobody"))
+    syslog = Listener("/dev/log")
+    try:
+        volume = make_volume(conf={"log": {"target": "journal"}})
+        volume.umount()
+        make_volume("other", conf={"log": {"target": "syslog"}}).umount()
+        said = syslog.read()
+    finally:
+        syslog.socket.close()
+        os.unlink("/dev/log")
+    assert any("the journal can't be reached" in line for line in said)
+    assert sum("turnkeyfs[" in line and ": mounted " in line for line in said) == 2
+    assert any(line.startswith("<30>") for line in said)  # daemon.info
+
+
+def test_levels(make_volume):
+    volume = make_volume(conf={"log": {"level": "error"}})
+    volume.umount()
+    assert "mounted" not in volume.log()
+
+
+@pytest.mark.parametrize("line", ["target = file", "names = maybe", "level = loud"])
+def test_values_that_are_refused(work, line):
+    (work / "x.conf").write_text(f"[log]\n{line}\n")
+    done = run(turnkeyfs(), "init", "-c", work / "x.conf", work / "cipher", check=False)
+    assert done.returncode == 3 and "x.conf:2" in done.stderr
+
+
+def test_a_flood_of_one_kind_is_cut_and_said(make_volume):
+    volume = make_volume()
+    (volume.mnt / "f").write_bytes(b"x" * 4096 * 100)
+    volume.umount()
+    with open(volume.below("f"), "r+b") as f:
+        for page in range(1, 101):
+            f.seek(4096 * page)
+            f.write(b"damage")
+    volume.expect_log("does not authenticate|left out|key record|seal")
+    volume.mount()
+    for page in range(100):
+        with pytest.raises(OSError):
+            with open(volume.mnt / "f", "rb", buffering=0) as f:
+                f.seek(4096 * page)
+                f.read(1)
+    lines = [line for line in volume.log().splitlines() if "does not authenticate" in line]
+    assert 0 < len(lines) <= 60
+
+
+@pytest.mark.backing("tmpfs")
+def test_no_name_is_in_a_log(work, make_volume):
+    """Whatever goes wrong with a file: damage, no space, a key that is revoked, a rotation."""
+    conf = {"kms": {"revocation_window": 2}, "log": {"level": "debug"}, "volume": {"names": "encrypted"}}
+    volume = make_volume(conf=conf)
+    volume.expect_log(".")
+    fill(volume)
+    volume.umount()
+    damage(volume, f"{NAME}/{NAME}")
+    volume.mount()
+    with pytest.raises(OSError):
+        (volume.mnt / NAME / NAME).read_bytes()
+    free = shutil.disk_usage(volume.cipher).free
+    with pytest.raises(OSError):
+        with open(volume.mnt / NAME / (NAME + "2"), "wb", buffering=0) as f:
+            for _ in range(free // (1 << 20) + 64):
+                f.write(b"x" * (1 << 20))
+            os.fsync(f.fileno())
+    (volume.mnt / NAME / (NAME + "2")).unlink()
+    run(turnkeyfs(), "key", "disable", "--yes", "-c", volume.conf, "1")
+    wait_for(lambda: volume.status()["daemon"]["state"] == "revoked")
+    run(turnkeyfs(), "key", "enable", "-c", volume.conf, "1")
+    wait_for(lambda: volume.status()["daemon"]["state"] == "active")
+    volume.command("rotate", "--wait", volume.mnt)
+    assert "does not authenticate" in volume.log() and "locked" in volume.log()
+    assert NAME not in volume.log()
