@@ -80,7 +80,7 @@ static void leave_terminal(bool stderr_too)
 {
         TK_AUTOCLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-        tk_hygiene_log(!foreground);
+        tk_hygiene_log(stderr_too);
         (void)setsid();
         (void)!chdir("/");
         if (null < 0)
