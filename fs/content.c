@@ -221,8 +221,7 @@ ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off
         if (off >= TK_SIZE_MAX || len == 0)
                 return 0;
 
-        tk_range_hold(&file->ranges, &range, tk_group_of(off), tk_content_last_group(off, len),
-                      false);
+        tk_range_hold(&file->ranges, &range, first, tk_content_last_block(off, len), false);
         r = tk_openfile_need_dek(fs, file);
         if (r < 0)
                 return r;
@@ -271,8 +270,9 @@ struct write {
         uint64_t fresh; /* blocks below this go through the journal */
         uint64_t old_size;
         uint64_t new_size;
-        bool head; /* the first block lies in scratch->head */
-        bool tail; /* the last block lies in scratch->tail */
+        bool head;   /* the first block lies in scratch->head */
+        bool tail;   /* the last block lies in scratch->tail */
+        bool sealed; /* all blocks are encrypted already */
 };
 
 /* Plaintext of a block of the write: in the caller's buffer, or merged in the scratch. */
@@ -468,7 +468,45 @@ static bool clip_fresh(const struct write *write, struct piece *piece)
         return true;
 }
 
-/* Encrypt all blocks, and write the fresh ones. */
+static int seal_blocks(const struct write *write)
+{
+        struct tk_scratch *scratch = write->scratch;
+        uint64_t block = write->first;
+        int r;
+
+        r = tk_random_bytes(scratch->ivs, (write->last - write->first + 1) * TK_AEAD_IV_LEN);
+        for (int index = 0; r == 0 && block <= write->last; index++) {
+                struct piece piece = piece_at(scratch, block, write->last, index);
+
+                block = piece.last + 1;
+                r = seal_piece(write, &piece, scratch->ivs);
+        }
+        return r;
+}
+
+/*
+ * Encrypt a write of whole blocks before its range is held: what is there does not matter, and
+ * neighbours need not wait for the cipher. Of the range only its end is held, which keeps the DEK.
+ */
+static int seal_ahead(struct write *write)
+{
+        TK_RANGE_SCOPE(range);
+        int r;
+
+        if (write->off % TK_BLOCK_LEN != 0 || write->len % TK_BLOCK_LEN != 0)
+                return 0;
+        tk_range_hold(&write->file->ranges, &range, TK_RANGE_END, TK_RANGE_END, false);
+        r = tk_openfile_need_dek(write->fs, write->file);
+        if (r < 0)
+                return r;
+        write->new_size = write->off + write->len;
+        r = seal_blocks(write);
+        write->sealed = r == 0;
+        tk_scratch_forget(write->scratch); /* whoever wipes keys does not wait for the rest */
+        return r;
+}
+
+/* Write the fresh blocks. */
 static int write_fresh(const struct write *write)
 {
         struct tk_scratch *scratch = write->scratch;
@@ -477,16 +515,10 @@ static int write_fresh(const struct write *write)
         int index = 0;
         int r;
 
-        r = tk_random_bytes(scratch->ivs, (write->last - write->first + 1) * TK_AEAD_IV_LEN);
-        if (r < 0)
-                return r;
         for (uint64_t block = write->first; block <= write->last; index++) {
                 struct piece piece = piece_at(scratch, block, write->last, index);
 
                 block = piece.last + 1;
-                r = seal_piece(write, &piece, scratch->ivs);
-                if (r < 0)
-                        return r;
                 if (!clip_fresh(write, &piece))
                         continue;
                 r = plan_tags(owns_tag_page(write, &piece) ? &batch : &cells, write, &piece);
@@ -506,7 +538,7 @@ static int write_fresh(const struct write *write)
         return r;
 }
 
-/* Hand the durable blocks, which write_fresh has encrypted, to the journal. */
+/* Hand the durable blocks, which are encrypted, to the journal. */
 static int write_journaled(const struct write *write)
 {
         uint64_t end = write->fresh <= write->last ? write->fresh : write->last + 1;
@@ -534,9 +566,10 @@ static int write_journaled(const struct write *write)
 
 static int write_blocks(const struct write *write)
 {
-        int r;
+        int r = write->sealed ? 0 : seal_blocks(write);
 
-        r = write_fresh(write);
+        if (r == 0)
+                r = write_fresh(write);
         return r < 0 ? r : write_journaled(write);
 }
 
@@ -691,6 +724,39 @@ static int write_held(struct write *write)
         return TK_PLANT(TK_PLANT_LATE_RECORD) ? tk_keyattr_store(file->fd, &file->record) : 0;
 }
 
+/*
+ * Within the file a write holds its blocks. One that makes it longer may write whole tag pages:
+ * it holds whole groups. The first bytes of a file bring its header, which goes with block 0.
+ */
+static uint64_t first_to_hold(const struct write *write, bool grows)
+{
+        if (!write->file->has_header)
+                return 0;
+        return grows ? write->first - tk_slot_of_block(write->first) : write->first;
+}
+
+static uint64_t last_to_hold(const struct write *write, bool grows)
+{
+        return grows ? write->last + TK_GROUP_BLOCKS - 1 - tk_slot_of_block(write->last)
+                     : write->last;
+}
+
+/* Once more if the file was cut meanwhile. */
+static void hold_for_write(const struct write *write, struct tk_range *range)
+{
+        struct tk_openfile *file = write->file;
+        uint64_t end = write->off + write->len;
+        bool grows;
+
+        do {
+                tk_range_release(range);
+                grows = end > file->size;
+                tk_range_hold(&file->ranges, range, first_to_hold(write, grows),
+                              last_to_hold(write, grows), true);
+        } while (first_to_hold(write, end > file->size) < range->first ||
+                 (end > file->size && !grows));
+}
+
 /* @data is written to: through the struct, where clang-tidy does not look. */
 int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
                      uint8_t *data, /* NOLINT(readability-non-const-parameter) */
@@ -698,8 +764,6 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
 {
         TK_CLEANUP(tk_scratch_forgetp) struct tk_scratch *scratch = NULL;
         struct write write = {.fs = fs, .file = file, .off = off, .data = data, .len = len};
-        uint64_t first_group = tk_group_of(off);
-        uint64_t last_group = tk_content_last_group(off, len);
         int r;
 
         if (len == 0)
@@ -717,15 +781,13 @@ int tk_content_write(struct tk_fs *fs, struct tk_openfile *file, uint64_t off,
 
         tk_creds_charge(file->owner);
         tk_content_relieve(fs, file);
+        r = seal_ahead(&write);
+        if (r < 0)
+                return r;
         {
                 TK_RANGE_SCOPE(range);
 
-                tk_range_hold(&file->ranges, &range, first_group, last_group, true);
-                if (!file->has_header && first_group > 0) {
-                        /* The first bytes of a file bring its header: that is group 0's. */
-                        tk_range_release(&range);
-                        tk_range_hold(&file->ranges, &range, 0, last_group, true);
-                }
+                hold_for_write(&write, &range);
                 r = write_held(&write);
         }
         if (r < 0) {

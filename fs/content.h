@@ -4,7 +4,7 @@
 /*
  * Content: byte ranges of plaintext to blocks of the backing file, and back.
  *
- * Thread-safe: each call holds the range of groups it touches. Offsets and
+ * Thread-safe: each call holds the range of blocks it touches. Offsets and
  * lengths are plaintext bytes. -EIO stands for a block that does not
  * authenticate; it is logged and counted here.
  */

@@ -3,7 +3,7 @@
 
 /*
  * What content.c (read, write) and content_space.c (size, holes) share. Every
- * function here wants the range of groups it touches held by the caller.
+ * function here wants the range of blocks it touches held by the caller.
  */
 
 #include "fs/content.h"
@@ -24,7 +24,7 @@ TK_MUST_USE int tk_content_store_block(struct tk_fs *fs, struct tk_openfile *fil
                                        struct tk_scratch *scratch, uint64_t block, uint8_t *data,
                                        uint32_t len);
 
-/* Make group 0 present, with the copy of the key record. Wants group 0 held exclusively. */
+/* Make group 0 present, with the copy of the key record. Wants block 0 held exclusively. */
 TK_MUST_USE int tk_content_ensure_header(struct tk_openfile *file);
 
 /* The cells of @count blocks from @first on, in one group, as they are or will be in place. */
@@ -37,7 +37,7 @@ TK_MUST_USE int tk_content_cells_absent(const struct tk_openfile *file, uint64_t
 
 /*
  * Cut the backing file to what @size bytes need, and clear the cells above. Wants
- * all groups from @size on held exclusively.
+ * all blocks from @size on held exclusively.
  */
 TK_MUST_USE int tk_content_cut(struct tk_openfile *file, uint64_t size);
 
@@ -66,8 +66,8 @@ static inline void tk_content_raise(_Atomic uint64_t *value, uint64_t to)
                 ;
 }
 
-/* The last group, for a range that reaches over @len bytes from @off. */
-static inline uint64_t tk_content_last_group(uint64_t off, uint64_t len)
+/* The last block, for a range that reaches over @len bytes from @off. */
+static inline uint64_t tk_content_last_block(uint64_t off, uint64_t len)
 {
-        return tk_group_of(len > 0 ? off + len - 1 : off);
+        return tk_block_of(len > 0 ? off + len - 1 : off);
 }

@@ -586,7 +586,7 @@ int tk_content_seek(struct tk_fs *fs, struct tk_openfile *file, uint64_t off, in
         r = tk_scratch_get(&scratch);
         if (r < 0)
                 return r;
-        tk_range_hold(&file->ranges, &range, tk_group_of(off), TK_RANGE_END, false);
+        tk_range_hold(&file->ranges, &range, tk_block_of(off), TK_RANGE_END, false);
         size = file->size;
         if (off >= size)
                 return -ENXIO;

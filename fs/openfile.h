@@ -33,7 +33,7 @@ struct tk_openfile_journal {
         uint8_t proof[TK_JOURNAL_PROOF_LEN];
 };
 
-/* The seal slots of an open file (seal.c); under a range with group 0. */
+/* The seal slots of an open file (seal.c); under a range with block 0. */
 struct tk_openfile_seal {
         int binding; /* the slot that binds after a crash now; -1: none */
         uint16_t binding_sequence;
@@ -58,15 +58,15 @@ struct tk_openfile {
         uint64_t base; /* backing offset of group 0: the filesystem's, see fs_internal.h */
         _Atomic(struct tk_secret *) dek; /* NULL: wiped; dropped under a range of everything */
         pthread_mutex_t dek_lock;        /* one thread brings it back */
-        struct tk_record record;         /* under a range with group 0 */
+        struct tk_record record;         /* changed under block 0, exclusively, and dek_lock */
         bool twin_old;                   /* attribute and copy may differ; as record */
         _Atomic uid_t owner;             /* whom space is charged to */
         pthread_mutex_t times_lock;      /* setting times against writes of ours that keep them */
         struct timespec mtime;           /* as the kernel has it; under times_lock */
 
-        struct tk_rangelock ranges;
-        _Atomic uint64_t size;  /* plaintext bytes; changed under an exclusive range */
-        atomic_bool has_header; /* group 0 exists; changed under an exclusive range with group 0 */
+        struct tk_rangelock ranges; /* of blocks; block 0 stands for record and header as well */
+        _Atomic uint64_t size;      /* plaintext bytes; changed under an exclusive range */
+        atomic_bool has_header; /* group 0 exists; changed under an exclusive range with block 0 */
         unsigned writers;       /* under the open-file lock of fs: handles that may write */
 
         /*

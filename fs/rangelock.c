@@ -10,13 +10,11 @@
 void tk_rangelock_init(struct tk_rangelock *rangelock)
 {
         pthread_mutex_init(&rangelock->lock, NULL);
-        pthread_cond_init(&rangelock->released, NULL);
         rangelock->queue = NULL;
 }
 
 void tk_rangelock_done(struct tk_rangelock *rangelock)
 {
-        pthread_cond_destroy(&rangelock->released);
         pthread_mutex_destroy(&rangelock->lock);
 }
 
@@ -40,13 +38,30 @@ void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint6
         range->exclusive = exclusive;
         range->owner = rangelock;
         range->next = NULL;
+        range->waits = false;
 
         TK_LOCK_SCOPE(&rangelock->lock);
         for (end = &rangelock->queue; *end; end = &(*end)->next)
                 ;
         *end = range;
-        while (must_wait(rangelock, range))
-                pthread_cond_wait(&rangelock->released, &rangelock->lock);
+        if (!must_wait(rangelock, range))
+                return;
+        pthread_cond_init(&range->granted, NULL);
+        range->waits = true;
+        while (range->waits)
+                pthread_cond_wait(&range->granted, &rangelock->lock);
+        pthread_cond_destroy(&range->granted);
+}
+
+/* Wake those behind @released, which has left the queue, that need not wait any more. */
+static void grant_behind(struct tk_rangelock *rangelock, const struct tk_range *released)
+{
+        for (struct tk_range *range = released->next; range; range = range->next) {
+                if (!range->waits || must_wait(rangelock, range))
+                        continue;
+                range->waits = false;
+                pthread_cond_signal(&range->granted);
+        }
 }
 
 void tk_range_release(struct tk_range *range)
@@ -62,6 +77,6 @@ void tk_range_release(struct tk_range *range)
                 *link = range->next;
                 break;
         }
+        grant_behind(rangelock, range);
         range->owner = NULL;
-        pthread_cond_broadcast(&rangelock->released);
 }

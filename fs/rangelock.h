@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * Range lock: readers and writers of ranges of groups within one file, so that
+ * Range lock: readers and writers of ranges of blocks within one file, so that
  * several threads work on one file at once.
  *
  * The holder's struct lies on its stack for as long as it holds the range.
@@ -15,16 +15,17 @@
 
 struct tk_rangelock {
         pthread_mutex_t lock;
-        pthread_cond_t released;
         struct tk_range *queue; /* under lock: held and waited for, in the order of arrival */
 };
 
 struct tk_range {
         struct tk_rangelock *owner;
         struct tk_range *next;
-        uint64_t first; /* groups, both ends included */
+        uint64_t first; /* blocks, both ends included */
         uint64_t last;
         bool exclusive;
+        bool waits;             /* under the lock of the owner */
+        pthread_cond_t granted; /* while it waits */
 };
 
 void tk_rangelock_init(struct tk_rangelock *rangelock);

@@ -77,6 +77,13 @@ static int write_copy(struct tk_fs *fs, struct tk_openfile *file, const struct t
         return r == -EBADF ? put_copy_lifted(fs, file->fd, record) : r;
 }
 
+/* Who brings a DEK back that was wiped reads the record without block 0. */
+static void set_record(struct tk_openfile *file, const struct tk_record *record)
+{
+        TK_LOCK_SCOPE(&file->dek_lock);
+        file->record = *record;
+}
+
 /* Put @record in the place of the old one, in memory, attribute and copy. */
 static int replace_record(struct tk_fs *fs, struct tk_openfile *file,
                           const struct tk_record *record)
@@ -88,7 +95,7 @@ static int replace_record(struct tk_fs *fs, struct tk_openfile *file,
         r = store_attribute(fs, file->fd, record);
         if (r < 0)
                 return r;
-        file->record = *record;
+        set_record(file, record);
         file->attributes_unsynced = true;
         r = file->has_header ? write_copy(fs, file, record) : 0;
         file->twin_old = r < 0;

@@ -104,11 +104,10 @@ void tk_verify_symlink(struct tk_verify_walk *walk, int dirfd, const char *name)
 /* As a request would read it. */
 static int load_block(struct tk_verify_walk *walk, struct tk_openfile *file, uint64_t block)
 {
-        uint64_t group = block / TK_GROUP_BLOCKS;
         TK_RANGE_SCOPE(range);
         int r;
 
-        tk_range_hold(&file->ranges, &range, group, group, false);
+        tk_range_hold(&file->ranges, &range, block, block, false);
         r = tk_openfile_need_dek(walk->fs, file);
         return r < 0 ? r
                      : tk_content_load_block(walk->fs, file, walk->scratch, block, file->size,

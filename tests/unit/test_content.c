@@ -583,11 +583,13 @@ static void *worker_main(void *context)
                 const uint8_t *data = NULL;
                 uint8_t value = (uint8_t)(number * 64 + round);
 
+                size_t edge = round % 2; /* in whole blocks, or not */
+
                 memset(bytes, value, len);
-                if (tk_content_write(test.fs, model.file, off + 1, bytes, len - 2) < 0 ||
+                if (tk_content_write(test.fs, model.file, off + edge, bytes, len - 2 * edge) < 0 ||
                     tk_content_read(test.fs, model.file, off, len, &data) != (ssize_t)len)
                         abort();
-                for (size_t i = 1; i < len - 1; i++)
+                for (size_t i = edge; i < len - edge; i++)
                         if (data[i] != value)
                                 abort();
         }
@@ -622,19 +624,70 @@ static void test_content__threads(void **state)
         finish();
 }
 
+/* Blocks of one group are written while the file is cut to nothing: the group begins anew. */
+enum { CUT_ROUNDS = 300, CUT_BLOCK = 5 };
+
+static void *block_main(void *context)
+{
+        uint64_t block = (uintptr_t)context;
+        uint8_t bytes[TK_BLOCK_LEN];
+
+        memset(bytes, (int)block + 1, sizeof(bytes));
+        if (tk_content_write(test.fs, model.file, block * TK_BLOCK_LEN, bytes, sizeof(bytes)) < 0)
+                abort();
+        return NULL;
+}
+
+static void *cut_main(void *context)
+{
+        if (tk_content_truncate(test.fs, model.file, 0) < 0)
+                abort();
+        return context;
+}
+
+/* Who made the file this long came after the cut, so that its block is there. */
+static void check_last_block(void)
+{
+        const uint8_t *data = NULL;
+
+        if (model.file->size < (CUT_BLOCK + 1) * TK_BLOCK_LEN)
+                return;
+        assert_int_equal(tk_content_read(test.fs, model.file, (uint64_t)CUT_BLOCK * TK_BLOCK_LEN,
+                                         TK_BLOCK_LEN, &data),
+                         TK_BLOCK_LEN);
+        assert_int_equal(data[0], CUT_BLOCK + 1);
+}
+
+static void test_write__cut_meanwhile(void **state)
+{
+        start(TK_DEK_WRAP_KEK);
+        for (int round = 0; round < CUT_ROUNDS; round++) {
+                pthread_t first;
+                pthread_t last;
+                pthread_t cut;
+
+                assert_int_equal(pthread_create(&cut, NULL, cut_main, NULL), 0);
+                assert_int_equal(pthread_create(&first, NULL, block_main, (void *)0), 0);
+                assert_int_equal(
+                        pthread_create(&last, NULL, block_main, (void *)(uintptr_t)CUT_BLOCK), 0);
+                pthread_join(cut, NULL);
+                pthread_join(first, NULL);
+                pthread_join(last, NULL);
+                check_last_block();
+        }
+        assert_int_equal(tk_fs_stats(test.fs)->block_failures, 0);
+        finish();
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, enter, leave)
         const struct CMUnitTest tests[] = {
-                TEST(test_content__random),
-                TEST(test_content__limits),
-                TEST(test_content__far_offsets),
-                TEST(test_content__threads),
-                TEST(test_copy__any_offsets),
-                TEST(test_write__no_space),
-                TEST(test_write__any_call_fails),
-                TEST(test_full__shrink_and_punch),
-                TEST(test_fallocate__keeps_its_promise),
+                TEST(test_content__random),        TEST(test_content__limits),
+                TEST(test_content__far_offsets),   TEST(test_content__threads),
+                TEST(test_write__cut_meanwhile),   TEST(test_copy__any_offsets),
+                TEST(test_write__no_space),        TEST(test_write__any_call_fails),
+                TEST(test_full__shrink_and_punch), TEST(test_fallocate__keeps_its_promise),
                 TEST(test_fallocate__no_space),
         };
 
