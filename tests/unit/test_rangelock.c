@@ -7,6 +7,7 @@
 #include "fs/rangelock.h"
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -214,6 +215,73 @@ static void test_hold__counts_survive(void **state)
         assert_int_equal(sum, expected_sum());
 }
 
+/*
+ * Threads that hold random ranges, shared and exclusive, many of which wait for several holders.
+ * A release that wakes too few leaves one waiting when all others have ended.
+ */
+enum { CROWD = 16, CROWD_CELLS = 12, CROWD_ROUNDS = 2000 };
+static atomic_int shared_holders[CROWD_CELLS];
+static atomic_int exclusive_holders[CROWD_CELLS];
+static atomic_bool intruded;
+static atomic_int crowd_ended;
+
+/* Count the holder of @first to @last in or out, and look who else is there. */
+static void count_holder(uint64_t first, uint64_t last, bool exclusive, int by)
+{
+        for (uint64_t cell = first; cell <= last; cell++) {
+                atomic_fetch_add(exclusive ? &exclusive_holders[cell] : &shared_holders[cell], by);
+                if (by > 0 && (exclusive_holders[cell] != exclusive ||
+                               (exclusive && shared_holders[cell] != 0)))
+                        intruded = true;
+        }
+}
+
+static void *crowd_main(void *context)
+{
+        unsigned seed = (unsigned)(uintptr_t)context;
+
+        for (int i = 0; i < CROWD_ROUNDS; i++) {
+                TK_RANGE_SCOPE(range);
+                uint64_t first;
+                uint64_t last;
+                bool exclusive;
+
+                seed = seed * 1103515245 + 12345;
+                first = (seed >> 16) % CROWD_CELLS;
+                last = first + (seed >> 20) % (CROWD_CELLS - first);
+                exclusive = (seed >> 28) % 3 == 0;
+                tk_range_hold(&rangelock, &range, first, last, exclusive);
+                count_holder(first, last, exclusive, 1);
+                if (seed >> 29 == 0)
+                        sched_yield();
+                count_holder(first, last, exclusive, -1);
+        }
+        crowd_ended++;
+        return NULL;
+}
+
+static void test_release__wakes_all_whose_turn_it_is(void **state)
+{
+        pthread_t threads[CROWD];
+        int ended = 0;
+
+        intruded = false;
+        crowd_ended = 0;
+        for (uintptr_t i = 0; i < CROWD; i++)
+                assert_int_equal(pthread_create(&threads[i], NULL, crowd_main, (void *)(i + 1)), 0);
+        for (int i = 0; i < 60000 && ended < CROWD; i++) {
+                short_pause();
+                ended = crowd_ended;
+        }
+        if (ended < CROWD) { /* they can't be joined: nor would the test's end be */
+                print_error("%d of %d threads wait for ever\n", CROWD - ended, CROWD);
+                abort();
+        }
+        for (int i = 0; i < CROWD; i++)
+                pthread_join(threads[i], NULL);
+        assert_false(intruded);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -222,6 +290,7 @@ int main(void)
                 TEST(test_release__not_held),
                 TEST(test_hold__writer_among_readers),
                 TEST(test_hold__counts_survive),
+                TEST(test_release__wakes_all_whose_turn_it_is),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
