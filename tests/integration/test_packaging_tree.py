@@ -142,7 +142,7 @@ class Machine:
         autofs = "--bind=/dev/autofs" if os.path.exists("/dev/autofs") else ""
         words = (
             f"mount --make-rprivate /; exec systemd-nspawn -q -b -D {TREE} --register=no --keep-unit "
-            "--machine=turnkeyfs-test --bind=/dev/fuse {autofs} --capability=all --resolv-conf=off --link-journal=no "
+            f"--machine=turnkeyfs-test --bind=/dev/fuse {autofs} --capability=all --resolv-conf=off --link-journal=no "
             "--property=DeviceAllow='/dev/fuse rw' --console=pipe systemd.log_target=console"
         )
         self.process = subprocess.Popen(
