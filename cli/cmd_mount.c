@@ -275,8 +275,9 @@ static int make_metrics(void *context, char **ret_text, size_t *ret_len)
         return tk_metrics_text(context, ret_text, ret_len);
 }
 
-/* A mount serves without them. */
-static struct tk_metrics *start_metrics(const struct tk_conf *conf, struct tk_serve *serve)
+/* A mount serves without them: NULL then. */
+static void start_metrics(const struct tk_conf *conf, struct tk_serve *serve,
+                          struct tk_metrics **ret_metrics)
 {
         struct tk_metrics_options options = {.socket = conf->metrics.socket,
                                              .group = conf->metrics.socket_group,
@@ -284,12 +285,10 @@ static struct tk_metrics *start_metrics(const struct tk_conf *conf, struct tk_se
                                              .interval_s = conf->metrics.interval,
                                              .make = make_metrics,
                                              .context = serve};
-        struct tk_metrics *metrics = NULL;
         struct tk_fault fault = {0};
 
-        if (tk_metrics_start(&options, &metrics, &fault) < 0)
+        if (tk_metrics_start(&options, ret_metrics, &fault) < 0)
                 tk_log(TK_LOG_WARNING, "%s; the mount goes on without metrics", fault.text);
-        return metrics;
 }
 
 static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
@@ -323,7 +322,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         /* A mount serves without it; only status says less then. */
         if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
-        metrics = start_metrics(job->conf, &serve);
+        start_metrics(job->conf, &serve, &metrics);
         tk_rotation_begin(job->rotation, fs);
         job->fs = fs;
         r = tk_mount_run(fs, &options, fault);

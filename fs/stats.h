@@ -35,7 +35,7 @@ enum { TK_STATS_SHARDS = 16, TK_STATS_SHARD_LEN = 128 };
 struct tk_stats_shard {
         _Atomic uint64_t requests[TK_STATS_OPERATIONS]; /* that were served */
         _Atomic uint64_t bytes[TK_STATS_OPERATIONS];    /* of plaintext */
-        uint8_t apart[TK_STATS_SHARD_LEN - 2 * TK_STATS_OPERATIONS * sizeof(uint64_t)];
+        uint8_t apart[TK_STATS_SHARD_LEN - sizeof(uint64_t[2][TK_STATS_OPERATIONS])];
 };
 _Static_assert(sizeof(struct tk_stats_shard) == TK_STATS_SHARD_LEN, "a shard is two cache lines");
 
