@@ -59,7 +59,7 @@ static struct tk_journal_held *held_new(struct tk_openfile *file, unsigned entri
 
         if (!held)
                 return NULL;
-        held->batch.entries = calloc(entries, sizeof(*held->batch.entries));
+        held->batch.entries = calloc(entries > 0 ? entries : 1, sizeof(*held->batch.entries));
         held->batch.pages = calloc(pages > 0 ? pages : 1, TK_BLOCK_LEN);
         if (!held->batch.entries || !held->batch.pages)
                 return held_free(held);
