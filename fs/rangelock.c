@@ -21,7 +21,8 @@ void tk_rangelock_done(struct tk_rangelock *rangelock)
 /* Whether @wanted, which is in the queue, must wait for one before it. */
 static bool must_wait(const struct tk_rangelock *rangelock, const struct tk_range *wanted)
 {
-        for (const struct tk_range *range = rangelock->queue; range != wanted; range = range->next)
+        for (const struct tk_range *range = rangelock->queue; range && range != wanted;
+             range = range->next)
                 if ((range->exclusive || wanted->exclusive) && range->first <= wanted->last &&
                     wanted->first <= range->last)
                         return true;
