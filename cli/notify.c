@@ -21,7 +21,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 /* A round of the keeper asks the KMS, which its timeouts bound, or empties the kernel's
@@ -74,7 +73,6 @@ int tk_notify_new(struct tk_notify **ret_notify)
 {
         const char *address = getenv("NOTIFY_SOCKET");
         struct tk_notify *notify;
-        pthread_condattr_t attr;
         int fd;
 
         *ret_notify = NULL;
@@ -94,10 +92,7 @@ int tk_notify_new(struct tk_notify **ret_notify)
         notify->fd = fd;
         notify->watchdog_ms = watchdog_interval();
         pthread_mutex_init(&notify->lock, NULL);
-        pthread_condattr_init(&attr);
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(&notify->woken, &attr);
-        pthread_condattr_destroy(&attr);
+        tk_thread_cond_init(&notify->woken);
         unsetenv("NOTIFY_SOCKET");
         unsetenv("WATCHDOG_USEC");
         unsetenv("WATCHDOG_PID");
@@ -153,15 +148,8 @@ static void watch_once(const struct tk_notify *notify)
 /* False when it is time to stop. */
 static bool sleep_between(struct tk_notify *notify)
 {
-        struct timespec until;
+        struct timespec until = tk_thread_deadline(notify->watchdog_ms);
 
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += notify->watchdog_ms / 1000;
-        until.tv_nsec += notify->watchdog_ms % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-                until.tv_sec++;
-                until.tv_nsec -= 1000000000;
-        }
         TK_LOCK_SCOPE(&notify->lock);
         while (!notify->stop)
                 if (pthread_cond_timedwait(&notify->woken, &notify->lock, &until) == ETIMEDOUT)

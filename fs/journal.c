@@ -447,17 +447,13 @@ int tk_journal_mac_key(struct tk_fs *fs, struct tk_secret **ret_key)
 
 static int set_up(struct tk_journal *journal, uint64_t len)
 {
-        pthread_condattr_t attr;
         int r;
 
         pthread_mutex_init(&journal->lock, NULL);
-        pthread_condattr_init(&attr);
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(&journal->changed, &attr);
-        pthread_cond_init(&journal->due, &attr);
+        tk_thread_cond_init(&journal->changed);
+        tk_thread_cond_init(&journal->due);
         journal->names = 1;
         journal->filling = 1;
-        pthread_condattr_destroy(&attr);
         journal->by_handle = tk_identity_handles_work(journal->fs->rootfd);
         bound_files(journal);
         journal->tree = tk_identity_tree(journal->fs->rootfd);

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/plant.h"
+#include "base/thread.h"
 #include "crypto/random.h"
 #include "fs/backing.h"
 #include "fs/content_sync.h"
@@ -61,7 +62,9 @@ int tk_journal_put_file(struct tk_journal *journal, const struct tk_journal_batc
         return tk_journal_apply(&target, journal->items, count);
 }
 
-/* Entries up to @end of a batch with @files. A file that fails is held; an error: nor can that be.
+/*
+ * Put entries up to @end of a batch with @files in place. A file that fails is held; an error:
+ * nor can that be.
  */
 static int put_batch(struct tk_journal *journal, struct tk_journal_batch *batch, unsigned end,
                      unsigned files)
@@ -447,8 +450,7 @@ static void wait_tick(struct tk_journal *journal)
                 journal->idle = false;
                 return;
         }
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += TICK_MS / 1000;
+        until = tk_thread_deadline(TICK_MS);
         if (pthread_cond_timedwait(&journal->due, &journal->lock, &until) == ETIMEDOUT)
                 journal->stuck = 0; /* once more */
 }

@@ -253,13 +253,7 @@ static bool wait_due(struct tk_keeper *keeper, bool *ret_probe, bool *ret_poll)
                 keeper->round_ms = now;
                 /* The condition's clock stands still while the machine sleeps: look up often. */
                 left = left < 1000 ? left : 1000;
-                clock_gettime(CLOCK_MONOTONIC, &until);
-                until.tv_sec += left / 1000;
-                until.tv_nsec += left % 1000 * 1000000;
-                if (until.tv_nsec >= 1000000000) {
-                        until.tv_sec++;
-                        until.tv_nsec -= 1000000000;
-                }
+                until = tk_thread_deadline(left);
                 pthread_cond_timedwait(&keeper->woken, &keeper->lock, &until);
         }
         now = tk_clock_ms();
@@ -290,7 +284,6 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
                   const struct tk_revoke_kernel *kernel, struct tk_keeper **ret_keeper)
 {
         struct tk_keeper *keeper;
-        pthread_condattr_t attr;
 
         keeper = calloc(1, sizeof(*keeper));
         if (!keeper)
@@ -306,10 +299,7 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         keeper->round_ms = tk_clock_ms();
         keeper->poll_ms = next_poll(keeper, tk_clock_ms());
         pthread_mutex_init(&keeper->lock, NULL);
-        pthread_condattr_init(&attr);
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(&keeper->woken, &attr);
-        pthread_condattr_destroy(&attr);
+        tk_thread_cond_init(&keeper->woken);
         if (tk_thread_start(run, keeper, &keeper->thread) < 0) {
                 pthread_cond_destroy(&keeper->woken);
                 pthread_mutex_destroy(&keeper->lock);

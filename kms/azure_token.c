@@ -5,6 +5,7 @@
 #include "kms/azure_token.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
@@ -62,17 +63,13 @@ int tk_azure_tokens_new(struct tk_azure_auth *auth, const struct tk_azure_net *n
                         struct tk_azure_tokens **ret_tokens)
 {
         struct tk_azure_tokens *tokens = calloc(1, sizeof(*tokens));
-        pthread_condattr_t attributes;
 
         if (!tokens)
                 return -ENOMEM;
         tokens->auth = auth;
         tokens->net = net;
         pthread_mutex_init(&tokens->lock, NULL);
-        pthread_condattr_init(&attributes);
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        pthread_cond_init(&tokens->changed, &attributes);
-        pthread_condattr_destroy(&attributes);
+        tk_thread_cond_init(&tokens->changed);
         *ret_tokens = tokens;
         return 0;
 }
@@ -188,15 +185,8 @@ static int wait_for_other(struct tk_azure_tokens *tokens, int64_t deadline_ms,
 {
         int64_t left = deadline_ms - tk_azure_net_now(tokens->net);
         uint64_t failures = tokens->failures;
-        struct timespec until;
+        struct timespec until = tk_thread_deadline(left > 0 ? left : 0);
 
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += left / 1000;
-        until.tv_nsec += left % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-                until.tv_sec++;
-                until.tv_nsec -= 1000000000;
-        }
         if (left <= 0 ||
             pthread_cond_timedwait(&tokens->changed, &tokens->lock, &until) == ETIMEDOUT)
                 return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,

@@ -9,6 +9,7 @@
 
 #include "kms/pkcs11.h"
 
+#include "base/thread.h"
 #include "kms/pkcs11_internal.h"
 #include <errno.h>
 #include <stdio.h>
@@ -227,13 +228,8 @@ static int pkcs11_probe(void *impl, const struct tk_kms_wrap *wrap, struct tk_fa
 
 static void new_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
 {
-        pthread_condattr_t attr;
-
         pthread_mutex_init(lock, NULL);
-        pthread_condattr_init(&attr);
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(cond, &attr);
-        pthread_condattr_destroy(&attr);
+        tk_thread_cond_init(cond);
 }
 
 /* What a hanging call still uses is left to it: the program is about to end. */

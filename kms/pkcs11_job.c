@@ -11,7 +11,6 @@
 #include "kms/pkcs11_internal.h"
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 enum { END_MS = 1000 };
 
@@ -59,20 +58,6 @@ static void *thread(void *context)
         return NULL;
 }
 
-static struct timespec after_ms(unsigned ms)
-{
-        struct timespec until;
-
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += ms / 1000;
-        until.tv_nsec += (long)(ms % 1000) * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-                until.tv_sec++;
-                until.tv_nsec -= 1000000000;
-        }
-        return until;
-}
-
 static int say_late(const struct tk_p11 *p11, unsigned deadline_ms, struct tk_fault *fault)
 {
         return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
@@ -112,7 +97,7 @@ static bool await(struct tk_p11 *p11, struct tk_p11_job *job, const struct times
 int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault *fault)
 {
         unsigned deadline_ms = (*job)->deadline_ms ? (*job)->deadline_ms : p11->deadline_ms;
-        struct timespec until = after_ms(deadline_ms);
+        struct timespec until = tk_thread_deadline(deadline_ms);
         pthread_t id = 0;
         bool ended;
         int r;
@@ -150,7 +135,7 @@ int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault 
 
 bool tk_p11_jobs_are_over(struct tk_p11 *p11)
 {
-        struct timespec until = after_ms(END_MS);
+        struct timespec until = tk_thread_deadline(END_MS);
 
         TK_LOCK_SCOPE(&p11->jobs_lock);
         while (p11->jobs > 0)

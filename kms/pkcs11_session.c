@@ -9,13 +9,13 @@
  * initialisation, and begins it again after a fork.
  */
 
+#include "base/thread.h"
 #include "kms/pkcs11_internal.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum { SLOTS_MAX = 64, SEEN_MAX = 320, WAIT_ALONE_S = 2 };
 
@@ -89,8 +89,7 @@ static void leave_if_stale(struct tk_p11 *p11)
 
         if (!p11->stale || !p11->initialized)
                 return;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += WAIT_ALONE_S;
+        until = tk_thread_deadline((int64_t)WAIT_ALONE_S * 1000);
         while (p11->borrowed > 0)
                 if (pthread_cond_timedwait(&p11->session_back, &p11->connection_lock, &until) != 0)
                         break;
