@@ -20,22 +20,24 @@
 
 static json_t *counters(const struct tk_stats *stats, const struct tk_fs_load *load)
 {
-        return json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI sI sI}",                        //
-                         "read_bytes", (json_int_t)tk_stats_bytes(stats, TK_STATS_READ),       //
-                         "written_bytes", (json_int_t)tk_stats_bytes(stats, TK_STATS_WRITE),   //
-                         "read_requests", (json_int_t)tk_stats_requests(stats, TK_STATS_READ), //
-                         "write_requests",                                                     //
-                         (json_int_t)tk_stats_requests(stats, TK_STATS_WRITE),                 //
-                         "fsync_requests",                                                     //
-                         (json_int_t)tk_stats_requests(stats, TK_STATS_FSYNC),                 //
-                         "block_failures", (json_int_t)stats->block_failures,                  //
-                         "record_failures", (json_int_t)stats->record_failures,                //
-                         "name_failures", (json_int_t)stats->name_failures,                    //
-                         "records_restored", (json_int_t)stats->records_restored,              //
-                         "target_failures", (json_int_t)stats->target_failures,                //
-                         "attribute_failures", (json_int_t)stats->attribute_failures,          //
-                         "open_files", (json_int_t)stats->open_files,                          //
-                         "known_inodes", (json_int_t)stats->known_inodes,                      //
+        struct tk_stats_sum read = tk_stats_sum(stats, TK_STATS_READ);
+        struct tk_stats_sum written = tk_stats_sum(stats, TK_STATS_WRITE);
+        struct tk_stats_sum synced = tk_stats_sum(stats, TK_STATS_FSYNC);
+
+        return json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI sI sI}",               //
+                         "read_bytes", (json_int_t)read.bytes,                        //
+                         "written_bytes", (json_int_t)written.bytes,                  //
+                         "read_requests", (json_int_t)read.requests,                  //
+                         "write_requests", (json_int_t)written.requests,              //
+                         "fsync_requests", (json_int_t)synced.requests,               //
+                         "block_failures", (json_int_t)stats->block_failures,         //
+                         "record_failures", (json_int_t)stats->record_failures,       //
+                         "name_failures", (json_int_t)stats->name_failures,           //
+                         "records_restored", (json_int_t)stats->records_restored,     //
+                         "target_failures", (json_int_t)stats->target_failures,       //
+                         "attribute_failures", (json_int_t)stats->attribute_failures, //
+                         "open_files", (json_int_t)stats->open_files,                 //
+                         "known_inodes", (json_int_t)stats->known_inodes,             //
                          "cached_deks", (json_int_t)load->cached_deks);
 }
 

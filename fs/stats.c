@@ -66,32 +66,18 @@ void tk_stats_count_error(struct tk_stats *stats, int r)
                 atomic_fetch_add_explicit(&stats->errors[kind], 1, memory_order_relaxed);
 }
 
-uint64_t tk_stats_requests(const struct tk_stats *stats, enum tk_stats_operation operation)
+struct tk_stats_sum tk_stats_sum(const struct tk_stats *stats, enum tk_stats_operation operation)
 {
-        uint64_t sum = 0;
+        struct tk_stats_sum sum = {0};
 
-        for (unsigned i = 0; i < TK_STATS_SHARDS; i++)
-                sum += atomic_load_explicit(&stats->shards[i].requests[operation],
-                                            memory_order_relaxed);
+        for (unsigned i = 0; i < TK_STATS_SHARDS; i++) {
+                const struct tk_stats_shard *shard = &stats->shards[i];
+
+                sum.requests +=
+                        atomic_load_explicit(&shard->requests[operation], memory_order_relaxed);
+                sum.bytes += atomic_load_explicit(&shard->bytes[operation], memory_order_relaxed);
+        }
         return sum;
-}
-
-uint64_t tk_stats_bytes(const struct tk_stats *stats, enum tk_stats_operation operation)
-{
-        uint64_t sum = 0;
-
-        for (unsigned i = 0; i < TK_STATS_SHARDS; i++)
-                sum += atomic_load_explicit(&stats->shards[i].bytes[operation],
-                                            memory_order_relaxed);
-        return sum;
-}
-
-const char *tk_stats_operation_name(enum tk_stats_operation operation)
-{
-        static const char *const names[] = {
-                [TK_STATS_READ] = "read", [TK_STATS_WRITE] = "write", [TK_STATS_FSYNC] = "fsync"};
-
-        return names[operation];
 }
 
 const char *tk_stats_error_name(enum tk_stats_error error)

@@ -58,9 +58,12 @@ void tk_stats_count(struct tk_stats *stats, enum tk_stats_operation operation, u
 /* A request was answered with @r, a negative errno: counted if it is of a kind above. */
 void tk_stats_count_error(struct tk_stats *stats, int r);
 
-uint64_t tk_stats_requests(const struct tk_stats *stats, enum tk_stats_operation operation);
-uint64_t tk_stats_bytes(const struct tk_stats *stats, enum tk_stats_operation operation);
+/* Over all shards. */
+struct tk_stats_sum {
+        uint64_t requests;
+        uint64_t bytes;
+};
+struct tk_stats_sum tk_stats_sum(const struct tk_stats *stats, enum tk_stats_operation operation);
 
-/* "read", ...; "integrity", ... */
-const char *tk_stats_operation_name(enum tk_stats_operation operation);
+/* "integrity", ... */
 const char *tk_stats_error_name(enum tk_stats_error error);
