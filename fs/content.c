@@ -221,7 +221,7 @@ ssize_t tk_content_read(struct tk_fs *fs, struct tk_openfile *file, uint64_t off
         if (off >= TK_SIZE_MAX || len == 0)
                 return 0;
 
-        tk_range_hold(&file->ranges, &range, first, tk_content_last_block(off, len), false);
+        tk_range_hold(&file->ranges, &range, first, tk_block_of(off + len - 1), false);
         r = tk_openfile_need_dek(fs, file);
         if (r < 0)
                 return r;

@@ -65,9 +65,3 @@ static inline void tk_content_raise(_Atomic uint64_t *value, uint64_t to)
         while (old < to && !atomic_compare_exchange_weak(value, &old, to))
                 ;
 }
-
-/* The last block, for a range that reaches over @len bytes from @off. */
-static inline uint64_t tk_content_last_block(uint64_t off, uint64_t len)
-{
-        return tk_block_of(len > 0 ? off + len - 1 : off);
-}

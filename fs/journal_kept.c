@@ -326,8 +326,10 @@ static int replace(struct tk_fs *fs, struct tk_journal_reader *reader,
         return r;
 }
 
-/* Put (@file: NULL: not even that) what is kept of the file with @proof in place, and keep the
- * rest only. */
+/*
+ * Keep nothing more of the file with @proof: it is put in place, where there is a @file, and the
+ * rest is kept.
+ */
 static int put(struct tk_fs *fs, const struct tk_openfile *file,
                uint8_t proof[TK_JOURNAL_PROOF_LEN])
 {

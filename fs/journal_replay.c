@@ -110,8 +110,7 @@ static int refuse(struct replay *replay, struct tk_journal_found *found, int err
                                     path, strerror(-error));
         tk_log(TK_LOG_ERROR,
                "%s: overwrites that a crash left in the journal can't be put in place: %s; they "
-               "are "
-               "kept until they can",
+               "are kept until they can",
                path, strerror(-error));
         found->state = TK_JOURNAL_REFUSED;
         found->error = error;
