@@ -60,14 +60,19 @@ def fill(volume):
     (volume.mnt / NAME / NAME).write_bytes(b"x" * 20000)
 
 
-def test_lines_of_the_journal_have_fields(journal, make_volume):
-    volume = make_volume(conf={"log": {"target": "journal"}})
+def read_damaged(volume):
+    """A file is made, damaged while it is not mounted, and found to be."""
     fill(volume)
     volume.umount()
     damage(volume, f"{NAME}/{NAME}")
     volume.mount()
     with pytest.raises(OSError):
         (volume.mnt / NAME / NAME).read_bytes()
+
+
+def test_lines_of_the_journal_have_fields(journal, make_volume):
+    volume = make_volume(conf={"log": {"target": "journal"}})
+    read_damaged(volume)
     volume.umount()
     entries = journal.entries()
     mounted = next(e for e in entries if e["MESSAGE"].startswith("mounted "))
@@ -151,12 +156,7 @@ def test_no_name_is_in_a_log(work, make_volume):
     conf = {"kms": {"revocation_window": 2}, "log": {"level": "debug"}, "volume": {"names": "encrypted"}}
     volume = make_volume(conf=conf)
     volume.expect_log(".")
-    fill(volume)
-    volume.umount()
-    damage(volume, f"{NAME}/{NAME}")
-    volume.mount()
-    with pytest.raises(OSError):
-        (volume.mnt / NAME / NAME).read_bytes()
+    read_damaged(volume)
     free = shutil.disk_usage(volume.cipher).free
     with pytest.raises(OSError):
         with open(volume.mnt / NAME / (NAME + "2"), "wb", buffering=0) as f:
