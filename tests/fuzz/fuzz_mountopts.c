@@ -15,11 +15,13 @@ static void require(bool holds)
                 abort();
 }
 
-/* Only words, with one comma between two: nothing that libfuse would take for its own. */
+/* Words and labels, with one comma between two: nothing that libfuse would take for its own. */
 static void check_kernel(const char *list)
 {
         static const char *const known[] = {"nosuid", "nodev", "noexec",  "suid",  "dev",    "exec",
                                             "atime",  "sync",  "noatime", "async", "dirsync"};
+        static const char *const labels[] = {
+                "context=", "fscontext=", "defcontext=", "rootcontext="};
 
         while (list) {
                 size_t len = strcspn(list, ",");
@@ -27,6 +29,8 @@ static void check_kernel(const char *list)
 
                 for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
                         found |= strlen(known[i]) == len && strncmp(known[i], list, len) == 0;
+                for (size_t i = 0; i < sizeof(labels) / sizeof(labels[0]); i++)
+                        found |= strncmp(labels[i], list, strlen(labels[i])) == 0;
                 require(found);
                 list = list[len] ? list + len + 1 : NULL;
         }
