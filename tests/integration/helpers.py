@@ -80,6 +80,14 @@ def noise(length, seed=0):
     return random.Random(seed).randbytes(length)
 
 
+def new_seed():
+    """A new one, which a failing test shows, or that of $TURNKEYFS_TEST_SEEDS."""
+    given = os.environ.get("TURNKEYFS_TEST_SEEDS", "").split()
+    chosen = int(given[0]) if given else random.randrange(1 << 30)
+    print(f"seed {chosen}")
+    return chosen
+
+
 def direct_buffer(content):
     """@content in page-aligned memory, for O_DIRECT."""
     import mmap

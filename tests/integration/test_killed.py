@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from helpers import NOBODY, noise, read_file, write_file
+from helpers import NOBODY, new_seed, noise, read_file, write_file
 from key_states import LocalKey, allowed, refused, wait_served, windows
 from memory import places, search
 from mountpoint import is_mounted, run, sanitized, scaled, turnkeyfs, wait_for
@@ -280,6 +280,7 @@ def test_a_failed_mount_leaves_no_guardian(volume):
 @pytest.mark.slow
 def test_two_signals_end_it_while_somebody_seeks(volume):
     """The seeker may be waiting for writeback, which the ending workers would have to serve."""
+    dice = random.Random(new_seed())
     for i in range(scaled(5, 30)):
         fd = os.open(volume.mnt / "f", os.O_RDWR | os.O_CREAT)
         stop = threading.Event()
@@ -288,7 +289,7 @@ def test_two_signals_end_it_while_somebody_seeks(volume):
             while not stop.is_set():
                 function(*args)
 
-        offset = random.randrange(1 << 20)
+        offset = dice.randrange(1 << 20)
         threads = [
             in_thread(work, os.pwrite, fd, bytes(3 << 20), offset),
             in_thread(work, os.lseek, fd, 0, os.SEEK_HOLE),

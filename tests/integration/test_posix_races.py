@@ -20,6 +20,7 @@ from helpers import (
     RENAME_NOREPLACE,
     as_user,
     in_parallel,
+    new_seed,
     noise,
     read_file,
     renameat2,
@@ -165,11 +166,10 @@ def read_everything(top):
 
 
 def play_all(top, become):
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+    first = new_seed()
     players = [Player(top, i + 1) for i in range(PROCESSES)]
     for i, player in enumerate(players):
-        player.random.seed(seed + i)
+        player.random.seed(first + i)
     in_parallel([lambda player=player: become(player.play, SECONDS) for player in players])
 
 

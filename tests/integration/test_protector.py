@@ -16,7 +16,7 @@ import mountpoint
 import pytest
 import turnkeyfs_reader as reader
 from azure_volume import VaultKeys, fails, key_id, owned_vault, record_versions, turnkeyfs
-from helpers import noise, read_file, write_file
+from helpers import new_seed, noise, read_file, write_file
 from key_states import EXPECTED, WINDOW, allowed, refused, wait_refused, wait_state, windows
 from mountpoint import run, scaled, wait_for
 
@@ -341,7 +341,7 @@ def test_killed_at_any_moment_it_is_added_or_not(shared):
     own = shutil.copy(shared.conf, shared.directory / "own.conf")
     turnkeyfs("protector", "remove", "--yes", shared.mnt, "2")
     shared.umount()
-    dice = random.Random(7)
+    dice = random.Random(new_seed())
     began = time.monotonic()
     turnkeyfs("protector", "add", "-c", own, shared.cipher, shared.recovery)
     whole = time.monotonic() - began
@@ -365,7 +365,7 @@ def test_killed_at_any_moment_it_is_added_or_not(shared):
 def test_the_mount_is_killed_while_protectors_come_and_go(shared):
     """Who was acknowledged opens it, and who was acknowledged to be gone does not."""
     own = shutil.copy(shared.conf, shared.directory / "own.conf")
-    dice = random.Random(8)
+    dice = random.Random(new_seed())
     outcomes = collections.Counter()
     began = time.monotonic()
     turnkeyfs("protector", "remove", "--yes", shared.mnt, "2")

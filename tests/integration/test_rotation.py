@@ -16,7 +16,7 @@ import time
 
 import pytest
 from azure_volume import kek_states, record_versions, rotation, turnkeyfs
-from helpers import noise, raises, read_file, write_file
+from helpers import new_seed, noise, raises, read_file, write_file
 from key_states import LocalKey, allowed, state, wait_served, wait_state, windows
 from mountpoint import run, scaled, wait_for
 
@@ -387,7 +387,7 @@ def test_killed_at_random_points_nothing_is_lost_and_it_finishes(volume):
     volume.expect_log("the key record's (copy|attribute)")
     fill(volume, count)
     os.sync()
-    generator = random.Random()
+    generator = random.Random(new_seed())
     killed_in = 0
     for _ in range(points):
         if list(kek_states(volume).values()).count("active") == 1:
