@@ -495,14 +495,16 @@ def every_version_is_confirmed(scene):
     scene.vault.ok("POST", "/keys/kek/rotate", {})
     new = key_version(scene.vault)
     before = probes(scene)
+    began = time.monotonic()
     for _ in range(6):
         time.sleep(1)
         daemon = scene.daemon()
-        assert daemon["state"] == "active" and daemon["lease"]["confirmed_ago_s"] <= 1, daemon
+        assert daemon["state"] == "active", daemon
+        assert daemon["lease"]["confirmed_ago_s"] <= azure_scene.SECTION["revocation_window"], daemon
         assert daemon["lease"]["trouble"] == ""
     after = probes(scene)
     assert new not in after, "no rotation was asked for"
-    assert 6 <= after[old] - before.get(old, 0) <= 20
+    assert 6 <= after[old] - before.get(old, 0) <= 3.5 * (time.monotonic() - began)
 
 
 def unusable_version(**attributes):
