@@ -5,7 +5,7 @@
  * The redo journal of a mount: overwrites of durable blocks are appended to it, flushed
  * by group commit, and only then put in place, by a thread of its own.
  *
- * Until an entry is in place, reads see it: the overlay. Nothing here takes a range
+ * Until an entry is in place, reads see it: the overlay. Nothing here waits for a range
  * lock, so that all may be called with one held. Thread-safe.
  */
 

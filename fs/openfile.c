@@ -257,13 +257,15 @@ static void put_locked(struct tk_fs *fs, struct tk_openfile *file, struct tk_ope
 
 /*
  * Before the last reference goes: whoever opens the file next finds it sealed. The reference
- * is kept meanwhile; others may come, write, and go. Called with the open-file lock held.
+ * is kept meanwhile; others may come, write, and go. They are not waited for, since they may
+ * wait for the journal's thread, which drops references, too: who is at work on the file has one,
+ * and seals it. Called with the open-file lock held.
  */
 static void seal_if_last(struct tk_fs *fs, struct tk_openfile *file)
 {
         while (file->refs == 1 && file->unsealed && !fs->ended && !fs->read_only) {
                 pthread_mutex_unlock(&fs->openfiles_lock);
-                tk_seal_close(fs, file);
+                tk_seal_close_idle(fs, file);
                 pthread_mutex_lock(&fs->openfiles_lock);
         }
 }

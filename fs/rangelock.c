@@ -18,7 +18,7 @@ void tk_rangelock_done(struct tk_rangelock *rangelock)
         pthread_mutex_destroy(&rangelock->lock);
 }
 
-/* Whether @wanted, which is in the queue, must wait for one before it. */
+/* Whether @wanted must wait for one before it in the queue; at its end if it is not in it yet. */
 static bool must_wait(const struct tk_rangelock *rangelock, const struct tk_range *wanted)
 {
         for (const struct tk_range *range = rangelock->queue; range && range != wanted;
@@ -29,22 +29,32 @@ static bool must_wait(const struct tk_rangelock *rangelock, const struct tk_rang
         return false;
 }
 
-void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
-                   uint64_t last, bool exclusive)
+static void describe(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
+                     uint64_t last, bool exclusive)
 {
-        struct tk_range **end;
-
         range->first = first;
         range->last = last;
         range->exclusive = exclusive;
         range->owner = rangelock;
         range->next = NULL;
         range->waits = false;
+}
 
-        TK_LOCK_SCOPE(&rangelock->lock);
+static void line_up(struct tk_rangelock *rangelock, struct tk_range *range)
+{
+        struct tk_range **end;
+
         for (end = &rangelock->queue; *end; end = &(*end)->next)
                 ;
         *end = range;
+}
+
+void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
+                   uint64_t last, bool exclusive)
+{
+        describe(rangelock, range, first, last, exclusive);
+        TK_LOCK_SCOPE(&rangelock->lock);
+        line_up(rangelock, range);
         if (!must_wait(rangelock, range))
                 return;
         pthread_cond_init(&range->granted, NULL);
@@ -52,6 +62,19 @@ void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint6
         while (range->waits)
                 pthread_cond_wait(&range->granted, &rangelock->lock);
         pthread_cond_destroy(&range->granted);
+}
+
+bool tk_range_try(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
+                  uint64_t last, bool exclusive)
+{
+        describe(rangelock, range, first, last, exclusive);
+        TK_LOCK_SCOPE(&rangelock->lock);
+        if (must_wait(rangelock, range)) {
+                range->owner = NULL;
+                return false;
+        }
+        line_up(rangelock, range);
+        return true;
 }
 
 /* Wake those behind @released, which has left the queue, that need not wait any more. */

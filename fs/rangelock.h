@@ -39,6 +39,10 @@ void tk_rangelock_done(struct tk_rangelock *rangelock);
 void tk_range_hold(struct tk_rangelock *rangelock, struct tk_range *range, uint64_t first,
                    uint64_t last, bool exclusive);
 
+/* Hold the range if nobody conflicts who holds or waits for one; never waits. */
+TK_MUST_USE bool tk_range_try(struct tk_rangelock *rangelock, struct tk_range *range,
+                              uint64_t first, uint64_t last, bool exclusive);
+
 /* Let go; nothing happens if it is not held. */
 void tk_range_release(struct tk_range *range);
 

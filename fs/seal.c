@@ -392,6 +392,14 @@ void tk_seal_close(struct tk_fs *fs, struct tk_openfile *file)
         tk_seal_close_held(fs, file);
 }
 
+void tk_seal_close_idle(struct tk_fs *fs, struct tk_openfile *file)
+{
+        TK_RANGE_SCOPE(range);
+
+        if (tk_range_try(&file->ranges, &range, 0, TK_RANGE_END, true))
+                tk_seal_close_held(fs, file);
+}
+
 static void lower(_Atomic uint64_t *value, uint64_t to)
 {
         uint64_t old = atomic_load(value);

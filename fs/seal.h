@@ -52,10 +52,12 @@ TK_MUST_USE int tk_seal_write(struct tk_fs *fs, struct tk_openfile *file, uint64
 
 /*
  * Seal a file that was changed, as its last close does: for a mount that ends cleanly. The
- * second one is for who holds everything. A failure is noted in @fs.
+ * second one is for who holds everything; the third waits for nobody, and does nothing while
+ * somebody is at work on the file. A failure is noted in @fs.
  */
 void tk_seal_close(struct tk_fs *fs, struct tk_openfile *file);
 void tk_seal_close_held(struct tk_fs *fs, struct tk_openfile *file);
+void tk_seal_close_idle(struct tk_fs *fs, struct tk_openfile *file);
 
 /* Before a cut to @size bytes: less is sealed and solid from now on, in memory. */
 void tk_seal_lower(struct tk_openfile *file, uint64_t size);

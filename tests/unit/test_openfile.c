@@ -13,9 +13,14 @@
 
 static struct tk_test_fs test;
 
-/* fs/openfile.c with a seam: what others do just before the open-file lock is taken. */
+/*
+ * fs/openfile.c with a seam: what others do just before the open-file lock is taken, or just
+ * after it was let go of.
+ */
 static unsigned locks_left;
 static void (*at_lock)(void);
+static unsigned unlocks_left;
+static void (*at_unlock)(void);
 
 static int hooked_lock(pthread_mutex_t *lock)
 {
@@ -24,9 +29,20 @@ static int hooked_lock(pthread_mutex_t *lock)
         return pthread_mutex_lock(lock);
 }
 
+static int hooked_unlock(pthread_mutex_t *lock)
+{
+        int r = pthread_mutex_unlock(lock);
+
+        if (unlocks_left > 0 && --unlocks_left == 0)
+                at_unlock();
+        return r;
+}
+
 #define pthread_mutex_lock hooked_lock
+#define pthread_mutex_unlock hooked_unlock
 #include "fs/openfile.c" /* NOLINT(bugprone-suspicious-include) */
 #undef pthread_mutex_lock
+#undef pthread_mutex_unlock
 
 static int enter(void **state)
 {
@@ -399,6 +415,68 @@ static void test_put__seals_whoever_is_last(void **state)
         }
 }
 
+static struct tk_openfile *others;
+static struct tk_range others_range;
+static atomic_bool has_put;
+
+static void hold_meanwhile(void)
+{
+        if (tk_openfile_get(test.fs, shared_inode, true, &others) < 0)
+                abort();
+        tk_range_hold(&others->ranges, &others_range, 0, TK_RANGE_END, true);
+}
+
+static void *put_main(void *context)
+{
+        tk_openfile_put(test.fs, shared);
+        has_put = true;
+        return context;
+}
+
+static bool somebody_waits(struct tk_openfile *file)
+{
+        TK_LOCK_SCOPE(&file->ranges.lock);
+        return file->ranges.queue && file->ranges.queue->next;
+}
+
+/*
+ * Somebody opens the file just when the last reference goes, and holds it while they wait for
+ * whoever drops that reference: as the journal's thread does, which all wait for.
+ */
+static void test_put__waits_for_nobody(void **state)
+{
+        struct tk_openfile *file = NULL;
+        bool waited = false;
+        uint8_t byte = 'y';
+        pthread_t thread;
+
+        tk_test_fs_start(&test);
+        shared_inode = make_file("f");
+        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &shared), 0);
+        /* A fresh block: of others the journal holds the file. */
+        assert_int_equal(tk_content_write(test.fs, shared, 3 * (uint64_t)TK_BLOCK_LEN, &byte, 1),
+                         0);
+        has_put = false;
+        at_unlock = hold_meanwhile;
+        unlocks_left = 1;
+        assert_int_equal(pthread_create(&thread, NULL, put_main, NULL), 0);
+        while (!has_put && !waited) {
+                nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+                waited = somebody_waits(shared);
+        }
+        tk_range_release(&others_range);
+        pthread_join(thread, NULL);
+        assert_false(waited);
+        /* So the seal is left to the other. */
+        tk_openfile_put(test.fs, others);
+        assert_int_equal(open_files(), 0);
+        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
+        assert_int_equal(file->sealed, file->size);
+        tk_openfile_put(test.fs, file);
+        tk_inode_forget(test.fs->inodes, shared_inode, 1);
+        tk_test_fs_stop(&test);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, enter, leave)
@@ -412,6 +490,7 @@ int main(void)
                 TEST(test_adopt__joins_what_is_open),
                 TEST(test_put_all__at_the_end),
                 TEST(test_put__seals_whoever_is_last),
+                TEST(test_put__waits_for_nobody),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

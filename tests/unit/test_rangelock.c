@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Range lock: who may hold what at once, found out by threads. */
+/*
+ * Range lock: who may hold what at once, found out by threads.
+ *
+ * Nothing is measured in time: whether somebody waits, and was woken, is seen under the lock.
+ */
 
 #include "support.h"
 
@@ -10,6 +14,42 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
+
+/* fs/rangelock.c with a seam: who sleeps, and whether they were woken. Under the lock. */
+struct sleeper {
+        struct sleeper *next;
+        pthread_cond_t *cond;
+        bool woken;
+};
+static struct sleeper *sleepers;
+
+static int noted_wait(pthread_cond_t *cond, pthread_mutex_t *lock)
+{
+        struct sleeper self = {.next = sleepers, .cond = cond};
+        struct sleeper **link = &sleepers;
+        int r;
+
+        sleepers = &self;
+        r = pthread_cond_wait(cond, lock);
+        while (*link != &self)
+                link = &(*link)->next;
+        *link = self.next;
+        return r;
+}
+
+static int noted_signal(pthread_cond_t *cond)
+{
+        for (struct sleeper *sleeper = sleepers; sleeper; sleeper = sleeper->next)
+                if (sleeper->cond == cond)
+                        sleeper->woken = true;
+        return pthread_cond_signal(cond);
+}
+
+#define pthread_cond_wait noted_wait
+#define pthread_cond_signal noted_signal
+#include "fs/rangelock.c" /* NOLINT(bugprone-suspicious-include) */
+#undef pthread_cond_wait
+#undef pthread_cond_signal
 
 static struct tk_rangelock rangelock;
 
@@ -26,12 +66,54 @@ static int teardown(void **state)
         return 0;
 }
 
-/* A thread that wants one range: has it got it? */
+static bool is_asleep(const struct tk_range *range)
+{
+        for (const struct sleeper *sleeper = sleepers; sleeper; sleeper = sleeper->next)
+                if (sleeper->cond == &range->granted)
+                        return !sleeper->woken;
+        return false;
+}
+
+static bool is_its_turn(const struct tk_range *wanted)
+{
+        for (const struct tk_range *range = rangelock.queue; range != wanted; range = range->next)
+                if ((range->exclusive || wanted->exclusive) &&
+                    !(range->last < wanted->first || wanted->last < range->first))
+                        return false;
+        return true;
+}
+
+/*
+ * Whoever's turn it is, in the order of arrival, holds its range or was woken for it; nobody else
+ * does. Those who were forgotten can't be joined, nor would the test come to its end.
+ */
+static void check_queue(void)
+{
+        TK_LOCK_SCOPE(&rangelock.lock);
+        for (const struct tk_range *range = rangelock.queue; range; range = range->next) {
+                bool turn = is_its_turn(range);
+
+                if (range->waits != turn && !(turn && is_asleep(range)))
+                        continue;
+                print_error("[%llu, %llu]: %s\n", (unsigned long long)range->first,
+                            (unsigned long long)range->last,
+                            turn ? "forgotten" : "granted before its turn");
+                abort();
+        }
+}
+
+static void let_go(struct tk_range *range)
+{
+        tk_range_release(range);
+        check_queue();
+}
+
+/* A thread that wants one range. */
 struct claim {
+        struct tk_range range;
         uint64_t first;
         uint64_t last;
         bool exclusive;
-        atomic_bool got;
         atomic_bool let_go;
         pthread_t thread;
 };
@@ -44,15 +126,36 @@ static void short_pause(void)
 static void *claim_main(void *context)
 {
         struct claim *claim = context;
-        TK_RANGE_SCOPE(range);
 
-        tk_range_hold(&rangelock, &range, claim->first, claim->last, claim->exclusive);
-        claim->got = true;
+        tk_range_hold(&rangelock, &claim->range, claim->first, claim->last, claim->exclusive);
         while (!claim->let_go)
                 short_pause();
+        let_go(&claim->range);
         return NULL;
 }
 
+static bool is_in_line(const struct claim *claim, bool *ret_waits)
+{
+        TK_LOCK_SCOPE(&rangelock.lock);
+        for (const struct tk_range *range = rangelock.queue; range; range = range->next) {
+                if (range != &claim->range)
+                        continue;
+                *ret_waits = range->waits;
+                return true;
+        }
+        return false;
+}
+
+static bool waits(const struct claim *claim)
+{
+        bool is = false;
+
+        while (!is_in_line(claim, &is))
+                short_pause();
+        return is;
+}
+
+/* Returns when the claim holds its range or waits for it. */
 static void claim_start(struct claim *claim, uint64_t first, uint64_t last, bool exclusive)
 {
         memset(claim, 0, sizeof(*claim));
@@ -60,34 +163,32 @@ static void claim_start(struct claim *claim, uint64_t first, uint64_t last, bool
         claim->last = last;
         claim->exclusive = exclusive;
         assert_int_equal(pthread_create(&claim->thread, NULL, claim_main, claim), 0);
+        (void)waits(claim);
+        check_queue();
 }
 
 static void claim_end(struct claim *claim)
 {
         claim->let_go = true;
         pthread_join(claim->thread, NULL);
-        assert_true(claim->got);
 }
 
-static bool got_within_ms(struct claim *claim, int ms)
-{
-        for (int i = 0; i < ms && !claim->got; i++)
-                short_pause();
-        return claim->got;
-}
-
-/* Whether a claim is granted while [10, 20] is held. */
+/* Whether a claim is granted, or a try succeeds, while [10, 20] is held. */
 static void check_beside(bool held_exclusive, uint64_t first, uint64_t last, bool exclusive,
                          bool granted)
 {
         struct tk_range held = {0};
+        struct tk_range tried = {0};
         struct claim claim;
 
         tk_range_hold(&rangelock, &held, 10, 20, held_exclusive);
+        assert_int_equal(tk_range_try(&rangelock, &tried, first, last, exclusive), granted);
+        check_queue();
+        let_go(&tried);
         claim_start(&claim, first, last, exclusive);
-        assert_int_equal(got_within_ms(&claim, granted ? 10000 : 30), granted);
-        tk_range_release(&held);
-        assert_true(got_within_ms(&claim, 10000));
+        assert_int_equal(waits(&claim), !granted);
+        let_go(&held);
+        assert_false(waits(&claim));
         claim_end(&claim);
 }
 
@@ -111,46 +212,38 @@ static void test_hold__conflicts(void **state)
 static void test_release__not_held(void **state)
 {
         struct tk_range range = {0};
+        struct tk_range tried = {0};
 
         tk_range_release(&range);
         tk_range_hold(&rangelock, &range, 0, 0, true);
+        assert_false(tk_range_try(&rangelock, &tried, 0, 0, true));
+        tk_range_release(&tried);
         tk_range_release(&range);
         tk_range_release(&range);
 }
 
-/* Readers whose holds overlap without a gap do not keep a writer out for ever. */
-static atomic_bool readers_stop;
-
-static void *read_on_and_on(void *context)
-{
-        while (!readers_stop) {
-                TK_RANGE_SCOPE(range);
-
-                tk_range_hold(&rangelock, &range, 5, 5, false);
-                short_pause();
-        }
-        return NULL;
-}
-
+/* Readers whose holds overlap without a gap do not keep a writer out: nobody overtakes it. */
 static void test_hold__writer_among_readers(void **state)
 {
-        enum { READERS = 8 };
-        pthread_t readers[READERS];
+        struct tk_range tried = {0};
+        struct claim reader;
         struct claim writer;
-        bool got;
+        struct claim late;
 
-        readers_stop = false;
-        for (int i = 0; i < READERS; i++)
-                assert_int_equal(pthread_create(&readers[i], NULL, read_on_and_on, NULL), 0);
-        short_pause();
+        claim_start(&reader, 5, 5, false);
         claim_start(&writer, 0, TK_RANGE_END, true);
-        got = got_within_ms(&writer, 3000);
-        writer.let_go = true;
-        readers_stop = true;
-        for (int i = 0; i < READERS; i++)
-                pthread_join(readers[i], NULL);
+        claim_start(&late, 5, 5, false);
+        assert_true(waits(&writer));
+        assert_true(waits(&late));
+        assert_false(tk_range_try(&rangelock, &tried, 5, 5, false));
+        claim_end(&reader);
+        assert_false(waits(&writer));
+        assert_true(waits(&late));
         claim_end(&writer);
-        assert_true(got);
+        assert_false(waits(&late));
+        assert_true(tk_range_try(&rangelock, &tried, 5, 5, false));
+        let_go(&tried);
+        claim_end(&late);
 }
 
 /* Plain memory under the lock: two writers of a cell at once would lose a count, or TSan sees it.
@@ -215,15 +308,11 @@ static void test_hold__counts_survive(void **state)
         assert_int_equal(sum, expected_sum());
 }
 
-/*
- * Threads that hold random ranges, shared and exclusive, many of which wait for several holders.
- * A release that wakes too few leaves one waiting when all others have ended.
- */
+/* Threads that hold random ranges, shared and exclusive, many of which wait for several holders. */
 enum { CROWD = 16, CROWD_CELLS = 12, CROWD_ROUNDS = 2000 };
 static atomic_int shared_holders[CROWD_CELLS];
 static atomic_int exclusive_holders[CROWD_CELLS];
 static atomic_bool intruded;
-static atomic_int crowd_ended;
 
 /* Count the holder of @first to @last in or out, and look who else is there. */
 static void count_holder(uint64_t first, uint64_t last, bool exclusive, int by)
@@ -255,28 +344,18 @@ static void *crowd_main(void *context)
                 if (seed >> 29 == 0)
                         sched_yield();
                 count_holder(first, last, exclusive, -1);
+                let_go(&range);
         }
-        crowd_ended++;
         return NULL;
 }
 
 static void test_release__wakes_all_whose_turn_it_is(void **state)
 {
         pthread_t threads[CROWD];
-        int ended = 0;
 
         intruded = false;
-        crowd_ended = 0;
         for (uintptr_t i = 0; i < CROWD; i++)
                 assert_int_equal(pthread_create(&threads[i], NULL, crowd_main, (void *)(i + 1)), 0);
-        for (int i = 0; i < 60000 && ended < CROWD; i++) {
-                short_pause();
-                ended = crowd_ended;
-        }
-        if (ended < CROWD) { /* they can't be joined: nor would the test's end be */
-                print_error("%d of %d threads wait for ever\n", CROWD - ended, CROWD);
-                abort();
-        }
         for (int i = 0; i < CROWD; i++)
                 pthread_join(threads[i], NULL);
         assert_false(intruded);
