@@ -22,7 +22,7 @@ from test_programs import Postgres, needs, postgres_programs
 KILLS = int(os.environ.get("TURNKEYFS_TEST_KILLS", "1" if sanitized() else "2"))
 FIO_SIZE = 24 << 20
 
-pytestmark = [pytest.mark.slow, pytest.mark.deadline(120 + 60 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.deadline(1200 + 60 * KILLS)]
 
 
 def reap(process, how=signal.SIGKILL):
