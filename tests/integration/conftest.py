@@ -82,19 +82,9 @@ class Watchdog:
         print(f"\nthe deadline of {self.seconds} s has passed", file=sys.stderr)
         faulthandler.dump_traceback(file=sys.__stderr__)
         for volume in list(mountpoint.LIVE):
-            self.describe(volume)
+            print(volume.stacks(), file=sys.__stderr__)
             volume.kill()
         signal.pthread_kill(self.main, signal.SIGALRM)
-
-    @staticmethod
-    def describe(volume):
-        """Where each of the daemon's threads waits."""
-        try:
-            for task in pathlib.Path(f"/proc/{volume.pid}/task").iterdir():
-                where = (task / "wchan").read_text()
-                print(f"daemon thread {task.name}: {where}", file=sys.__stderr__)
-        except OSError:
-            pass
 
 
 def deadline_of(item):

@@ -221,8 +221,13 @@ class Volume:
 
     def umount(self, timeout=60):
         """Unmount as a user would; the daemon must end well."""
-        run(*self.prefix, turnkeyfs(), "umount", self.mnt, timeout=timeout)
-        code = self.daemon.wait(timeout)
+        timeout *= 4 if sanitized() else 1
+        try:
+            run(*self.prefix, turnkeyfs(), "umount", self.mnt, timeout=timeout)
+            code = self.daemon.wait(timeout)
+        except subprocess.TimeoutExpired:
+            print(self.stacks(), file=sys.stderr)
+            raise
         self.forget_daemon()
         assert code == 0, f"the daemon ended with {code}\n{self.log()}"
         assert not is_mounted(self.mnt)
@@ -230,6 +235,14 @@ class Volume:
 
     def remount(self):
         return self.umount().mount(*self.last_options)
+
+    def stacks(self):
+        """Where each thread of a daemon that does not get on waits, if that can be told."""
+        try:
+            command = ["gdb", "--batch", "-p", self.pid, "-ex", "thread apply all backtrace 16"]
+            return run(*command, check=False, timeout=60).stdout
+        except (OSError, subprocess.SubprocessError, IndexError) as e:
+            return str(e)
 
     def kill(self):
         """End the daemon as a crash would; the mount stays behind, dead."""

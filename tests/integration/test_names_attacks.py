@@ -15,7 +15,7 @@ import subprocess
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from helpers import NOBODY, raises, read_file, write_file
-from mountpoint import KEY_RECORD, reader, run, turnkeyfs
+from mountpoint import KEY_RECORD, reader, run, scaled, turnkeyfs
 
 pytestmark = pytest.mark.conf({"volume": {"names": "encrypted"}})
 
@@ -269,7 +269,7 @@ def test_what_takes_the_place_of_a_sibling_is_not_destroyed(good, kind):
 def test_ten_thousand_of_them(volume, live):
     """All begin alike, so that their new names must be told apart by something else."""
     volume.expect_log("left out of the listing|similar lines were left out")
-    count = 10_000
+    count = scaled(10_000)
     os.mkdir(volume.mnt / "d")
     write_file(volume.mnt / "d" / "seen", b"content")
     path = volume.below("d")
