@@ -81,7 +81,6 @@ static void leave_terminal(bool stderr_too)
         TK_AUTOCLOSE int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
         tk_hygiene_log(stderr_too);
-        (void)setsid();
         (void)!chdir("/");
         if (null < 0)
                 return;
@@ -141,6 +140,9 @@ static void attach(struct duty *duty)
         TK_AUTOCLOSE int fd = -1;
         int r = tk_mount_attach(duty->options, &fd);
 
+        /* Not before: an automount lets nobody through to the place that it waits for, but
+         * the process group of the service manager. */
+        (void)setsid();
         if (r == 0) {
                 prepare_abort(duty);
                 if (!duty->foreground)
