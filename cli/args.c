@@ -30,6 +30,8 @@ static const struct option long_options[] = {
         {"quick", no_argument, NULL, 'Q'},
         {"dead", no_argument, NULL, 'X'},
         {"salvage", required_argument, NULL, 'V'},
+        {"watch", no_argument, NULL, 'w'},
+        {"interval", required_argument, NULL, 'I'},
         {"null", no_argument, NULL, '0'},
         {"cipherdir", required_argument, NULL, 'D'},
         {NULL, 0, NULL, 0},
@@ -90,6 +92,12 @@ static int apply(struct tk_args *args, int letter, const char *value)
                 return 0;
         case 'X':
                 args->dead = true;
+                return 0;
+        case 'w':
+                args->watch = true;
+                return 0;
+        case 'I':
+                args->interval = value;
                 return 0;
         case 'V':
                 args->salvage = value;

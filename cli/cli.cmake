@@ -10,8 +10,8 @@ add_library(tk_cli STATIC
   cli/notify.c cli/open.c cli/paths.c
   cli/progress.c cli/provider.c cli/provider_azure.c cli/provider_local.c cli/provider_pkcs11.c cli/rotation.c
   cli/rotation_status.c cli/secret_source.c
-  cli/metrics.c cli/metrics_http.c cli/metrics_text.c cli/serve.c cli/text.c cli/tty.c cli/unixsock.c
-  cli/verify_live.c cli/verify_report.c cli/verify_wire.c)
+  cli/metrics.c cli/metrics_http.c cli/metrics_text.c cli/serve.c cli/status_text.c cli/text.c cli/tty.c cli/unixsock.c
+  cli/verify_live.c cli/verify_report.c cli/verify_wire.c cli/watch.c)
 target_link_libraries(tk_cli PUBLIC tk_fs tk_kms tk_conf PkgConfig::JANSSON PRIVATE PkgConfig::SECCOMP)
 
 add_executable(turnkeyfs cli/main.c)

@@ -27,6 +27,8 @@ struct tk_args {
         bool repair;                    /* --repair */
         bool quick;                     /* --quick */
         bool dead;                      /* --dead */
+        bool watch;                     /* --watch */
+        const char *interval;           /* --interval; NULL: not given */
         const char *salvage;            /* --salvage; NULL: not given */
         const char *to;                 /* --to; NULL: not given, as below */
         const char *type;               /* --type */

@@ -50,15 +50,20 @@ static const struct tk_command commands[] = {
                  "      --dead          only what a killed daemon left; a living mount is left "
                  "alone\n"},
         {.name = "status",
-         .synopsis = "[--json] PATH",
+         .synopsis = "[--json] [--watch] [--interval SECONDS] PATH",
          .summary = "show a volume and its mount",
-         .options = "j",
+         .options = "jwI",
          .min_paths = 1,
          .max_paths = 1,
          .run = tk_cmd_status,
          .help = "PATH is the mountpoint or the CIPHERDIR.\n"
                  "\n"
-                 "  -j, --json          the JSON that docs/cli.md describes\n"},
+                 "  -w, --watch         again and again, with rates, until Ctrl-C\n"
+                 "      --interval SECONDS\n"
+                 "                      between two looks: 1 by default, 0.1 to 3600\n"
+                 "  -j, --json          the JSON that docs/cli.md describes; with --watch a line "
+                 "for "
+                 "each look\n"},
         {.name = "verify",
          .synopsis = "[-c CONF] [--json] [--repair] [--salvage DIR] PATH",
          .summary = "authenticate every name and every block of every file",

@@ -201,6 +201,7 @@ def test_completions(completes):
     assert {"add", "remove", "list"} == completes("turnkeyfs", "protector", "")
     assert {"--config", "--foreground", "--options"} == completes("turnkeyfs", "mount", "--")
     assert {"--config", "--json"} == completes("turnkeyfs", "key", "list", "--")
+    assert {"--interval", "--json", "--watch"} == completes("turnkeyfs", "status", "--")
     assert completes("turnkeyfs", "help", "um") == {"umount"}
 
 
