@@ -29,3 +29,4 @@ install(FILES packaging/completions/turnkeyfs.fish
         DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(DIRECTORY packaging/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES packaging/apparmor.profile DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+install(DIRECTORY packaging/monitoring DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)

@@ -77,6 +77,8 @@ def test_the_package_holds_what_an_administrator_expects(package):
         "./usr/share/fish/vendor_completions.d/turnkeyfs.fish",
         "./usr/share/doc/turnkeyfs/examples/azure.conf",
         "./usr/share/doc/turnkeyfs/examples/apparmor.profile",
+        "./usr/share/doc/turnkeyfs/examples/monitoring/grafana-dashboard.json",
+        "./usr/share/doc/turnkeyfs/examples/monitoring/turnkeyfs.rules.yml",
         "./usr/share/man/man1/turnkeyfs.1.gz",
         "./usr/share/man/man5/turnkeyfs.conf.5.gz",
         "./usr/share/man/man8/mount.fuse.turnkeyfs.8.gz",
