@@ -62,7 +62,7 @@ static void note_bad_block(struct tk_fs *fs, const struct tk_openfile *file, uin
         char path[PATH_MAX];
 
         fs->stats.block_failures++;
-        tk_backing_path(file->fd, path, sizeof(path));
+        tk_fs_log_path(fs, file->fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: block %llu (bytes %llu to %llu) does not authenticate: damaged or "
                        "tampered with; restore the file from a backup",

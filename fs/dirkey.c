@@ -317,7 +317,7 @@ static void note_unusable(struct tk_fs *fs, int fd, bool lost)
         char path[PATH_MAX];
 
         fs->stats.record_failures++;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(
                 TK_LOG_ERROR,
                 "%s: the directory's key record is %s, so that its names can't be had; "

@@ -20,7 +20,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 
 enum { DIRKEYS_MAX = 4096 };
@@ -186,4 +188,20 @@ void tk_fs_look(struct tk_fs *fs, struct tk_fs_load *ret_load)
                                         .has_journal = fs->journal};
         if (fs->journal)
                 tk_journal_look(fs->journal, &ret_load->journal);
+}
+
+bool tk_fs_hides_paths(const struct tk_fs *fs)
+{
+        return tk_volume_names(fs->volume) == TK_NAMES_PLAIN && !tk_log_names();
+}
+
+void tk_fs_log_path(const struct tk_fs *fs, int fd, char *path, size_t max)
+{
+        struct stat st;
+
+        if (!tk_fs_hides_paths(fs) || fstat(fd, &st) < 0)
+                tk_backing_path(fd, path, max);
+        else
+                snprintf(path, max, "%s: inode %llu", tk_volume_path(fs->volume),
+                         (unsigned long long)st.st_ino);
 }

@@ -45,3 +45,12 @@ struct tk_fs {
         struct tk_openfile *openfiles; /* under openfiles_lock: all of them */
         struct tk_dir *dirs;           /* under openfiles_lock: all open directories */
 };
+
+/*
+ * Whether backing paths stay out of the log: with names = plain they are what applications call
+ * their files, which is said only where [log] names allows it.
+ */
+bool tk_fs_hides_paths(const struct tk_fs *fs);
+
+/* What the log calls the backing file @fd: its path, or else its inode. */
+void tk_fs_log_path(const struct tk_fs *fs, int fd, char *path, size_t max);

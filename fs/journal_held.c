@@ -241,11 +241,12 @@ static int read_areas(struct tk_journal *journal, struct tk_openfile *file,
 
 /* Holding ------------------------------------------------------------------------- */
 
-static void note_held(const struct tk_openfile *file, const char *what, int error)
+static void note_held(const struct tk_fs *fs, const struct tk_openfile *file, const char *what,
+                      int error)
 {
         char path[PATH_MAX];
 
-        tk_backing_path(file->fd, path, sizeof(path));
+        tk_fs_log_path(fs, file->fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: overwrites that are in the journal can't be %s: %s; they are kept and "
                        "tried again, and until then the file takes no more",
@@ -277,7 +278,7 @@ int tk_journal_hold_unsynced(struct tk_journal *journal, struct tk_openfile *fil
 {
         static const struct range none = {.batch = NULL};
 
-        note_held(file, "synced", error);
+        note_held(journal->fs, file, "synced", error);
         return hold(journal, file, &none, error);
 }
 
@@ -318,7 +319,7 @@ int tk_journal_hold_unput(struct tk_journal *journal, struct tk_journal_batch *b
 
         if (file->journal.held < 0)
                 return hold_more(journal, batch, end, index);
-        note_held(file, "put in place", error);
+        note_held(journal->fs, file, "put in place", error);
         return hold(journal, file, &instead, error);
 }
 

@@ -102,7 +102,7 @@ static int refuse(struct replay *replay, struct tk_journal_found *found, int err
         char path[PATH_MAX] = "a file";
 
         if (found->file)
-                tk_backing_path(found->file->fd, path, sizeof(path));
+                tk_fs_log_path(replay->fs, found->file->fd, path, sizeof(path));
         if (!is_full(error) && error != -EIO)
                 return tk_fault_set(replay->fault, TK_FAULT_INTERNAL, error,
                                     "%s: overwrites that the journal holds can't be put in place: "

@@ -208,9 +208,10 @@ static void undo(struct tk_fs *fs, int notes_fd, const char *name)
                 r = tk_backing_unlink(notes_fd, name, false);
         if (r < 0)
                 tk_log_limited(TK_LOG_WARNING,
-                               "a crash left '%s' below root with another mode than %04lo, which "
-                               "could not be put back: %s",
-                               path + 1, mode, strerror(-r));
+                               "a crash left inode %llu below root ('%s') with another mode than "
+                               "%04lo, which could not be put back: %s",
+                               (unsigned long long)ino, tk_fs_hides_paths(fs) ? "..." : path + 1,
+                               mode, strerror(-r));
 }
 
 void tk_lift_undo_all(struct tk_fs *fs)

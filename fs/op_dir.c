@@ -115,7 +115,7 @@ static void note_unreadable(struct tk_dir *dir, const char *backing, int error)
         char path[PATH_MAX];
 
         dir->fs->stats.name_failures++;
-        tk_backing_path(dirfd(dir->stream), path, sizeof(path));
+        tk_fs_log_path(dir->fs, dirfd(dir->stream), path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s/%s: left out of the listing: %s; `turnkeyfs verify --repair` "
                        "gives it a new name",

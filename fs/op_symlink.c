@@ -71,7 +71,7 @@ int tk_op_readlink(struct tk_fs *fs, struct tk_inode *inode, char *target, size_
         r = tk_op_open_target(fs, fd, target, max);
         if (r == -EBADMSG) {
                 fs->stats.target_failures++;
-                tk_backing_path(fd, path, sizeof(path));
+                tk_fs_log_path(fs, fd, path, sizeof(path));
                 tk_log_limited(TK_LOG_ERROR,
                                "%s: the symlink's target does not authenticate: damaged or "
                                "tampered with; restore it from a backup or make it anew",

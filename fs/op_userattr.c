@@ -79,7 +79,7 @@ static void note_record_lost(struct tk_fs *fs, int fd)
         char path[PATH_MAX];
 
         fs->stats.record_failures++;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: the directory has attributes, but no key record any more; restore it "
                        "from an escrow (turnkeyfs escrow restore), or its " TK_KEYATTR_NAME
@@ -127,7 +127,7 @@ static void note_damaged(struct tk_fs *fs, int fd, const char *stored)
         char path[PATH_MAX];
 
         fs->stats.attribute_failures++;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: the attribute stored as %s does not authenticate: damaged, or another "
                        "file's; restore it from a backup or remove it",

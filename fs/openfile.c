@@ -67,7 +67,7 @@ static bool heal(struct tk_fs *fs, int fd, const struct tk_keyattr *keyattr)
         int r = tk_keyattr_heal(fd, keyattr);
 
         fs->stats.records_restored += r == 0;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_WARNING,
                        "%s: the key record's %s was missing, damaged or another file's; %s from "
                        "its %s%s%s",
@@ -83,7 +83,7 @@ static void note_unusable(struct tk_fs *fs, int fd, int error)
         char path[PATH_MAX];
 
         fs->stats.record_failures++;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: no usable key record, neither in the attribute nor in the file (%s); "
                        "restore the file or its " TK_KEYATTR_NAME " attribute from a backup",
@@ -95,18 +95,18 @@ static void note_seal(struct tk_fs *fs, int fd)
         char path[PATH_MAX];
 
         fs->stats.record_failures++;
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: shorter than its seal says, or its seal is gone: cut or tampered with; "
                        "restore the file from a backup",
                        path);
 }
 
-static int note_kept(int fd, int error)
+static int note_kept(const struct tk_fs *fs, int fd, int error)
 {
         char path[PATH_MAX];
 
-        tk_backing_path(fd, path, sizeof(path));
+        tk_fs_log_path(fs, fd, path, sizeof(path));
         tk_log_limited(TK_LOG_ERROR,
                        "%s: can't be opened before overwrites that a crash left in the journal are "
                        "in place: %s",
@@ -144,7 +144,7 @@ static int load(struct tk_fs *fs, struct tk_openfile *file)
         file->owner = st.st_uid;
         r = tk_journal_kept_put(fs, file);
         if (r < 0)
-                return note_kept(file->fd, r);
+                return note_kept(fs, file->fd, r);
         if (fstat(file->fd, &st) < 0)
                 return -errno;
         file->mtime = st.st_mtim;

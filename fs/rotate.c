@@ -38,6 +38,7 @@ struct walk {
 struct spot {
         const struct spot *above;
         const char *name;
+        uint64_t ino;
 };
 
 static bool stopped(const struct walk *walk)
@@ -115,7 +116,7 @@ static char *backing_path(const struct spot *spot)
 }
 
 /* Say what can't be done about the file at @spot: by its path in the mount, if that may be said
- * and can be had. */
+ * and can be had; by its inode if the path below holds names that may not. */
 static void say_path(struct tk_fs *fs, const struct spot *spot, const char *what, int r)
 {
         TK_CLEANUP(tk_freep) char *backing = backing_path(spot);
@@ -123,6 +124,9 @@ static void say_path(struct tk_fs *fs, const struct spot *spot, const char *what
 
         if (tk_log_names() && backing && tk_translate_to_plain(fs, backing, &plain) == 0)
                 tk_log(TK_LOG_ERROR, "rotation: '/%s' %s: %s", plain, what, strerror(-r));
+        else if (tk_fs_hides_paths(fs) && spot->above)
+                tk_log(TK_LOG_ERROR, "rotation: the backing file of inode %llu %s: %s",
+                       (unsigned long long)spot->ino, what, strerror(-r));
         else
                 tk_log(TK_LOG_ERROR, "rotation: the backing file '%s' %s: %s",
                        backing ? backing : spot->name, what, strerror(-r));
@@ -184,7 +188,7 @@ static int visit_entry(void *context, const struct tk_dir_entry *found)
 {
         struct place *place = context;
         struct walk *walk = place->walk;
-        struct spot spot = {.above = place->spot, .name = found->backing};
+        struct spot spot = {.above = place->spot, .name = found->backing, .ino = found->ino};
         struct tk_entry entry;
         int r;
 

@@ -151,9 +151,10 @@ def test_a_flood_of_one_kind_is_cut_and_said(make_volume):
 
 
 @pytest.mark.backing("tmpfs")
-def test_no_name_is_in_a_log(work, make_volume):
+@pytest.mark.parametrize("names", ["encrypted", "plain"])
+def test_no_name_is_in_a_log(work, make_volume, names):
     """Whatever goes wrong with a file: damage, no space, a key that is revoked, a rotation."""
-    conf = {"kms": {"revocation_window": 2}, "log": {"level": "debug"}, "volume": {"names": "encrypted"}}
+    conf = {"kms": {"revocation_window": 2}, "log": {"level": "debug"}, "volume": {"names": names}}
     volume = make_volume(conf=conf)
     volume.expect_log(".")
     read_damaged(volume)
@@ -170,4 +171,26 @@ def test_no_name_is_in_a_log(work, make_volume):
     wait_for(lambda: volume.status()["daemon"]["state"] == "active")
     volume.command("rotate", "--wait", volume.mnt)
     assert "does not authenticate" in volume.log() and "locked" in volume.log()
+    assert NAME not in volume.log()
+
+
+@pytest.mark.parametrize("said", ["no", "yes"])
+def test_a_plain_name_is_said_where_that_is_asked_for(make_volume, said):
+    volume = make_volume(conf={"volume": {"names": "plain"}, "log": {"names": said}})
+    volume.expect_log("does not authenticate|rewrapped|rotation")
+    read_damaged(volume)
+    below = volume.below(f"{NAME}/{NAME}")
+    # Nor by a rotation, which can't rewrap what is immutable.
+    run("chattr", "+i", below)
+    try:
+        volume.command("rotate", "--wait", volume.mnt, check=False)
+    finally:
+        run("chattr", "-i", below)
+    lines = volume.log().splitlines()
+    damaged = next(line for line in lines if "does not authenticate" in line)
+    stuck = next(line for line in lines if "can't be rewrapped" in line)
+    if said == "yes":
+        assert str(below) in damaged and f"/{NAME}/{NAME}" in stuck
+        return
+    assert f"inode {os.stat(below).st_ino}:" in damaged and f"inode {os.stat(below).st_ino} " in stuck
     assert NAME not in volume.log()
