@@ -4,6 +4,7 @@
 import os
 import shutil
 import socket
+import threading
 
 import pytest
 
@@ -27,6 +28,10 @@ class Listener:
                 self.datagrams.append(self.socket.recv(65536).decode())
             except BlockingIOError:
                 return self.datagrams
+
+    def read_until(self, done):
+        while not done.wait(0.05):
+            self.read()
 
     def entries(self):
         """Datagrams of the journal's protocol, each as {field: value}."""
@@ -105,14 +110,20 @@ def test_without_a_journal_syslog_is_taken(work, make_volume, monkeypatch):
         pytest.skip("there is a /dev/log, which is not ours to take")
     monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "nobody"))
     syslog = Listener("/dev/log")
+    # Every daemon of the machine waits for it when its queue of a few datagrams is full.
+    done = threading.Event()
+    reader = threading.Thread(target=syslog.read_until, args=(done,), daemon=True)
+    reader.start()
     try:
         volume = make_volume(conf={"log": {"target": "journal"}})
         volume.umount()
         make_volume("other", conf={"log": {"target": "syslog"}}).umount()
-        said = syslog.read()
     finally:
-        syslog.socket.close()
         os.unlink("/dev/log")
+        done.set()
+        reader.join()
+        said = syslog.read()
+        syslog.socket.close()
     assert any("the journal can't be reached" in line for line in said)
     assert sum("turnkeyfs[" in line and ": mounted " in line for line in said) == 2
     assert any(line.startswith("<30>") for line in said)  # daemon.info
