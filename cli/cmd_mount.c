@@ -38,6 +38,7 @@ struct job {
         struct tk_conf *conf;
         struct tk_volume *volume;
         char *mountpoint; /* absolute, without links */
+        char *conf_path;  /* as well; NULL: there is no configuration */
         struct tk_open_keys keys;
         struct tk_rotation *rotation;
         struct tk_guardian guardian;
@@ -60,6 +61,7 @@ static void job_done(struct job *job)
         tk_mountopts_done(&job->opts);
         tk_notify_free(job->notify);
         free(job->mountpoint);
+        free(job->conf_path);
         if (job->ready_fd >= 0)
                 close(job->ready_fd);
 }
@@ -78,6 +80,7 @@ static void close_inherited(const struct tk_conf *conf)
 static int read_options(struct job *job, struct tk_fault *fault)
 {
         const struct tk_args *args = job->args;
+        const char *path;
         int r;
 
         r = tk_mountopts_parse(args->mount_options ? args->mount_options : "", &job->opts, fault);
@@ -88,9 +91,11 @@ static int read_options(struct job *job, struct tk_fault *fault)
                                     "mount: there are two configurations, '-c %s' and 'config=%s'; "
                                     "give one",
                                     args->config, job->opts.config);
-        r = tk_open_conf(args->config ? args->config : job->opts.config, &job->conf, fault);
+        path = args->config ? args->config : job->opts.config;
+        r = tk_open_conf(path, &job->conf, fault);
         if (r < 0)
                 return r;
+        job->conf_path = path ? realpath(path, NULL) : NULL;
         close_inherited(job->conf);
         if (args->foreground)
                 tk_hygiene_log(false);
@@ -296,10 +301,16 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         struct tk_fault minor = {0};
         struct tk_keeper_options keeper = keeper_options(job);
         struct tk_mount_options options = mount_options(job);
+        struct tk_reload reload = {.path = job->conf_path,
+                                   .opts = &job->opts,
+                                   .conf = job->conf,
+                                   .fs = fs,
+                                   .rotation = job->rotation};
         struct tk_serve serve = {.volume = job->volume,
                                  .fs = fs,
                                  .rotation = job->rotation,
                                  .harden = &job->harden,
+                                 .reload = &reload,
                                  .mountpoint = job->mountpoint,
                                  .read_only = options.read_only,
                                  .allow_other = options.allow_other,

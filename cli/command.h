@@ -75,6 +75,7 @@ int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_status(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_verify(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_rotate(const struct tk_args *args, struct tk_fault *fault);
+int tk_cmd_reload(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_path(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_bench(const struct tk_args *args, struct tk_fault *fault);
 int tk_cmd_doctor(const struct tk_args *args, struct tk_fault *fault);

@@ -64,6 +64,18 @@ static const struct tk_command commands[] = {
                  "  -j, --json          the JSON that docs/cli.md describes; with --watch a line "
                  "for "
                  "each look\n"},
+        {.name = "reload",
+         .synopsis = "PATH",
+         .summary = "have a mount read its configuration again",
+         .options = "",
+         .min_paths = 1,
+         .max_paths = 1,
+         .run = tk_cmd_reload,
+         .help = "PATH is the mountpoint or the CIPHERDIR. Prints which changed options are in "
+                 "force\n"
+                 "from now on, and which from the next mount on only. A configuration with an "
+                 "error\n"
+                 "changes nothing.\n"},
         {.name = "verify",
          .synopsis = "[-c CONF] [--json] [--repair] [--salvage DIR] PATH",
          .summary = "authenticate every name and every block of every file",

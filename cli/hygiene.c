@@ -19,7 +19,7 @@
 static atomic_bool all_locked;
 static enum tk_conf_log_target log_target;
 
-int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
+void tk_hygiene_set_level(const struct tk_conf *conf)
 {
         static const enum tk_log_level levels[] = {
                 [TK_CONF_LOG_ERROR] = TK_LOG_ERROR,
@@ -27,13 +27,19 @@ int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
                 [TK_CONF_LOG_INFO] = TK_LOG_INFO,
                 [TK_CONF_LOG_DEBUG] = TK_LOG_DEBUG,
         };
+
+        tk_log_set_level(levels[conf->log.level]);
+}
+
+int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault)
+{
         /* 1, not 0: a core_pattern that pipes to a program minds no other limit. */
         const struct rlimit none = {1, 1};
 
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
                 return tk_fault_set(fault, TK_FAULT_INTERNAL, -errno,
                                     "cannot turn core dumps off: %s", strerror(errno));
-        tk_log_set_level(levels[conf->log.level]);
+        tk_hygiene_set_level(conf);
         log_target = conf->log.target;
         tk_secret_require_lock(conf->memory.require_lock);
         return 0;

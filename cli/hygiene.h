@@ -12,6 +12,9 @@
 /* No core dump, no ptrace; log level and memory rule of @conf. Before any secret is read. */
 TK_MUST_USE int tk_hygiene_start(const struct tk_conf *conf, struct tk_fault *fault);
 
+/* Of these the level alone; at any time. */
+void tk_hygiene_set_level(const struct tk_conf *conf);
+
 /*
  * From now on log lines go where the configuration of the last tk_hygiene_start says: a process
  * in the @background has no stderr. In a child once more, whose descriptors are closed.

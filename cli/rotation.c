@@ -53,6 +53,13 @@ int tk_rotation_new(struct tk_volume *volume, const struct tk_provider *provider
         return 0;
 }
 
+void tk_rotation_set_options(struct tk_rotation *rotation,
+                             const struct tk_rotation_options *options)
+{
+        TK_LOCK_SCOPE(&rotation->lock);
+        rotation->options = *options;
+}
+
 struct tk_rotation *tk_rotation_free(struct tk_rotation *rotation)
 {
         if (!rotation)
@@ -223,10 +230,16 @@ static void say(const struct tk_rotation *rotation, int r,
         }
 }
 
+static unsigned rate_of(struct tk_rotation *rotation)
+{
+        TK_LOCK_SCOPE(&rotation->lock);
+        return rotation->options.files_per_s;
+}
+
 static void *run_job(void *context)
 {
         struct tk_rotation *rotation = context;
-        struct tk_rotate_options options = {.files_per_s = rotation->options.files_per_s,
+        struct tk_rotate_options options = {.files_per_s = rate_of(rotation),
                                             .stop = &rotation->stop,
                                             .progress = note_progress,
                                             .context = rotation};

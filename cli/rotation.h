@@ -23,6 +23,10 @@ TK_MUST_USE int tk_rotation_new(struct tk_volume *volume, const struct tk_provid
                                 const struct tk_rotation_options *options,
                                 struct tk_rotation **ret_rotation);
 
+/* From now on these hold; the rate from the next job on. */
+void tk_rotation_set_options(struct tk_rotation *rotation,
+                             const struct tk_rotation_options *options);
+
 /* From now on jobs may run on @fs, which is borrowed until stop. */
 void tk_rotation_begin(struct tk_rotation *rotation, struct tk_fs *fs);
 

@@ -27,8 +27,8 @@ struct kept {
 struct tk_rotation {
         struct tk_volume *volume; /* borrowed */
         struct tk_fs *fs;         /* borrowed, from begin to stop */
+        pthread_mutex_t lock;     /* guards what follows, but for stop */
         struct tk_rotation_options options;
-        pthread_mutex_t lock; /* guards what follows, but for stop */
         pthread_t thread;
         atomic_bool stop;
         bool serving;     /* jobs may run */

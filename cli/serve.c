@@ -199,6 +199,37 @@ static json_t *rotate(const struct tk_serve *serve, const char *to)
         return r == 0 ? json_pack("{sb}", "started", 1) : failure(r, &fault);
 }
 
+/* What came of it is logged: whoever reloads by the service manager sees the log. */
+static void log_names(const struct tk_serve *serve, const char *what, const json_t *names)
+{
+        const json_t *name;
+        size_t i;
+
+        json_array_foreach(names, i, name)
+                tk_log(TK_LOG_INFO, "%s: reloaded: %s %s", tk_volume_path(serve->volume),
+                       json_string_value(name), what);
+}
+
+static json_t *reload(const struct tk_serve *serve)
+{
+        json_t *changed = NULL;
+        json_t *waiting = NULL;
+        struct tk_fault fault = {0};
+        int r;
+
+        r = tk_reload(serve->reload, &changed, &waiting, &fault);
+        if (r < 0) {
+                json_decref(changed);
+                json_decref(waiting);
+                tk_log(TK_LOG_WARNING, "%s: not reloaded, all stays as it is: %s",
+                       tk_volume_path(serve->volume), fault.kind ? fault.text : strerror(-r));
+                return failure(r, &fault);
+        }
+        log_names(serve, "is in force", changed);
+        log_names(serve, "has to wait for the next mount", waiting);
+        return json_pack("{sb so so}", "started", 1, "changed", changed, "waiting", waiting);
+}
+
 /* Protectors --------------------------------------------------------------- */
 
 static json_t *envelope_json(const struct tk_volume_wrap *envelope)
@@ -328,6 +359,8 @@ char *tk_serve_answer(void *context, const char *request)
                 root = tk_serve_status(serve);
         else if (strcmp(request, "rotate") == 0)
                 root = rotate(serve, NULL);
+        else if (strcmp(request, "reload") == 0)
+                root = reload(serve);
         else if (strncmp(request, rotate_to, sizeof(rotate_to) - 1) == 0)
                 root = rotate(serve, request + sizeof(rotate_to) - 2);
         else if (strncmp(request, backing_of, sizeof(backing_of) - 1) == 0)
@@ -422,6 +455,15 @@ int tk_serve_ask_rotate(struct tk_volume *volume, const char *to, struct tk_faul
         r = take_answer(volume, r, text, &answer, fault);
         json_decref(answer);
         return r;
+}
+
+int tk_serve_ask_reload(struct tk_volume *volume, json_t **ret_answer, struct tk_fault *fault)
+{
+        TK_CLEANUP(tk_freep) char *text = NULL;
+        int r;
+
+        r = tk_control_ask_slow(tk_volume_dirfd(volume), "reload", &text);
+        return take_answer(volume, r, text, ret_answer, fault);
 }
 
 /* The mount proves its own key first, which may take a while. */

@@ -4,6 +4,7 @@
 /* What a running mount says of itself over the control channel. */
 
 #include "cli/harden.h"
+#include "cli/reload.h"
 #include "cli/rotation.h"
 #include "fs/fs.h"
 #include <jansson.h>
@@ -14,6 +15,7 @@ struct tk_serve {
         struct tk_fs *fs;
         struct tk_rotation *rotation;
         const struct tk_harden *harden;
+        const struct tk_reload *reload; /* by the thread of slow requests alone */
         const char *mountpoint;
         bool read_only;
         bool allow_other;
@@ -44,6 +46,14 @@ json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why);
  */
 enum { TK_SERVE_NOBODY = 1 };
 TK_MUST_USE int tk_serve_ask_rotate(struct tk_volume *volume, const char *to,
+                                    struct tk_fault *fault);
+
+/*
+ * Tell the mount of @volume to read its configuration again; the caller drops @ret_answer, whose
+ * members "changed" and "waiting" are as tk_reload's. TK_SERVE_NOBODY if nothing is mounted; or
+ * what the mount answers, in the fault.
+ */
+TK_MUST_USE int tk_serve_ask_reload(struct tk_volume *volume, json_t **ret_answer,
                                     struct tk_fault *fault);
 
 /*

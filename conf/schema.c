@@ -340,7 +340,13 @@ static int set_secret(const char *value, void *field)
 
 #define SECRET_TYPE "none, prompt, file:/PATH, fd:N or credential:NAME"
 #define PATH_TYPE "an absolute path, beginning with /"
-#define FIELD(member) .offset = offsetof(struct tk_conf, member)
+#define MEMBER(member) ((struct tk_conf *)0)->member
+#define KIND(member)                                                                               \
+        _Generic(MEMBER(member), char * : TK_CONF_TEXT, struct tk_conf_secret : TK_CONF_SECRET,    \
+                 default : TK_CONF_VALUE)
+#define FIELD(member)                                                                              \
+        .kind = KIND(member), .size = (unsigned)sizeof(MEMBER(member)),                            \
+        .offset = offsetof(struct tk_conf, member)
 
 static const struct tk_conf_option options[] = {
         {"volume", "fingerprint", "64 hexadecimal digits", "not pinned",
@@ -492,4 +498,27 @@ int tk_conf_option_find(const char *section, const char *name)
                 if (strcmp(options[i].section, section) == 0 && strcmp(options[i].name, name) == 0)
                         return i;
         return -1;
+}
+
+static bool texts_differ(const char *a, const char *b)
+{
+        return a && b ? strcmp(a, b) != 0 : a != b;
+}
+
+bool tk_conf_option_differs(const struct tk_conf_option *option, const struct tk_conf *a,
+                            const struct tk_conf *b)
+{
+        const void *left = (const char *)a + option->offset;
+        const void *right = (const char *)b + option->offset;
+        const struct tk_conf_secret *secret = left;
+        const struct tk_conf_secret *other = right;
+
+        switch (option->kind) {
+        case TK_CONF_TEXT:
+                return texts_differ(*(char *const *)left, *(char *const *)right);
+        case TK_CONF_SECRET:
+                return secret->source != other->source || texts_differ(secret->arg, other->arg);
+        default:
+                return memcmp(left, right, option->size) != 0; /* not secret */
+        }
 }

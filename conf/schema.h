@@ -11,13 +11,18 @@
 #include "conf/conf.h"
 #include <stddef.h>
 
+/* How the field of an option is laid out. */
+enum tk_conf_kind { TK_CONF_VALUE, TK_CONF_TEXT, TK_CONF_SECRET };
+
 struct tk_conf_option {
         const char *section;
         const char *name;
         const char *type;     /* what a value may be, as said to people */
         const char *fallback; /* the default, as said to people */
         const char *help;     /* one line */
-        size_t offset;        /* of the field in struct tk_conf */
+        enum tk_conf_kind kind;
+        unsigned size; /* of the field in struct tk_conf */
+        size_t offset; /* of it there */
         /* Store @value in @field. -EINVAL if it is not of the option's type; -ENOMEM. */
         int (*set)(const char *value, void *field);
         bool hide; /* complaints don't repeat the value: it may be a secret by mistake */
@@ -28,6 +33,10 @@ const struct tk_conf_option *tk_conf_option_at(size_t i);
 
 /* The number of the option @name in @section, or -1. */
 int tk_conf_option_find(const char *section, const char *name);
+
+/* Whether @option has another value in @a than in @b; a secret: whether it comes from elsewhere. */
+bool tk_conf_option_differs(const struct tk_conf_option *option, const struct tk_conf *a,
+                            const struct tk_conf *b);
 
 /* Whether @section holds the options of a provider, whose name it is. */
 bool tk_conf_is_provider(const char *section);

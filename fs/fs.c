@@ -182,6 +182,13 @@ bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status)
         return fs->keeper;
 }
 
+void tk_fs_set_windows(struct tk_fs *fs, int64_t grace_ms, int64_t rotation_window_ms)
+{
+        TK_LOCK_SCOPE(&fs->keeper_lock);
+        if (fs->keeper)
+                tk_keeper_set_windows(fs->keeper, grace_ms, rotation_window_ms);
+}
+
 void tk_fs_look(struct tk_fs *fs, struct tk_fs_load *ret_load)
 {
         *ret_load = (struct tk_fs_load){.cached_deks = tk_keyring_cached_deks(fs->keyring),

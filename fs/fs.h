@@ -75,3 +75,6 @@ void tk_fs_look(struct tk_fs *fs, struct tk_fs_load *ret_load);
 /* What the mount's keeper says (keeper.h); false: there is none now. */
 struct tk_keeper_status;
 bool tk_fs_keeper_status(struct tk_fs *fs, struct tk_keeper_status *ret_status);
+
+/* As tk_keeper_set_windows, of the mount's keeper, if there is one. */
+void tk_fs_set_windows(struct tk_fs *fs, int64_t grace_ms, int64_t rotation_window_ms);

@@ -123,10 +123,9 @@ static void reopen(struct tk_keeper *keeper, struct tk_fault *fault)
                 return;
         }
         say(keeper, TK_LEASE_ACTIVE, fault);
-        if (keeper->options.rotation_window_ms > 0) {
-                TK_LOCK_SCOPE(&keeper->lock);
+        TK_LOCK_SCOPE(&keeper->lock);
+        if (keeper->options.rotation_window_ms > 0)
                 keeper->poll_ms = tk_clock_ms();
-        }
 }
 
 /* The mount follows the lease. Keys that can't be unwrapped after all leave it closed. */
@@ -309,6 +308,18 @@ int tk_keeper_new(struct tk_fs *fs, const struct tk_keeper_options *options,
         }
         *ret_keeper = keeper;
         return 0;
+}
+
+void tk_keeper_set_windows(struct tk_keeper *keeper, int64_t grace_ms, int64_t rotation_window_ms)
+{
+        TK_LOCK_SCOPE(&keeper->lock);
+        keeper->lease.config.grace_ms = grace_ms;
+        publish_lease(keeper);
+        if (keeper->options.rotation_window_ms != rotation_window_ms) {
+                keeper->options.rotation_window_ms = rotation_window_ms;
+                keeper->poll_ms = next_poll(keeper, tk_clock_ms());
+        }
+        pthread_cond_signal(&keeper->woken);
 }
 
 struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper)

@@ -58,5 +58,8 @@ struct tk_keeper *tk_keeper_free(struct tk_keeper *keeper);
  */
 void tk_keeper_await(struct tk_fs *fs);
 
+/* From now on these hold: docs/configuration.md, outage_grace and rotation_window. */
+void tk_keeper_set_windows(struct tk_keeper *keeper, int64_t grace_ms, int64_t rotation_window_ms);
+
 /* From any thread. */
 void tk_keeper_status(struct tk_keeper *keeper, struct tk_keeper_status *ret_status);

@@ -119,6 +119,30 @@ static void test_keeper__out_of_reach_until_the_grace_ends(void **state)
         finish();
 }
 
+/* Windows that change while one waits for their end. */
+static void test_set_windows__hold_at_once(void **state)
+{
+        struct tk_fault fault = {0};
+
+        start(3600000, 3600000);
+        test.fake.refuse = -ENOKEY;
+        wait_for_state(TK_LEASE_DEGRADED);
+        assert_true(look().left_ms > 60000);
+        tk_keeper_set_windows(keeper, 0, 3600000);
+        wait_for_gate(-ENOKEY);
+        test.fake.refuse = 0;
+        wait_for_gate(0);
+        /* Nobody would look for an hour otherwise. */
+        assert_int_equal(tk_volume_renew_kek(test.volume, test.kms, true, &fault), 0);
+        tk_keeper_set_windows(keeper, 0, 100);
+        for (int waited = 0; rotations_asked == 0; waited += 5) {
+                assert_true(waited < PATIENCE_MS);
+                sleep_ms(5);
+        }
+        assert_int_equal(tk_volume_retire_below(test.volume, 2, &fault), 0);
+        finish();
+}
+
 /* Served until the window ends, and shown as closed until all is unwrapped again. */
 static void test_keeper__a_refused_identity(void **state)
 {
@@ -200,6 +224,8 @@ int main(void)
                                                 tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__out_of_reach_until_the_grace_ends,
                                                 enter, tk_test_dir_leave),
+                cmocka_unit_test_setup_teardown(test_set_windows__hold_at_once, enter,
+                                                tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__a_refused_identity, enter,
                                                 tk_test_dir_leave),
                 cmocka_unit_test_setup_teardown(test_keeper__an_unfinished_rotation_is_asked_for,
