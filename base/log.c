@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include "base/journald.h"
+#include "base/syslog.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -60,7 +61,7 @@ int tk_log_to(enum tk_log_target target)
         if (r < 0)
                 target = TK_LOG_SYSLOG;
         if (target == TK_LOG_SYSLOG)
-                openlog("turnkeyfs", LOG_PID, LOG_DAEMON);
+                tk_syslog_open();
         atomic_store(&log_target, target);
         return r;
 }
@@ -107,7 +108,7 @@ static void emit(enum tk_log_level level, const struct tk_log_origin *origin, co
                 /* The journal restarts, or is full: syslog may still take it. */
                 __attribute__((fallthrough));
         case TK_LOG_SYSLOG:
-                syslog(levels[level].priority, "%s", line);
+                tk_syslog_send(levels[level].priority, line);
                 return;
         default:
                 fprintf(stderr, "turnkeyfs: %s: %s\n", levels[level].word, line);

@@ -71,6 +71,10 @@ def read_damaged(volume):
     volume.umount()
     damage(volume, f"{NAME}/{NAME}")
     volume.mount()
+    fail_to_read(volume)
+
+
+def fail_to_read(volume):
     with pytest.raises(OSError):
         (volume.mnt / NAME / NAME).read_bytes()
 
@@ -127,6 +131,32 @@ def test_without_a_journal_syslog_is_taken(work, make_volume, monkeypatch):
     assert any("the journal can't be reached" in line for line in said)
     assert sum("turnkeyfs[" in line and ": mounted " in line for line in said) == 2
     assert any(line.startswith("<30>") for line in said)  # daemon.info
+
+
+def test_a_syslog_that_does_not_read_stops_nothing(make_volume):
+    """Its queue holds a few datagrams; syslog(3) waits for room."""
+    if os.path.exists("/dev/log"):
+        pytest.skip("there is a /dev/log, which is not ours to take")
+    syslog = Listener("/dev/log")
+    try:
+        volume = make_volume(conf={"log": {"target": "syslog"}})
+        fill(volume)
+        volume.umount()
+        damage(volume, f"{NAME}/{NAME}")
+        volume.mount()
+        for _ in range(15):
+            fail_to_read(volume)
+        wait_for(lambda: what_was_lost_is_said(syslog, volume))
+        volume.umount()
+    finally:
+        syslog.socket.close()
+        os.unlink("/dev/log")
+
+
+def what_was_lost_is_said(syslog, volume):
+    syslog.read()
+    fail_to_read(volume)
+    return any("lines of the log found no room and were lost" in line for line in syslog.read())
 
 
 def test_levels(make_volume):
