@@ -34,6 +34,7 @@ static void check_provider(struct tk_doctor *doctor)
         struct tk_fault fault = {0};
         int r;
 
+        tk_provider_check_secrets(doctor->conf, doctor);
         if (!backend->examine)
                 return;
         r = backend->locate(doctor->conf, &(struct tk_provider_volume){0}, &place, &fault);

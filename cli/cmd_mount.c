@@ -71,10 +71,9 @@ static void job_done(struct job *job)
 /* All but where secrets will be read from. */
 static void close_inherited(const struct tk_conf *conf)
 {
-        int keep[2];
-        int count = tk_provider_backend(conf)->fds(conf, keep);
+        int keep[TK_PROVIDER_SECRETS_MAX];
 
-        tk_hygiene_close_inherited(keep, (size_t)count);
+        tk_hygiene_close_inherited(keep, tk_provider_fds(conf, keep));
 }
 
 static int read_options(struct job *job, struct tk_fault *fault)

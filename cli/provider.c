@@ -4,7 +4,9 @@
 
 #include "cli/provider.h"
 
+#include "base/log.h"
 #include "cli/doctor.h"
+#include "cli/secret_source.h"
 #include "kms/finding.h"
 #include <assert.h>
 #include <errno.h>
@@ -58,6 +60,41 @@ int tk_provider_is_interactive(const struct tk_conf *conf, const char *place,
         return tk_provider_backend(conf)->is_interactive(conf, place, fault);
 }
 
+/* Where secrets come from ----------------------------------------------------- */
+
+size_t tk_provider_fds(const struct tk_conf *conf, int ret_fds[TK_PROVIDER_SECRETS_MAX])
+{
+        struct tk_provider_secret secrets[TK_PROVIDER_SECRETS_MAX];
+        size_t count = tk_provider_backend(conf)->secrets(conf, secrets);
+        size_t found = 0;
+
+        for (size_t i = 0; i < count; i++)
+                if (tk_secret_source_fd(secrets[i].source) >= 0)
+                        ret_fds[found++] = tk_secret_source_fd(secrets[i].source);
+        return found;
+}
+
+#define EXPOSED "%s, which %s names, can be read by others than its owner"
+#define TODO_EXPOSED "run chmod 600 on it; if a stranger may have read it, change the secret"
+
+void tk_provider_check_secrets(const struct tk_conf *conf, struct tk_doctor *doctor)
+{
+        struct tk_provider_secret secrets[TK_PROVIDER_SECRETS_MAX];
+        size_t count = tk_provider_backend(conf)->secrets(conf, secrets);
+
+        for (size_t i = 0; i < count; i++) {
+                const char *path = tk_secret_source_exposed(secrets[i].source);
+
+                if (path && doctor)
+                        tk_doctor_warn(doctor, "secrets", TODO_EXPOSED, EXPOSED, path,
+                                       secrets[i].option);
+                else if (path)
+                        tk_log(TK_LOG_WARNING, EXPOSED "; " TODO_EXPOSED, path, secrets[i].option);
+        }
+}
+
+/* Opening ----------------------------------------------------------------- */
+
 static int start(const struct tk_conf *conf, const struct tk_provider_volume *volume,
                  struct tk_provider *ret_provider, struct tk_fault *fault)
 {
@@ -68,6 +105,7 @@ static int start(const struct tk_conf *conf, const struct tk_provider_volume *vo
                                              .makes_versions = backend->makes_versions};
         if (backend->makes_versions)
                 ret_provider->rotate_every_s = conf->local.rotate_every;
+        tk_provider_check_secrets(conf, NULL);
         return backend->locate(conf, volume, &ret_provider->place, fault);
 }
 

@@ -34,6 +34,14 @@ struct tk_provider {
 
 void tk_provider_done(struct tk_provider *provider);
 
+enum { TK_PROVIDER_SECRETS_MAX = 2 };
+
+/* A secret that a provider needs. Borrowed. */
+struct tk_provider_secret {
+        const char *option; /* "[pkcs11] pin" */
+        const struct tk_conf_secret *source;
+};
+
 /* What a backend does; -ENOMEM or a fault, as the functions below. */
 struct tk_provider_backend {
         const char *name;
@@ -54,8 +62,9 @@ struct tk_provider_backend {
         int (*recover)(const struct tk_conf *conf, const char *place, struct tk_fault *fault);
         /* For doctor: the way to the key, step by step; NULL: there is nothing to walk. */
         void (*examine)(const struct tk_conf *conf, const char *place, struct tk_doctor *doctor);
-        /* The descriptors that secrets will be read from, two at most. Returns their count. */
-        int (*fds)(const struct tk_conf *conf, int ret_fds[2]);
+        /* Where its secrets come from. Returns their count. */
+        size_t (*secrets)(const struct tk_conf *conf,
+                          struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX]);
 };
 
 /*
@@ -76,6 +85,12 @@ extern const struct tk_provider_backend tk_provider_pkcs11;
 
 /* How long a call of a provider may take: several fit into the revocation window. */
 unsigned tk_provider_deadline_ms(const struct tk_conf *conf);
+
+/* The descriptors that secrets will be read from. Returns their count. */
+size_t tk_provider_fds(const struct tk_conf *conf, int ret_fds[TK_PROVIDER_SECRETS_MAX]);
+
+/* Warn of files with secrets that others may read: to @doctor, or, if it is NULL, in the log. */
+void tk_provider_check_secrets(const struct tk_conf *conf, struct tk_doctor *doctor);
 
 struct tk_kms_finding;
 

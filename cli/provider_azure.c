@@ -126,16 +126,14 @@ static void examine(const struct tk_conf *conf, const char *key, struct tk_docto
                 tk_kms_azure_examine(&prepared.options, tk_provider_report, doctor);
 }
 
-static int fds(const struct tk_conf *conf, int ret_fds[2])
+static size_t secrets(const struct tk_conf *conf,
+                      struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        const struct tk_conf_secret *const secrets[] = {&conf->azure.client_secret,
-                                                        &conf->azure.certificate_password};
-        int count = 0;
-
-        for (size_t i = 0; i < 2; i++)
-                if (tk_secret_source_fd(secrets[i]) >= 0)
-                        ret_fds[count++] = tk_secret_source_fd(secrets[i]);
-        return count;
+        ret_secrets[0] =
+                (struct tk_provider_secret){"[azure] client_secret", &conf->azure.client_secret};
+        ret_secrets[1] = (struct tk_provider_secret){"[azure] certificate_password",
+                                                     &conf->azure.certificate_password};
+        return 2;
 }
 
 const struct tk_provider_backend tk_provider_azure = {
@@ -148,5 +146,5 @@ const struct tk_provider_backend tk_provider_azure = {
         .create = tk_provider_held_create,
         .recover = tk_provider_held_recover,
         .examine = examine,
-        .fds = fds,
+        .secrets = secrets,
 };

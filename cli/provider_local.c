@@ -224,10 +224,11 @@ static int recover(const struct tk_conf *conf, const char *keystore, struct tk_f
         return tk_kms_local_recover(keystore, fault);
 }
 
-static int fds(const struct tk_conf *conf, int ret_fds[2])
+static size_t secrets(const struct tk_conf *conf,
+                      struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        ret_fds[0] = tk_secret_source_fd(&conf->local.passphrase);
-        return ret_fds[0] >= 0;
+        ret_secrets[0] = (struct tk_provider_secret){"[local] passphrase", &conf->local.passphrase};
+        return 1;
 }
 
 const struct tk_provider_backend tk_provider_local = {
@@ -240,5 +241,5 @@ const struct tk_provider_backend tk_provider_local = {
         .make = make,
         .create = create,
         .recover = recover,
-        .fds = fds,
+        .secrets = secrets,
 };

@@ -124,10 +124,11 @@ static void examine(const struct tk_conf *conf, const char *uri, struct tk_docto
                 tk_kms_pkcs11_examine(&options, tk_provider_report, doctor);
 }
 
-static int fds(const struct tk_conf *conf, int ret_fds[2])
+static size_t secrets(const struct tk_conf *conf,
+                      struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        ret_fds[0] = tk_secret_source_fd(&conf->pkcs11.pin);
-        return ret_fds[0] >= 0;
+        ret_secrets[0] = (struct tk_provider_secret){"[pkcs11] pin", &conf->pkcs11.pin};
+        return 1;
 }
 
 const struct tk_provider_backend tk_provider_pkcs11 = {
@@ -140,5 +141,5 @@ const struct tk_provider_backend tk_provider_pkcs11 = {
         .create = tk_provider_held_create,
         .recover = tk_provider_held_recover,
         .examine = examine,
-        .fds = fds,
+        .secrets = secrets,
 };

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Without its newline, if it has one. Empty and overlong ones are refused. */
 static int check(struct tk_secret *secret, const struct tk_secret_ask *ask, const char *from,
@@ -202,6 +203,16 @@ int tk_secret_source_read(const struct tk_conf_secret *source, const struct tk_s
 bool tk_secret_source_is_interactive(const struct tk_conf_secret *source)
 {
         return source->source == TK_CONF_SOURCE_PROMPT || source->source == TK_CONF_SOURCE_FD;
+}
+
+const char *tk_secret_source_exposed(const struct tk_conf_secret *source)
+{
+        struct stat st;
+
+        if (source->source != TK_CONF_SOURCE_FILE || stat(source->arg, &st) < 0 ||
+            !S_ISREG(st.st_mode) || !(st.st_mode & (S_IRGRP | S_IROTH)))
+                return NULL;
+        return source->arg;
 }
 
 int tk_secret_source_fd(const struct tk_conf_secret *source)

@@ -34,5 +34,8 @@ TK_MUST_USE int tk_secret_source_file(const char *path, size_t max, struct tk_se
 /* Whether somebody has to type it, or it can be read only once. */
 bool tk_secret_source_is_interactive(const struct tk_conf_secret *source);
 
+/* The file of @source, if others than its owner may read it; NULL: they may not. Borrowed. */
+const char *tk_secret_source_exposed(const struct tk_conf_secret *source);
+
 /* The descriptor that it will be read from; -1: another source. */
 int tk_secret_source_fd(const struct tk_conf_secret *source);

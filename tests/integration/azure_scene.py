@@ -191,6 +191,7 @@ class Scene:
         by_certificate = self.row.auth == "client-certificate"
         self.application = self.emulator.control("application", certificate=by_certificate)
         (directory / "secret").write_text(self.application["secret"])
+        (directory / "secret").chmod(0o600)
         (directory / "client.pem").write_text(self.application["pem"])
         options = {"client_id": self.application["appid"]}
         if by_certificate:

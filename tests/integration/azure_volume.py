@@ -23,6 +23,7 @@ def sections(emulator, key, directory, kms=None, azure=None, **more):
     """A configuration for the key with that identifier; the client's secret lies in @directory."""
     secret = pathlib.Path(directory) / "client-secret"
     secret.write_text(emulator.client_secret)
+    secret.chmod(0o600)
     return {
         "kms": {"provider": "azure"} | (kms or {}),
         "azure": {

@@ -199,6 +199,7 @@ def scene(tmp_path):
     )  # fmt: skip
     shutil.copy(ready["ca"], etc / "ca.pem")
     (etc / "secret").write_text(ready["client_secret"])
+    (etc / "secret").chmod(0o600)
     fstab = ""
     for name in NAMES:
         (etc / f"{name}.conf").write_text(

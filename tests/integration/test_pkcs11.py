@@ -387,6 +387,20 @@ def test_a_pin_from_a_credential_or_a_descriptor(token, make_token_volume, monke
         turnkeyfs("key", "list", "-c", volume.conf, pass_fds=[pin.fileno()])
 
 
+def test_a_pin_that_others_may_read_is_warned_of(token, make_token_volume):
+    volume = make_token_volume(windows(), mount=False)
+    said = f"{token.pin_file}, which [pkcs11] pin names, can be read by others"
+    for mode in (0o640, 0o604):
+        token.pin_file.chmod(mode)
+        assert f"warn  secrets: {said}" in turnkeyfs("doctor", "-c", volume.conf).stdout
+    volume.expect_log("can be read by others")
+    volume.mount()
+    assert f"warning: {said}" in volume.log()
+    volume.umount()
+    token.pin_file.chmod(0o600)
+    assert "can be read" not in turnkeyfs("doctor", "-c", volume.conf).stdout
+
+
 # --- configurations ------------------------------------------------------------------------------
 
 

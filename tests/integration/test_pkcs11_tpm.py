@@ -90,6 +90,7 @@ def volume(tpm, make_volume):
     volume = make_volume(mount=False, init=False)
     pin = volume.directory / "pin"
     pin.write_text(PIN)
+    pin.chmod(0o600)
     azure_volume.write(volume.conf, {
         "kms": {"provider": "pkcs11", "revocation_window": 8, "rotation_window": 0},
         "pkcs11": {"module": MODULES[0], "uri": f"pkcs11:token={LABEL};object=root", "pin": f"file:{pin}"},

@@ -273,6 +273,7 @@ def test_an_old_volume_file_gives_a_removed_key_no_new_record(shared):
 
 def test_the_passphrase_of_the_new_one_never_reaches_the_mount(shared):
     (shared.directory / "phrase").write_text("correct horse")
+    (shared.directory / "phrase").chmod(0o600)
     third = keystore_conf(shared, "third", passphrase=f"file:{shared.directory}/phrase")
     turnkeyfs("protector", "add", shared.mnt, third)
     assert numbers(shared.mnt) == [1, 2, 3]

@@ -128,6 +128,7 @@ class Way:
         )
         (directory / "sealed.pem").write_bytes(sealed + pem[pem.index(b"-----BEGIN CERT") :])
         (directory / "password").write_text(PASSWORD)
+        (directory / "password").chmod(0o600)
         return {
             "certificate": directory / "sealed.pem",
             "certificate_password": f"file:{directory}/password",
