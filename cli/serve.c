@@ -318,7 +318,6 @@ static json_t *remove_protector(const struct tk_serve *serve, const char *text)
 static json_t *translate(const struct tk_serve *serve, const char *encoded, bool to_backing)
 {
         TK_CLEANUP(tk_freep) char *translated = NULL;
-        TK_CLEANUP(tk_freep) char *text = NULL;
         char path[PATH_MAX + 1];
         size_t len;
         int r;
@@ -331,12 +330,7 @@ static json_t *translate(const struct tk_serve *serve, const char *encoded, bool
         }
         if (!translated)
                 return json_pack("{si}", "errno", r < 0 ? -r : EIO);
-        len = strlen(translated);
-        text = malloc(tk_base64url_len(len) + 1);
-        if (!text)
-                return NULL;
-        tk_base64url_encode((const uint8_t *)translated, len, text);
-        return json_pack("{ss}", "path", text);
+        return json_pack("{so}", "path", tk_text_wire(translated));
 }
 
 bool tk_serve_is_slow(const char *request)
@@ -516,21 +510,12 @@ int tk_serve_ask_remove_protector(struct tk_volume *volume, unsigned number, str
 /* What the mount answered to the above. */
 static int take_path(const json_t *answer, char **ret_path)
 {
-        TK_CLEANUP(tk_freep) char *path = NULL;
-        const char *text = json_string_value(json_object_get(answer, "path"));
         int error = (int)json_integer_value(json_object_get(answer, "errno"));
-        size_t len;
 
-        if (!text)
-                return error > 0 ? -error : -EPROTO;
-        path = malloc(strlen(text) + 1);
-        if (!path)
-                return -ENOMEM;
-        if (tk_base64url_decode(text, (uint8_t *)path, strlen(text), &len) < 0)
-                return -EPROTO;
-        path[len] = '\0';
-        *ret_path = TK_TAKE(path);
-        return 0;
+        *ret_path = tk_text_of_wire(json_object_get(answer, "path"));
+        if (*ret_path)
+                return 0;
+        return error > 0 ? -error : -EPROTO;
 }
 
 int tk_serve_ask_path(struct tk_volume *volume, bool to_backing, const char *path, char **ret_path)

@@ -118,3 +118,30 @@ json_t *tk_text_hex_json(const char *text)
         tk_hex_encode((const uint8_t *)text, len, hex);
         return json_string(hex);
 }
+
+json_t *tk_text_wire(const char *text)
+{
+        TK_CLEANUP(tk_freep) char *encoded = NULL;
+        size_t len;
+
+        if (!text)
+                return json_null();
+        len = strlen(text);
+        encoded = malloc(tk_base64url_len(len) + 1);
+        if (!encoded)
+                return NULL;
+        tk_base64url_encode((const uint8_t *)text, len, encoded);
+        return json_string(encoded);
+}
+
+char *tk_text_of_wire(const json_t *value)
+{
+        const char *encoded = json_string_value(value);
+        TK_CLEANUP(tk_freep) char *text = encoded ? malloc(strlen(encoded) + 1) : NULL;
+        size_t len;
+
+        if (!text || tk_base64url_decode(encoded, (uint8_t *)text, strlen(encoded), &len) < 0)
+                return NULL;
+        text[len] = '\0';
+        return TK_TAKE(text);
+}

@@ -20,6 +20,12 @@ json_t *tk_text_json(const char *text);
 /* The bytes of @text as a JSON string of hexadecimal digits. NULL without memory. */
 json_t *tk_text_hex_json(const char *text);
 
+/* @text for another process of ours: base64url, or null for NULL. NULL without memory. */
+json_t *tk_text_wire(const char *text);
+
+/* The way back; the caller frees it. NULL for null, for what is no such text, without memory. */
+char *tk_text_of_wire(const json_t *value);
+
 /* Whether @text is UTF-8, which alone fits JSON. */
 bool tk_text_is_utf8(const char *text);
 

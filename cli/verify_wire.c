@@ -4,7 +4,7 @@
 
 #include "cli/verify_wire.h"
 
-#include "base/bytes.h"
+#include "cli/text.h"
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -32,47 +32,19 @@ static char *dump(json_t *object)
         return text;
 }
 
-static json_t *encode(const char *bytes)
-{
-        TK_CLEANUP(tk_freep) char *text = NULL;
-        size_t len;
-
-        if (!bytes)
-                return json_null();
-        len = strlen(bytes);
-        text = malloc(tk_base64url_len(len) + 1);
-        if (!text)
-                return NULL;
-        tk_base64url_encode((const uint8_t *)bytes, len, text);
-        return json_string(text);
-}
-
-/* NULL for null, and for what is no such text; the caller frees it. */
-static char *decode(const json_t *value)
-{
-        const char *text = json_string_value(value);
-        TK_CLEANUP(tk_freep) char *bytes = text ? malloc(strlen(text) + 1) : NULL;
-        size_t len;
-
-        if (!bytes || tk_base64url_decode(text, (uint8_t *)bytes, strlen(text), &len) < 0)
-                return NULL;
-        bytes[len] = '\0';
-        return TK_TAKE(bytes);
-}
-
 char *tk_verify_wire_finding(const struct tk_verify_finding *finding)
 {
-        return dump(json_pack("{s{si so sI sI so so sb si si si}}",      //
-                              "finding",                                 //
-                              "kind", (int)finding->kind,                //
-                              "path", encode(finding->path),             //
-                              "offset", (json_int_t)finding->offset,     //
-                              "length", (json_int_t)finding->length,     //
-                              "attribute", encode(finding->attribute),   //
-                              "renamed_to", encode(finding->renamed_to), //
-                              "restored", finding->restored,             //
-                              "repair_error", finding->repair_error,     //
-                              "retired", (int)finding->retired,          //
+        return dump(json_pack("{s{si so sI sI so so sb si si si}}",            //
+                              "finding",                                       //
+                              "kind", (int)finding->kind,                      //
+                              "path", tk_text_wire(finding->path),             //
+                              "offset", (json_int_t)finding->offset,           //
+                              "length", (json_int_t)finding->length,           //
+                              "attribute", tk_text_wire(finding->attribute),   //
+                              "renamed_to", tk_text_wire(finding->renamed_to), //
+                              "restored", finding->restored,                   //
+                              "repair_error", finding->repair_error,           //
+                              "retired", (int)finding->retired,                //
                               "error", finding->error));
 }
 
@@ -97,14 +69,16 @@ char *tk_verify_wire_end(int r, const struct tk_fault *fault, const struct tk_ve
                               "retired_version", (int)totals->retired_version, //
                               "result", r,                                     //
                               "kind", (int)fault->kind,                        //
-                              "text", encode(fault->text)));
+                              "text", tk_text_wire(fault->text)));
 }
 
 static int take_finding(const struct tk_verify_callbacks *callbacks, const json_t *object)
 {
-        TK_CLEANUP(tk_freep) char *path = decode(json_object_get(object, "path"));
-        TK_CLEANUP(tk_freep) char *attribute = decode(json_object_get(object, "attribute"));
-        TK_CLEANUP(tk_freep) char *renamed_to = decode(json_object_get(object, "renamed_to"));
+        TK_CLEANUP(tk_freep) char *path = tk_text_of_wire(json_object_get(object, "path"));
+        TK_CLEANUP(tk_freep)
+        char *attribute = tk_text_of_wire(json_object_get(object, "attribute"));
+        TK_CLEANUP(tk_freep)
+        char *renamed_to = tk_text_of_wire(json_object_get(object, "renamed_to"));
         json_int_t kind = json_integer_value(json_object_get(object, "kind"));
         struct tk_verify_finding finding = {
                 .kind = (enum tk_verify_kind)kind,
@@ -126,7 +100,7 @@ static int take_finding(const struct tk_verify_callbacks *callbacks, const json_
 
 static void take_totals(struct tk_verify_wire *wire, const json_t *line, const json_t *totals)
 {
-        TK_CLEANUP(tk_freep) char *text = decode(json_object_get(line, "text"));
+        TK_CLEANUP(tk_freep) char *text = tk_text_of_wire(json_object_get(line, "text"));
         json_int_t kind = json_integer_value(json_object_get(line, "kind"));
 
         for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
