@@ -235,9 +235,8 @@ static void new_lock(pthread_mutex_t *lock, pthread_cond_t *cond)
 /* What a hanging call still uses is left to it: the program is about to end. */
 static void p11_free(struct tk_p11 *p11)
 {
-        if (!p11 || !tk_p11_jobs_are_over(p11))
+        if (!p11 || !tk_p11_end(p11))
                 return;
-        tk_p11_disconnect(p11);
         if (p11->reread_free)
                 p11->reread_free(p11->reread_context);
         tk_p11_uri_done(&p11->uri);

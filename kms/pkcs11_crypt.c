@@ -181,6 +181,13 @@ static void describe(struct passing_key *key)
                                                  {CKA_EXTRACTABLE, &key->yes, sizeof(key->yes)}}};
 }
 
+/* It goes with its session at the latest. */
+static void destroy(struct tk_p11_use *use, CK_OBJECT_HANDLE object)
+{
+        if (use->f->C_DestroyObject(use->session, object) != CKR_OK)
+                use->spoiled = true;
+}
+
 static int wrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJECT_HANDLE key,
                        const struct tk_secret *plain, struct tk_kms_wrap *wrap)
 {
@@ -197,7 +204,7 @@ static int wrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJECT_
         if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "take a key to wrap");
         rv = use->f->C_WrapKey(use->session, &mechanism, key, object, wrap->blob, &len);
-        use->f->C_DestroyObject(use->session, object);
+        destroy(use, object);
         if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "wrap a key");
         wrap->blob_len = len;
@@ -221,7 +228,7 @@ static int unwrap_object(struct tk_p11_use *use, const struct way *way, CK_OBJEC
         if (rv != CKR_OK)
                 return tk_p11_fail(use, rv, "unwrap a key");
         rv = use->f->C_GetAttributeValue(use->session, object, &value, 1);
-        use->f->C_DestroyObject(use->session, object);
+        destroy(use, object);
         if (rv == CKR_OK && value.ulValueLen > tk_secret_len(out))
                 rv = CKR_GENERAL_ERROR;
         if (rv != CKR_OK)
@@ -237,8 +244,8 @@ static int public_half(struct tk_p11_use *use, const struct tk_p11_version *vers
                        struct tk_rsa **ret_rsa)
 {
         CK_OBJECT_HANDLE object = version->handle;
-        uint8_t n[TK_RSA_BYTES_MAX + 1];
-        uint8_t e[EXPONENT_MAX];
+        uint8_t n[TK_RSA_BYTES_MAX + 1] = {0};
+        uint8_t e[EXPONENT_MAX] = {0};
         size_t n_len = tk_p11_attribute(use, object, CKA_MODULUS, n, sizeof(n));
         size_t e_len = tk_p11_attribute(use, object, CKA_PUBLIC_EXPONENT, e, sizeof(e));
         size_t count = 0;
@@ -473,12 +480,15 @@ static bool works(struct tk_p11_use *use, const struct way *way,
         struct tk_p11_job scratch = {.p11 = use->p11};
         struct tk_p11_use test = *use;
         struct tk_kms_wrap wrap = {0};
+        bool same;
 
         test.job = &scratch;
-        return tk_random_secret(TK_KEY_LEN, &plain) == 0 &&
+        same = tk_random_secret(TK_KEY_LEN, &plain) == 0 &&
                wrap_in(&test, way, version, plain, &wrap) == 0 && has_length(way, wrap.blob_len) &&
                unwrap_in(&test, way, version->handle, &wrap, &again) == 0 &&
                tk_secret_equal(plain, again);
+        use->spoiled = test.spoiled;
+        return same;
 }
 
 /*

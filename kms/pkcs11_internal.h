@@ -35,6 +35,7 @@ struct tk_p11 {
         unsigned jobs; /* under jobs_lock: threads that have not come back */
         unsigned late; /* under jobs_lock: those that nobody waits for any more */
         bool was_late; /* under jobs_lock: there was one; the module stays loaded */
+        bool answered; /* under jobs_lock: a job came back in time */
 
         /* Under connection_lock, which is held across calls: for jobs only. */
         pthread_mutex_t connection_lock;
@@ -111,8 +112,16 @@ TK_DEFINE_CLEANUP(struct tk_p11_job *, tk_p11_job_free)
  */
 TK_MUST_USE int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault *fault);
 
-/* Whether all have come back, within a second. */
-bool tk_p11_jobs_are_over(struct tk_p11 *p11);
+/*
+ * Disconnect from the module. False: it hangs, now or in an earlier job, so *@p11 is left to
+ * it, and the process will end without the handlers of exit(3).
+ */
+TK_MUST_USE bool tk_p11_end(struct tk_p11 *p11);
+
+/* The module: in jobs only -------------------------------------------------- */
+
+/* Its functions, by p11-kit; NULL and why not. */
+CK_FUNCTION_LIST *tk_p11_load_module(const char *path, char *why, size_t size);
 
 /* Sessions: in jobs only ---------------------------------------------------- */
 
@@ -125,6 +134,7 @@ struct tk_p11_use {
         unsigned generation;
         bool writes;                 /* CKF_RW_SESSION; not from the pool */
         bool changed;                /* something may have been changed: not to be done twice */
+        bool spoiled;                /* something is left in the session: not to be used again */
         enum tk_p11_verdict verdict; /* of what failed */
         CK_RV said;                  /* by the attribute that failed last */
 };
@@ -138,7 +148,7 @@ TK_MUST_USE int tk_p11_use(struct tk_p11_job *job, bool writes, int (*op)(struct
 /* Describe that @doing failed with @rv; remembers the verdict. Returns the errno. */
 TK_MUST_USE int tk_p11_fail(struct tk_p11_use *use, CK_RV rv, const char *doing);
 
-/* Close all, and unload the module. No job runs. */
+/* Close all, and unload the module. No other job runs. */
 void tk_p11_disconnect(struct tk_p11 *p11);
 
 /* Keys ------------------------------------------------------------------- */

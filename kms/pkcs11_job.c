@@ -10,9 +10,14 @@
 #include "base/thread.h"
 #include "kms/pkcs11_internal.h"
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { END_MS = 1000 };
+enum {
+        END_MS = 1000,
+        FIRST_MS = 10000, /* the first call loads the module and logs in; nobody is served yet */
+};
 
 int tk_p11_job_new(int (*run)(struct tk_p11 *p11, struct tk_p11_job *job),
                    struct tk_p11_job **ret_job)
@@ -91,19 +96,23 @@ static bool await(struct tk_p11 *p11, struct tk_p11_job *job, const struct times
                         p11->was_late = true;
                         return false;
                 }
+        p11->answered = true;
         return true;
 }
 
 int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault *fault)
 {
         unsigned deadline_ms = (*job)->deadline_ms ? (*job)->deadline_ms : p11->deadline_ms;
-        struct timespec until = tk_thread_deadline(deadline_ms);
+        struct timespec until;
         pthread_t id = 0;
         bool ended;
         int r;
 
         {
                 TK_LOCK_SCOPE(&p11->jobs_lock);
+                if (!p11->answered && deadline_ms < FIRST_MS)
+                        deadline_ms = FIRST_MS;
+                until = tk_thread_deadline(deadline_ms);
                 r = take_place(p11, deadline_ms, &until, fault);
         }
         if (r == 0) {
@@ -133,7 +142,8 @@ int tk_p11_job_run(struct tk_p11 *p11, struct tk_p11_job **job, struct tk_fault 
         return (*job)->r;
 }
 
-bool tk_p11_jobs_are_over(struct tk_p11 *p11)
+/* Whether all have come back, within a second. */
+static bool are_over(struct tk_p11 *p11)
 {
         struct timespec until = tk_thread_deadline(END_MS);
 
@@ -142,4 +152,37 @@ bool tk_p11_jobs_are_over(struct tk_p11 *p11)
                 if (pthread_cond_timedwait(&p11->job_ended, &p11->jobs_lock, &until) == ETIMEDOUT)
                         return false;
         return true;
+}
+
+static int job_disconnect(struct tk_p11 *p11, struct tk_p11_job *job)
+{
+        (void)job;
+        tk_p11_disconnect(p11);
+        return 0;
+}
+
+/*
+ * Handlers and destructors of exit(3) would take away what a thread in the module still uses.
+ * The one that was registered last runs first.
+ */
+static void leave_at_once(int status, void *context)
+{
+        (void)context;
+        (void)fflush(NULL);
+        _exit(status);
+}
+
+bool tk_p11_end(struct tk_p11 *p11)
+{
+        TK_CLEANUP(tk_p11_job_freep) struct tk_p11_job *job = NULL;
+
+        if (are_over(p11)) {
+                if (!p11->functions)
+                        return true;
+                if (tk_p11_job_new(job_disconnect, &job) == 0 &&
+                    tk_p11_job_run(p11, &job, NULL) == 0)
+                        return true;
+        }
+        (void)on_exit(leave_at_once, NULL);
+        return false;
 }

@@ -26,11 +26,11 @@ size_t tk_p11_attribute(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTR
         CK_RV rv = use->f->C_GetAttributeValue(use->session, object, &attribute, 1);
 
         if (rv != CKR_OK) {
-                if (tk_p11_judge(rv) == TK_P11_LOST || tk_p11_judge(rv) == TK_P11_AWAY ||
-                    tk_p11_judge(rv) == TK_P11_GONE) {
-                        use->verdict = tk_p11_judge(rv);
+                if (use->verdict == TK_P11_GOOD)
                         use->said = rv;
-                }
+                if (tk_p11_judge(rv) == TK_P11_LOST || tk_p11_judge(rv) == TK_P11_AWAY ||
+                    tk_p11_judge(rv) == TK_P11_GONE)
+                        use->verdict = tk_p11_judge(rv);
                 return 0;
         }
         return attribute.ulValueLen <= max ? attribute.ulValueLen : 0;
@@ -40,7 +40,7 @@ size_t tk_p11_attribute(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTR
 static bool read_bool(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type,
                       bool absent)
 {
-        CK_BBOOL value;
+        CK_BBOOL value = CK_FALSE;
 
         return tk_p11_attribute(use, object, type, &value, sizeof(value)) == sizeof(value)
                        ? value != CK_FALSE
@@ -50,7 +50,7 @@ static bool read_bool(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTRIB
 /* The beginning of that day, in UTC; 0: no date. */
 static int64_t read_date(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type)
 {
-        CK_DATE date;
+        CK_DATE date = {0};
         char text[sizeof(date) + 1] = "";
         struct tm tm = {0};
         int64_t seconds;
@@ -71,7 +71,7 @@ static int64_t read_date(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_ATT
 
 static unsigned read_bits(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_OBJECT_CLASS class)
 {
-        uint8_t modulus[MODULUS_MAX];
+        uint8_t modulus[MODULUS_MAX] = {0};
         CK_ULONG len = 0;
         size_t size;
 
@@ -87,19 +87,31 @@ static unsigned read_bits(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_OB
         return 0;
 }
 
+/* Whether it says something about the attribute, not about the call. */
+static bool is_answer(CK_RV rv)
+{
+        return rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE ||
+               rv == CKR_BUFFER_TOO_SMALL;
+}
+
 /* False: it has no CKA_ID that could be a version. */
 static bool read_version(struct tk_p11_use *use, CK_OBJECT_HANDLE object, CK_OBJECT_CLASS class,
                          struct tk_p11_version *version)
 {
         bool secret = class == CKO_SECRET_KEY;
 
+        use->said = CKR_OK;
         *version = (struct tk_p11_version){.handle = object, .class = class};
         version->id_len = tk_p11_attribute(use, object, CKA_ID, version->id, sizeof(version->id));
-        if (version->id_len == 0)
+        if (version->id_len == 0) {
+                if (use->verdict == TK_P11_GOOD && !is_answer(use->said))
+                        (void)!tk_p11_fail(use, use->said, "describe its keys");
                 return false;
+        }
         version->bits = read_bits(use, object, class);
         version->encrypt = secret && read_bool(use, object, CKA_ENCRYPT, false);
-        version->decrypt = read_bool(use, object, CKA_DECRYPT, false);
+        /* Where the token doesn't say, it shows when it is asked to decrypt. */
+        version->decrypt = read_bool(use, object, CKA_DECRYPT, true);
         version->wrap = secret && read_bool(use, object, CKA_WRAP, false);
         version->unwrap = read_bool(use, object, CKA_UNWRAP, false);
         version->sensitive = read_bool(use, object, CKA_SENSITIVE, false);
@@ -197,19 +209,32 @@ static bool is_wanted(const struct tk_p11_use *use, CK_OBJECT_CLASS class)
         return !(class == CKO_SECRET_KEY ? uri->only_private : uri->only_secret);
 }
 
+/* The newest may be among those that were not looked at. */
+static int say_too_many(struct tk_p11_use *use)
+{
+        return tk_fault_set(&use->job->fault, TK_FAULT_UNSUPPORTED, -ENOTSUP,
+                            "the token has more than %d versions of the root key %s; delete those "
+                            "that 'turnkeyfs status' says are no longer needed, with the token's "
+                            "own tools",
+                            TK_P11_VERSIONS_MAX, use->p11->uri.key_id);
+}
+
 static int add_found(struct tk_p11_use *use, CK_OBJECT_CLASS class, const char *suffix,
                      struct tk_p11_versions *versions)
 {
-        CK_OBJECT_HANDLE handles[TK_P11_VERSIONS_MAX];
+        CK_OBJECT_HANDLE handles[TK_P11_VERSIONS_MAX + 1];
         size_t count;
         int r;
 
         if (!is_wanted(use, class))
                 return 0;
-        r = tk_p11_find_objects(use, class, suffix, NULL, 0, handles, TK_P11_VERSIONS_MAX, &count);
+        r = tk_p11_find_objects(use, class, suffix, NULL, 0, handles, TK_P11_VERSIONS_MAX + 1,
+                                &count);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < count && versions->count < TK_P11_VERSIONS_MAX; i++) {
+        if (versions->count + count > TK_P11_VERSIONS_MAX)
+                return say_too_many(use);
+        for (size_t i = 0; i < count; i++) {
                 struct tk_p11_version *version = &versions->list[versions->count];
 
                 use->verdict = TK_P11_GOOD;
@@ -220,7 +245,7 @@ static int add_found(struct tk_p11_use *use, CK_OBJECT_CLASS class, const char *
                         versions->unnamed++;
                 }
                 /* One that went while we looked is not there; anything else ends the look. */
-                if (use->verdict == TK_P11_LOST || use->verdict == TK_P11_AWAY)
+                if (use->verdict != TK_P11_GOOD && use->verdict != TK_P11_GONE)
                         return tk_p11_fail(use, use->said, "describe its keys");
         }
         use->verdict = TK_P11_GOOD;

@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SLOTS_MAX = 64, SEEN_MAX = 320, WAIT_ALONE_S = 2 };
+enum { SLOTS_MAX = 64, SEEN_MAX = 320, WHY_MAX = 256, WAIT_ALONE_MS = 2000 };
 
 int tk_p11_fail(struct tk_p11_use *use, CK_RV rv, const char *doing)
 {
@@ -58,19 +58,17 @@ static int fail_login(struct tk_p11_use *use, int r, const char *fmt, ...)
 static int load(struct tk_p11_use *use)
 {
         struct tk_p11 *p11 = use->p11;
-        const char *why;
+        char why[WHY_MAX];
 
+        if (!p11->functions)
+                p11->functions = tk_p11_load_module(p11->module, why, sizeof(why));
         if (p11->functions)
                 return 0;
-        p11->functions = p11_kit_module_load(p11->module, 0);
-        if (p11->functions)
-                return 0;
-        why = p11_kit_message();
         use->verdict = TK_P11_AWAY;
         return tk_fault_set(&use->job->fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
                             "cannot load the PKCS#11 module %s: %s; check [pkcs11] module, and "
                             "that its package is installed",
-                            p11->module, why ? why : "it is no PKCS#11 module");
+                            p11->module, why);
 }
 
 static void forget_sessions(struct tk_p11 *p11)
@@ -82,23 +80,32 @@ static void forget_sessions(struct tk_p11 *p11)
         p11->found = false;
 }
 
-/* Initialised anew, as soon as no session is in use; if that takes too long, as it is. */
+static bool must_begin_anew(const struct tk_p11 *p11)
+{
+        return p11->stale && p11->initialized;
+}
+
+/*
+ * Initialised anew, as soon as no session is in use; if that takes too long, as it is. Then
+ * nobody waits for it again until something else fails: a session may hang for ever.
+ */
 static void leave_if_stale(struct tk_p11 *p11)
 {
-        struct timespec until;
+        unsigned share_ms = p11->deadline_ms / 4;
+        struct timespec until =
+                tk_thread_deadline(share_ms < WAIT_ALONE_MS ? share_ms : WAIT_ALONE_MS);
 
-        if (!p11->stale || !p11->initialized)
-                return;
-        until = tk_thread_deadline((int64_t)WAIT_ALONE_S * 1000);
-        while (p11->borrowed > 0)
+        while (must_begin_anew(p11) && p11->borrowed > 0)
                 if (pthread_cond_timedwait(&p11->session_back, &p11->connection_lock, &until) != 0)
                         break;
+        if (!must_begin_anew(p11))
+                return;
         forget_sessions(p11);
+        p11->stale = false;
         if (p11->borrowed > 0)
                 return;
         (void)p11_kit_module_finalize(p11->functions);
         p11->initialized = false;
-        p11->stale = false;
 }
 
 static int initialize(struct tk_p11_use *use)
@@ -136,7 +143,7 @@ static void note(char seen[SEEN_MAX], const CK_TOKEN_INFO *info)
 static int find_token(struct tk_p11_use *use)
 {
         struct tk_p11 *p11 = use->p11;
-        CK_SLOT_ID slots[SLOTS_MAX];
+        CK_SLOT_ID slots[SLOTS_MAX] = {0};
         CK_ULONG count = SLOTS_MAX;
         unsigned matches = 0;
         char seen[SEEN_MAX] = "";
@@ -235,6 +242,33 @@ static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
         return 0;
 }
 
+/* Whether it may be what a token that knows no better says of a wrong PIN. */
+static bool may_mean_the_pin(CK_RV rv)
+{
+        return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED || rv == CKR_ARGUMENTS_BAD ||
+               !tk_p11_name(rv);
+}
+
+static int refuse_pin(struct tk_p11_use *use, CK_RV rv)
+{
+        struct tk_p11 *p11 = use->p11;
+        bool sure = tk_p11_judge(rv) == TK_P11_LOGIN;
+        char number[32];
+
+        p11->pin_refused = true;
+        p11->pin_known = false;
+        p11->pin_fresh = false;
+        snprintf(number, sizeof(number), "error 0x%lx", (unsigned long)rv);
+        return fail_login(use, -EACCES, "%s%s", tk_p11_name(rv) ? tk_p11_name(rv) : number,
+                          rv == CKR_PIN_INCORRECT
+                                  ? ": the PIN is wrong; it is not tried again, so as not to lock "
+                                    "the token; correct what [pkcs11] pin names"
+                          : sure ? ""
+                                 : ", which may mean that the PIN is wrong; it is not tried again, "
+                                   "so as not to lock the token; correct what [pkcs11] pin names, "
+                                   "or start again");
+}
+
 static int do_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
 {
         struct tk_p11 *p11 = use->p11;
@@ -244,21 +278,16 @@ static int do_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
         CK_RV rv = use->f->C_Login(use->session, CKU_USER, pin,
                                    pinpad ? 0 : (CK_ULONG)tk_secret_len(p11->pin));
 
-        if (tk_p11_judge(rv) == TK_P11_GOOD) {
+        if (rv == CKR_OK) {
                 p11->pin_known = true;
                 p11->pin_fresh = false;
-                return 0;
         }
-        if (tk_p11_judge(rv) != TK_P11_LOGIN)
-                return tk_p11_fail(use, rv, "log in");
-        p11->pin_refused = true;
-        p11->pin_known = false;
-        p11->pin_fresh = false;
-        return fail_login(use, -EACCES, "%s%s", tk_p11_name(rv),
-                          rv == CKR_PIN_INCORRECT
-                                  ? ": the PIN is wrong; it is not tried again, so as not to lock "
-                                    "the token; correct what [pkcs11] pin names"
-                                  : "");
+        if (tk_p11_judge(rv) == TK_P11_GOOD)
+                return 0;
+        if (tk_p11_judge(rv) == TK_P11_LOGIN ||
+            (!pinpad && !p11->pin_known && may_mean_the_pin(rv)))
+                return refuse_pin(use, rv);
+        return tk_p11_fail(use, rv, "log in");
 }
 
 /* All sessions of an application share one login. */
@@ -334,7 +363,7 @@ static void give_back(struct tk_p11_use *use)
         p11->borrowed--;
         if (!good || use->verdict == TK_P11_GONE)
                 p11->stale = true;
-        if (good && !use->writes && use->generation == p11->generation &&
+        if (good && !use->writes && !use->spoiled && use->generation == p11->generation &&
             p11->idle_count < TK_P11_JOBS_MAX)
                 p11->idle[p11->idle_count++] = use->session;
         else

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 
 enum { RULES_MAX = 16, FUNCTIONS_MAX = 80, HANG_POLL_US = 10000 };
 
-enum action { FAIL, HANG, HIDE, SAY };
+enum action { FAIL, HANG, HIDE, SAY, LACK, FORK };
 
 struct rule {
         char function[40];
@@ -27,6 +28,7 @@ struct rule {
 };
 
 static CK_FUNCTION_LIST *real;
+static atomic_uint inside; /* calls that hang */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Under lock. */
@@ -54,10 +56,12 @@ static void parse(const char *text)
                 /* NOLINTNEXTLINE(cert-err34-c): a rule that is wrong fails its test */
                 if (sscanf(line, "%39s %7s %li %u %u", rule->function, action, &rule->number,
                            &rule->first, &rule->last) >= 2) {
-                        rule->action = strcmp(action, "hang") == 0   ? HANG
-                                       : strcmp(action, "hide") == 0 ? HIDE
-                                       : strcmp(action, "says") == 0 ? SAY
-                                                                     : FAIL;
+                        rule->action = strcmp(action, "hang") == 0    ? HANG
+                                       : strcmp(action, "hide") == 0  ? HIDE
+                                       : strcmp(action, "says") == 0  ? SAY
+                                       : strcmp(action, "lacks") == 0 ? LACK
+                                       : strcmp(action, "forks") == 0 ? FORK
+                                                                      : FAIL;
                         rule_count++;
                 }
                 line = strchr(line, '\n');
@@ -119,50 +123,80 @@ unsigned tk_faulty_set(const char *text)
         return calls;
 }
 
-static bool applies(const struct rule *rule, const char *name, unsigned own, unsigned all)
+/* The number of a call: among those of its function, and of all. */
+struct number {
+        unsigned own;
+        unsigned all;
+};
+
+static _Thread_local struct number current;
+
+static void count_call(const char *name)
+{
+        pthread_mutex_lock(&lock);
+        refresh();
+        current = (struct number){.own = ++*calls_of(name)};
+        for (size_t i = 0; functions[i].name; i++)
+                current.all += functions[i].calls;
+        pthread_mutex_unlock(&lock);
+}
+
+static bool applies(const struct rule *rule, const char *name)
 {
         bool any = rule->function[0] == '*';
-        unsigned calls = any ? all : own;
+        unsigned number = any ? current.all : current.own;
 
-        return rule->action != HIDE && calls >= rule->first && calls <= rule->last &&
+        return number >= rule->first && number <= rule->last &&
                (any || strcmp(rule->function, name) == 0);
 }
 
-/* The rule for this call, if there is one: for what it says, or what becomes of it. */
-static bool find_rule(const char *name, bool counts, bool says, struct rule *ret_rule)
+/* The first rule with that action for the current call, if there is one. */
+static bool find_rule(const char *name, enum action action, struct rule *ret_rule)
 {
         bool found = false;
-        unsigned own;
-        unsigned all = 0;
 
         pthread_mutex_lock(&lock);
         refresh();
-        own = *calls_of(name) += counts;
-        for (size_t i = 0; functions[i].name; i++)
-                all += functions[i].calls;
         for (size_t i = 0; i < rule_count && !found; i++) {
-                found = (rules[i].action == SAY) == says && applies(&rules[i], name, own, all);
+                found = rules[i].action == action && applies(&rules[i], name);
                 *ret_rule = rules[i];
         }
         pthread_mutex_unlock(&lock);
         return found;
 }
 
+/* A child that stays for a while, with all that it has inherited. */
+static void leave_child(unsigned seconds)
+{
+        if (fork() == 0) {
+                sleep(seconds);
+                _exit(0);
+        }
+}
+
 /* Whether the call is to fail, with *@rv. Hangs if it is to hang. */
 static bool interferes(const char *name, CK_RV *rv)
 {
         struct rule rule;
-        bool counts = true;
 
-        while (find_rule(name, counts, false, &rule)) {
-                if (rule.action == FAIL) {
-                        *rv = rule.number;
-                        return true;
-                }
-                counts = false;
+        count_call(name);
+        inside++;
+        while (find_rule(name, HANG, &rule))
                 usleep(HANG_POLL_US);
-        }
-        return false;
+        inside--;
+        if (find_rule(name, FORK, &rule))
+                leave_child((unsigned)rule.number);
+        if (!find_rule(name, FAIL, &rule))
+                return false;
+        *rv = rule.number;
+        return true;
+}
+
+/* As modules do that are taken away under a call. */
+__attribute__((destructor)) static void unload(void)
+{
+        if (inside)
+                abort();
 }
 
 /* What a call that has put out *@len may say instead. */
@@ -170,7 +204,7 @@ static CK_RV say(const char *name, CK_RV rv, CK_ULONG *len)
 {
         struct rule rule;
 
-        if (rv == CKR_OK && find_rule(name, false, true, &rule))
+        if (rv == CKR_OK && find_rule(name, SAY, &rule))
                 *len = rule.number;
         return rv;
 }
@@ -276,13 +310,34 @@ WRAP_MECHANISM(C_UnwrapKey, m->mechanism,
 
 static CK_FUNCTION_LIST list;
 
+static void fill_list(void);
+
 static CK_RV own_list(CK_FUNCTION_LIST_PTR_PTR ret_list)
 {
-        *ret_list = &list;
+        struct rule rule;
+        CK_RV rv;
+
+        if (interferes("C_GetFunctionList", &rv))
+                return rv;
+        fill_list();
+        if (find_rule("C_GetFunctionList", SAY, &rule))
+                list.version = (CK_VERSION){(CK_BYTE)rule.number, 0};
+        *ret_list = find_rule("C_GetFunctionList", LACK, &rule) ? NULL : &list;
         return CKR_OK;
 }
 
-#define PUT(name) list.name = wrap_##name
+static bool is_lacking(const char *name)
+{
+        bool lacking = false;
+
+        pthread_mutex_lock(&lock);
+        for (size_t i = 0; i < rule_count; i++)
+                lacking |= rules[i].action == LACK && strcmp(rules[i].function, name) == 0;
+        pthread_mutex_unlock(&lock);
+        return lacking;
+}
+
+#define PUT(name) list.name = is_lacking(#name) ? NULL : wrap_##name
 
 static void fill_list(void)
 {
@@ -330,7 +385,6 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR ret_list)
                 *(void **)&get = dlsym(module, "C_GetFunctionList");
                 if (!get || get(&real) != CKR_OK)
                         return CKR_GENERAL_ERROR;
-                fill_list();
         }
         return own_list(ret_list);
 }

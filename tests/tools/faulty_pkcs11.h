@@ -9,9 +9,11 @@
  *   FUNCTION rv NUMBER [FIRST [LAST]]   fails so, from the FIRST call on, up to the LAST
  *   FUNCTION hang                       does not return as long as the rule stands
  *   FUNCTION hide NUMBER                C_GetMechanismInfo and C_*Init don't know a mechanism
- *
+ *   FUNCTION forks SECONDS              works, and leaves a child that lives so long
+ *   FUNCTION lacks                      is not in the list, when that is asked for next
  *   FUNCTION says NUMBER [FIRST [LAST]] works, but gives NUMBER for the length or count of what it
- *                                       has put out: without having written that much
+ *                                       has put out: without having written that much;
+ *                                       C_GetFunctionList: for the major version
  *
  * FUNCTION is a name such as C_Decrypt, or *: any. Calls are counted from when the rules
  * were set.
