@@ -6,7 +6,9 @@ A test module says `pytest_plugins = ["pkcs11_fixture"]` and takes `token` or `m
 """
 
 import itertools
+import pathlib
 import shutil
+import tempfile
 
 import azure_volume
 import pytest
@@ -18,7 +20,9 @@ from pkcs11_token import EXPECTED_PKCS11, SOFTHSM, Token, TokenKeys
 def token(work, monkeypatch):
     if not SOFTHSM or not shutil.which("softhsm2-util"):
         pytest.skip("no SoftHSM")
-    return Token(work / "token", monkeypatch)
+    # SoftHSM cuts its files and writes them anew, which a disk that others sync stops for seconds.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Token(work / "token", pathlib.Path(directory) / "tokens", monkeypatch)
 
 
 @pytest.fixture

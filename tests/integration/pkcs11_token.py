@@ -43,15 +43,16 @@ def uri(label, token=LABEL):
 class Token:
     """A token in a directory of its own, and what its owner does with the usual tools."""
 
-    def __init__(self, directory, monkeypatch):
+    def __init__(self, directory, objects, monkeypatch):
         self.directory = directory
         self.module = SOFTHSM
         self.label = LABEL
         self.pin = PIN
-        self.objects = directory / "tokens"
+        self.objects = objects
         self.pin_file = directory / "pin"
         self.rules_file = directory / "rules"
-        self.objects.mkdir(parents=True)
+        self.directory.mkdir()
+        self.objects.mkdir()
         conf = directory / "softhsm2.conf"
         conf.write_text(f"directories.tokendir = {self.objects}\nobjectstore.backend = file\n")
         self.write_pin(PIN)

@@ -382,9 +382,11 @@ def test_names_that_move_during_passes_are_not_missed(volume):
 
 @pytest.mark.slow
 @pytest.mark.deadline(400)
+@pytest.mark.conf(windows(rotation=WINDOW, mount_timeout=60))
 def test_killed_at_random_points_nothing_is_lost_and_it_finishes(volume):
     count, points = scaled(1000, 20_000), int(os.environ.get("TURNKEYFS_TEST_KILLS") or scaled(20, 200))
-    volume.expect_log("the key record's (copy|attribute)")
+    # A busy machine may be late with a call; a mount tries again then.
+    volume.expect_log("the key record's (copy|attribute)|trying again for")
     fill(volume, count)
     os.sync()
     generator = random.Random(new_seed())
