@@ -712,6 +712,58 @@ static void test_unlock__wraps_taken_or_put_back(void **state)
         assert_int_equal(try_unlock(1), -EBADMSG);
 }
 
+/* What somebody knows who has opened the volume by @wrap of @text, with root key @key. */
+static void learn_volume_key(int key, const struct tk_volume_text *text,
+                             const struct tk_volume_wrap *wrap, struct tk_secret **ret_volume_key)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *secret = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_fault fault = {0};
+
+        assert_int_equal(tk_kms_unwrap(test.kms[key], &wrap->wrap, &secret, &fault), 0);
+        assert_int_equal(tk_protector_open(text->id, test.fingerprint, wrap, secret, &kek), 0);
+        assert_int_equal(tk_volume_key_unseal(text->id, wrap->kek_version, kek,
+                                              text->keks[wrap->kek_version - 1].volume_key,
+                                              ret_volume_key),
+                         0);
+}
+
+/*
+ * Not found, as docs/threat-model.md says: the volume key never changes, so who had it once can
+ * make a file that the others believe, with a KEK version of their own.
+ */
+static void test_unlock__a_removed_protector_that_may_write_the_file(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *volume_key = NULL;
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = NULL;
+        struct tk_fault fault = {0};
+        struct tk_volume_wrap removed;
+        struct tk_volume_text text;
+
+        make(TK_DEK_WRAP_KEK);
+        use(0);
+        add(1, 2);
+        parse_file(&text);
+        removed = text.wraps[1];
+        learn_volume_key(1, &text, &removed, &volume_key);
+        tk_volume_text_done(&text);
+        assert_int_equal(tk_volume_remove_protector(test.volume, 2, &fault), 0);
+        assert_int_equal(try_unlock(1), -ENOENT);
+
+        parse_file(&text);
+        assert_int_equal(tk_random_secret(TK_KEY_LEN, &kek), 0);
+        assert_int_equal(tk_volume_key_seal(text.id, 1, kek, volume_key, text.keks[0].volume_key),
+                         0);
+        assert_int_equal(tk_protector_seal(text.id, kek, &text.wraps[0]), 0);
+        assert_int_equal(tk_protector_seal(text.id, kek, &removed), 0);
+        assert_int_equal(tk_volume_text_add_wrap(&text, &removed), 0);
+        store_forged(&text, volume_key);
+        tk_volume_text_done(&text);
+        assert_int_equal(try_unlock(0), 0);
+        assert_int_equal(try_unlock(1), 0);
+        check_same_keys(0, 1);
+}
+
 /* At the same time ----------------------------------------------------------- */
 
 static atomic_bool rotating;
@@ -796,6 +848,7 @@ int main(void)
                 IN_VOLUME(test_unlock__a_volume_of_public_halves),
                 IN_VOLUME(test_protector__what_is_moved_does_not_open),
                 IN_VOLUME(test_unlock__wraps_taken_or_put_back),
+                IN_VOLUME(test_unlock__a_removed_protector_that_may_write_the_file),
                 IN_VOLUME(test_change__beside_rotations),
         };
 
