@@ -347,7 +347,6 @@ char *tk_serve_answer(void *context, const char *request)
         static const char protector_remove[] = "protector-remove ";
         const struct tk_serve *serve = context;
         json_t *root = NULL;
-        char *text;
 
         if (strcmp(request, "status") == 0)
                 root = tk_serve_status(serve);
@@ -365,11 +364,7 @@ char *tk_serve_answer(void *context, const char *request)
                 root = add_protector(serve, request + sizeof(protector_add) - 1);
         else if (strncmp(request, protector_remove, sizeof(protector_remove) - 1) == 0)
                 root = remove_protector(serve, request + sizeof(protector_remove) - 1);
-        if (!root)
-                return NULL;
-        text = json_dumps(root, JSON_COMPACT);
-        json_decref(root);
-        return text;
+        return tk_text_dump_json(root);
 }
 
 json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
@@ -482,8 +477,7 @@ int tk_serve_ask_add_protector(struct tk_volume *volume, const struct tk_volume_
         json_t *answer;
         int r;
 
-        text = json_dumps(object, JSON_COMPACT);
-        json_decref(object);
+        text = tk_text_dump_json(object);
         if (!text)
                 return -ENOMEM;
         r = ask_protector(volume, "protector-add", text, &answer, fault);

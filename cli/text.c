@@ -108,6 +108,19 @@ int tk_text_print_json(json_t *root)
         return r;
 }
 
+char *tk_text_dump_json(json_t *root)
+{
+        size_t len = root ? json_dumpb(root, NULL, 0, JSON_COMPACT) : 0;
+        char *text = len > 0 ? malloc(len + 1) : NULL;
+
+        if (text) {
+                (void)json_dumpb(root, text, len, JSON_COMPACT);
+                text[len] = '\0';
+        }
+        json_decref(root);
+        return text;
+}
+
 json_t *tk_text_hex_json(const char *text)
 {
         size_t len = strlen(text);

@@ -35,5 +35,11 @@ const char *tk_text_size(uint64_t bytes, char out[16]);
 /* "2026-11-24 08:00:00 UTC". @out holds 32 characters. */
 const char *tk_text_time(int64_t unix_seconds, char out[32]);
 
+/*
+ * @root as one line of JSON, which the caller frees; json_dumps's is not malloc's. Drops the
+ * reference. NULL without memory, or if @root is NULL.
+ */
+char *tk_text_dump_json(json_t *root);
+
 /* Print @root as one JSON text and a newline, and drop the reference. */
 TK_MUST_USE int tk_text_print_json(json_t *root);

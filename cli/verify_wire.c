@@ -24,33 +24,25 @@ static const struct {
 #undef COUNT
 };
 
-static char *dump(json_t *object)
-{
-        char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-
-        json_decref(object);
-        return text;
-}
-
 char *tk_verify_wire_finding(const struct tk_verify_finding *finding)
 {
-        return dump(json_pack("{s{si so sI sI so so sb si si si}}",            //
-                              "finding",                                       //
-                              "kind", (int)finding->kind,                      //
-                              "path", tk_text_wire(finding->path),             //
-                              "offset", (json_int_t)finding->offset,           //
-                              "length", (json_int_t)finding->length,           //
-                              "attribute", tk_text_wire(finding->attribute),   //
-                              "renamed_to", tk_text_wire(finding->renamed_to), //
-                              "restored", finding->restored,                   //
-                              "repair_error", finding->repair_error,           //
-                              "retired", (int)finding->retired,                //
-                              "error", finding->error));
+        return tk_text_dump_json(json_pack("{s{si so sI sI so so sb si si si}}",            //
+                                           "finding",                                       //
+                                           "kind", (int)finding->kind,                      //
+                                           "path", tk_text_wire(finding->path),             //
+                                           "offset", (json_int_t)finding->offset,           //
+                                           "length", (json_int_t)finding->length,           //
+                                           "attribute", tk_text_wire(finding->attribute),   //
+                                           "renamed_to", tk_text_wire(finding->renamed_to), //
+                                           "restored", finding->restored,                   //
+                                           "repair_error", finding->repair_error,           //
+                                           "retired", (int)finding->retired,                //
+                                           "error", finding->error));
 }
 
 char *tk_verify_wire_bytes(uint64_t bytes)
 {
-        return dump(json_pack("{sI}", "bytes", (json_int_t)bytes));
+        return tk_text_dump_json(json_pack("{sI}", "bytes", (json_int_t)bytes));
 }
 
 char *tk_verify_wire_end(int r, const struct tk_fault *fault, const struct tk_verify_totals *totals)
@@ -64,12 +56,12 @@ char *tk_verify_wire_end(int r, const struct tk_fault *fault, const struct tk_ve
                 memcpy(&count, at, sizeof(count));
                 json_object_set_new(object, counts[i].name, json_integer((json_int_t)count));
         }
-        return dump(json_pack("{so si si si so}",                              //
-                              "totals", object,                                //
-                              "retired_version", (int)totals->retired_version, //
-                              "result", r,                                     //
-                              "kind", (int)fault->kind,                        //
-                              "text", tk_text_wire(fault->text)));
+        return tk_text_dump_json(json_pack("{so si si si so}",                              //
+                                           "totals", object,                                //
+                                           "retired_version", (int)totals->retired_version, //
+                                           "result", r,                                     //
+                                           "kind", (int)fault->kind,                        //
+                                           "text", tk_text_wire(fault->text)));
 }
 
 static int take_finding(const struct tk_verify_callbacks *callbacks, const json_t *object)

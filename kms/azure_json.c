@@ -16,7 +16,7 @@ static pthread_once_t json_once = PTHREAD_ONCE_INIT;
 
 static void json_start(void)
 {
-        json_set_alloc_funcs(tk_wiping_malloc, tk_wiping_free);
+        json_set_alloc_funcs(tk_hidden_malloc, tk_wiping_free);
 }
 
 /* Brackets outside strings nest no deeper than DEPTH_MAX. jansson allows 2048, on the stack. */

@@ -59,9 +59,9 @@ static void curl_start(void)
 {
         /* libcurl would write the keys of its TLS connections into that file. */
         (void)unsetenv("SSLKEYLOGFILE");
-        curl_works = curl_global_init_mem(CURL_GLOBAL_DEFAULT, tk_wiping_malloc, tk_wiping_free,
-                                          tk_wiping_realloc, tk_wiping_strdup,
-                                          tk_wiping_calloc) == CURLE_OK;
+        curl_works = curl_global_init_mem(CURL_GLOBAL_DEFAULT, tk_hidden_malloc, tk_wiping_free,
+                                          tk_hidden_realloc, tk_hidden_strdup,
+                                          tk_hidden_calloc) == CURLE_OK;
 }
 
 static void slist_freep(struct curl_slist **list)

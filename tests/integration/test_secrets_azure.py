@@ -241,6 +241,7 @@ def check_texts(volume, way, needles):
 # --- tests ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.deadline(400)
 @pytest.mark.parametrize("way, dek_wrap", [(WAYS[0], "kek"), *((way, "kms") for way in WAYS)],
                          indirect=["way"])  # fmt: skip
 def test_nothing_secret_leaves_the_process(emulator, vault, way, make_secretive, dek_wrap, work):
@@ -251,6 +252,8 @@ def test_nothing_secret_leaves_the_process(emulator, vault, way, make_secretive,
     check_texts(volume, way, needles)
     if way.child.exists():  # the environment that the test itself gave us
         del needles["client secret"], needles["password"]
+    # What is asked of the vault is under way nearly all the time.
+    emulator.control("fault", kind="slow", ms=500, count=None, vault=vault.name)
     with open(volume.mnt / "f1", "rb") as f:
         f.read(10)
         check_core(volume, work, needles)

@@ -3,6 +3,8 @@
 /* Secrets: locked, undumpable, wiped, counted. */
 
 #include "tests/unit/support.h"
+
+#include "base/wiping.h"
 #include <errno.h>
 #include <pthread.h>
 #include <sys/resource.h>
@@ -270,6 +272,67 @@ static void test_secret_require_lock__refuses(void **state)
         assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* Blocks of libraries: in no core dump, wiped when freed, and from the heap when there are no more.
+ */
+static void test_hidden__protected_and_wiped(void **state)
+{
+        static const size_t lens[] = {0, 1, 48, 49, 1000, 16384, 200000};
+        char flags[512];
+
+        for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
+                uint8_t *block = tk_hidden_malloc(lens[i]);
+
+                assert_non_null(block);
+                assert_int_equal((uintptr_t)block % 16, 0);
+                assert_true(vm_flags(block, flags, sizeof(flags)));
+                assert_non_null(strstr(flags, " dd"));
+                memset(block, 'x', lens[i]);
+                tk_wiping_free(block);
+                for (size_t k = sizeof(void *); k < lens[i]; k++) /* the next free one is noted */
+                        assert_int_equal(block[k], 0);
+                assert_ptr_equal(tk_hidden_malloc(lens[i]), block);
+                tk_wiping_free(block);
+        }
+}
+
+static void test_hidden__grows(void **state)
+{
+        char *text = tk_hidden_strdup("text");
+        uint8_t *zeros;
+
+        for (size_t len = 10; len < 1000000; len *= 3) {
+                text = tk_hidden_realloc(text, len);
+                assert_non_null(text);
+                assert_string_equal(text, "text");
+                memset(text + 5, 'x', len - 5);
+        }
+        tk_wiping_free(text);
+        zeros = tk_hidden_calloc(10, 100);
+        for (size_t i = 0; i < 1000; i++)
+                assert_int_equal(zeros[i], 0);
+        tk_wiping_free(zeros);
+        assert_null(tk_hidden_calloc(SIZE_MAX / 2, 3));
+        tk_wiping_free(NULL);
+}
+
+enum { HIDDEN_MANY = 100 };
+
+static void test_hidden__more_than_there_are(void **state)
+{
+        uint8_t *blocks[HIDDEN_MANY];
+
+        for (int i = 0; i < HIDDEN_MANY; i++) {
+                blocks[i] = tk_hidden_malloc(150000);
+                assert_non_null(blocks[i]);
+                memset(blocks[i], i, 150000);
+        }
+        for (int i = 0; i < HIDDEN_MANY; i++) {
+                assert_int_equal(blocks[i][0], i);
+                assert_int_equal(blocks[i][149999], i);
+                tk_wiping_free(blocks[i]);
+        }
+}
+
 int main(void)
 {
         static const struct CMUnitTest tests[] = {
@@ -282,6 +345,9 @@ int main(void)
                 TK_TEST(test_secret_truncate__wipes_the_rest),
                 TK_TEST(test_secret_equal__every_bit_counts),
                 TK_TEST(test_wipe__all_bytes),
+                TK_TEST(test_hidden__protected_and_wiped),
+                TK_TEST(test_hidden__grows),
+                TK_TEST(test_hidden__more_than_there_are),
                 TK_TEST(test_secret_new__many_slots),
                 TK_TEST(test_secret_new__threads),
         };
