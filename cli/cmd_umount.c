@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -165,12 +165,15 @@ static int wait_released(const struct tk_volume *volume, long daemon, struct tk_
                             holder.pid, tk_volume_path(volume), WAIT_MAX_MS / 60000);
 }
 
-/* Its daemon is gone; whatever still has it open holds nothing that could be written. */
+/*
+ * Its daemon is gone; whatever still has it open holds nothing that could be written. Not
+ * stat(2), which the kernel may answer from its cache.
+ */
 static bool is_dead(const char *mountpoint)
 {
-        struct stat st;
+        struct statfs st;
 
-        return stat(mountpoint, &st) < 0 && errno == ENOTCONN;
+        return statfs(mountpoint, &st) < 0 && errno == ENOTCONN;
 }
 
 int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault)

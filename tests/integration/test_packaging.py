@@ -175,6 +175,13 @@ def test_the_unit_makes_no_mount_namespace(unit):
     assert not hides.search(text), hides.search(text)
 
 
+def test_the_units_filter_leaves_the_daemon_room_for_its_own(unit):
+    """Otherwise a daemon under the unit would be less hardened than one without."""
+    text = unit.with_name("turnkeyfs@.service").read_text()
+    allowed = set(" ".join(re.findall(r"^SystemCallFilter=([^~\n].*)$", text, re.M)).split())
+    assert {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= allowed
+
+
 # --- completions, examples, profile ---
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a service manager is told, and what it leaves behind: sd_notify, the watchdog, dead mounts."""
 
+import errno
 import os
 import signal
 import socket
@@ -167,6 +168,26 @@ def test_umount_dead_takes_away_what_a_killed_daemon_left_even_in_use(make_volum
     except OSError:
         pass
     volume.mount()
+
+
+def test_umount_dead_asks_no_cache_whether_a_mount_is_dead(make_volume):
+    """The kernel may tell the root's attributes for a while after the daemon is gone."""
+    volume = make_volume()
+    volume.mnt.stat()
+    volume.kill()
+    volume.daemon.wait(60)
+    volume.forget_daemon()
+    wait_for(lambda: statfs_error(volume.mnt) == errno.ENOTCONN, what="the end of the connection")
+    run(mountpoint.turnkeyfs(), "umount", "--dead", volume.mnt)
+    assert not mountpoint.is_mounted(volume.mnt)
+
+
+def statfs_error(path):
+    try:
+        os.statvfs(path)
+    except OSError as e:
+        return e.errno
+    return 0
 
 
 def test_umount_dead_leaves_a_living_mount_alone(volume):
