@@ -36,6 +36,10 @@ def copy_source(directory):
     return directory
 
 
+# Of systemd-rpm-macros and RPM distributions; Debian's rpm has none of them.
+RPM_MACROS = {"_unitdir": "/usr/lib/systemd/system", "_tmpfilesdir": "/usr/lib/tmpfiles.d", "_docdir": "/usr/share/doc"}
+
+
 def build_deb(directory, umask=0o022, zone="UTC"):
     """The .deb and the .changes of a build in @directory."""
     source = copy_source(directory / "source")
@@ -112,18 +116,34 @@ def test_the_package_is_reproducible(package, tmp_path):
 @LONG
 @needs("rpmbuild")
 @pytest.mark.deadline(1600)
-def test_the_rpm_is_built_from_its_spec(tmp_path):
+def test_the_rpm_is_built_from_its_spec(package, tmp_path):
     version = re.search(r"^Version: *(\S+)", (PACKAGING / "turnkeyfs.spec").read_text(), re.M).group(1)
     source = copy_source(tmp_path / f"turnkeyfs-{version}")
     (tmp_path / "SOURCES").mkdir()
     run("tar", "-C", tmp_path, "-czf", tmp_path / f"SOURCES/turnkeyfs-{version}.tar.gz", source.name)
-    done = run(
-        "rpmbuild", "-bb", "--nodeps", "--define", f"_topdir {tmp_path}", "--define",
-        "debug_package %{nil}", PACKAGING / "turnkeyfs.spec", check=False, timeout=1500,
-    )  # fmt: skip
+    macros = RPM_MACROS | {"_topdir": tmp_path, "debug_package": "%{nil}"}
+    defines = [word for name, value in macros.items() for word in ("--define", f"{name} {value}")]
+    done = run("rpmbuild", "-bb", "--nodeps", *defines, PACKAGING / "turnkeyfs.spec", check=False, timeout=1500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (rpm,) = tmp_path.glob("RPMS/*/*.rpm")
-    assert "/usr/bin/turnkeyfs" in run("rpm", "-qlp", rpm).stdout.split()
+    deb, _ = package
+    assert placed("rpm", "-qlvp", rpm) == placed("dpkg-deb", "-c", deb)
+    if shutil.which("rpmlint"):
+        run("rpmlint", "--strict", "-r", PACKAGING / "turnkeyfs.rpmlintrc", rpm)
+
+
+def placed(*command):
+    """The files of a package, without what its kind adds, compresses and calls otherwise."""
+    paths = {line.split()[-1] for line in run(*command).stdout.splitlines() if line[0] == "-"}
+    paths = {re.sub(r"^\.?/(usr/)?", "", path.removesuffix(".gz")) for path in paths}
+    paths = {re.sub(r"^share/doc/turnkeyfs-[^/]*/", "share/doc/turnkeyfs/", path) for path in paths}
+    added = re.compile("share/licenses/|lib/.build-id/|share/doc/turnkeyfs/(copyright|changelog)$")
+    return {path for path in paths if not added.match(path)}
+
+
+@needs("rpmlint")
+def test_rpmlint_finds_nothing_in_the_spec():
+    run("rpmlint", "--strict", "-r", PACKAGING / "turnkeyfs.rpmlintrc", PACKAGING / "turnkeyfs.spec")
 
 
 @needs("rpmspec")
