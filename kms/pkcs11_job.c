@@ -45,21 +45,17 @@ static void *thread(void *context)
 {
         struct tk_p11_job *job = context;
         struct tk_p11 *p11 = job->p11;
-        bool late;
 
         job->r = job->run(p11, job);
         tk_registers_wipe();
-        {
-                TK_LOCK_SCOPE(&p11->jobs_lock);
-                late = job->late;
-                job->ended = true;
-                if (late)
-                        p11->late--;
-                p11->jobs--;
-                pthread_cond_broadcast(&p11->job_ended);
+        TK_LOCK_SCOPE(&p11->jobs_lock);
+        job->ended = true;
+        if (job->late) {
+                p11->late--;
+                tk_p11_job_free(job); /* before anybody can take it for the last one */
         }
-        if (late)
-                tk_p11_job_free(job);
+        p11->jobs--;
+        pthread_cond_broadcast(&p11->job_ended);
         return NULL;
 }
 

@@ -23,7 +23,7 @@ HARMLESS = set('''
     mlock mmap munmap nanosleep openlog syslog prctl qsort qsort_r sigaction sigaddset sigemptyset
     sigfillset sigwait snprintf sprintf stderr strcasecmp strchr strcmp strcspn strerror strlen
     strncmp strndup strnlen strpbrk strrchr strsep strstr strtol strtoul strtoull sysconf time
-    timegm umask unshare vsnprintf strspn strtok_r strtoll gmtime_r localtime_r getenv memchr
+    timegm umask unshare vsnprintf strspn strtok_r strtoll gmtime_r localtime_r strftime getenv memchr
     pthread_cond_destroy pthread_cond_init pthread_condattr_destroy pthread_condattr_init
     pthread_condattr_setclock pthread_getspecific pthread_key_create pthread_key_delete
     pthread_kill pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_trylock

@@ -471,7 +471,7 @@ static void test_put__waits_for_nobody(void **state)
         tk_openfile_put(test.fs, others);
         assert_int_equal(open_files(), 0);
         assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
-        assert_int_equal(file->sealed, file->size);
+        assert_true(file && file->sealed == file->size);
         tk_openfile_put(test.fs, file);
         tk_inode_forget(test.fs->inodes, shared_inode, 1);
         tk_test_fs_stop(&test);

@@ -552,6 +552,126 @@ static void test_rotate__fails_at_any_call(void **state)
         tk_kms_free(kms);
 }
 
+/* The same for a first version: @key is imported, or (NULL) one is made. */
+static void begin_failing(const char *name, const struct tk_secret *key)
+{
+        unsigned calls = 1;
+
+        for (unsigned n = 1; n <= calls; n++) {
+                TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
+                TK_CLEANUP(tk_secret_freep) struct tk_secret *plain = random_key();
+                const struct tk_kms_key_spec spec = {0};
+                struct tk_kms_wrap wrapped = {0};
+                char text[64];
+                struct tk_kms *kms;
+                size_t count;
+                int r;
+
+                snprintf(text, sizeof(text), "pkcs11:token=unit;object=%s%u", name, n);
+                kms = open_with(text, PIN, 0);
+                snprintf(text, sizeof(text), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
+                set_rules(text);
+                r = key ? tk_kms_admin_import(kms, key, false, NULL)
+                        : tk_kms_admin_create(kms, &spec, NULL);
+                calls = set_rules("");
+                assert_true(r == 0 || r == -ENOKEY);
+                if (r < 0)
+                        assert_int_equal(key ? tk_kms_admin_import(kms, key, false, NULL)
+                                             : tk_kms_admin_create(kms, &spec, NULL),
+                                         0);
+                assert_int_equal(tk_kms_admin_list(kms, &versions, &count, NULL), 0);
+                assert_int_equal(count, 1);
+                wrap(kms, plain, &wrapped);
+                check_unwrap(kms, &wrapped, plain);
+                tk_kms_free(kms);
+        }
+        assert_true(calls > 10);
+}
+
+static void test_create__fails_at_any_call(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+
+        NEEDS_SOFTHSM();
+        key = random_key();
+        begin_failing("made", NULL);
+        begin_failing("imported", key);
+}
+
+static int disable(struct tk_kms *kms, const char *version)
+{
+        return tk_kms_admin_set_enabled(kms, version, false, NULL);
+}
+
+static int enable(struct tk_kms *kms, const char *version)
+{
+        return tk_kms_admin_set_enabled(kms, version, true, NULL);
+}
+
+static int delete_all(struct tk_kms *kms, const char *version)
+{
+        (void)version;
+        return tk_kms_admin_delete(kms, NULL);
+}
+
+static int recover_all(struct tk_kms *kms, const char *version)
+{
+        (void)version;
+        return tk_kms_admin_recover(kms, NULL);
+}
+
+/* What fails at any call can be done again, and undone, and all versions are there. */
+static void test_change__fails_at_any_call(void **state)
+{
+        static const struct {
+                int (*change)(struct tk_kms *kms, const char *version);
+                int (*back)(struct tk_kms *kms, const char *version);
+                int again; /* where it was done already */
+        } rows[] = {{disable, enable, 0}, {delete_all, recover_all, -EKEYREVOKED}};
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
+        struct tk_kms_wrap wrapped[2] = {0};
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped[0]);
+        assert_int_equal(tk_kms_admin_rotate(kms, wrapped[1].version, NULL), 0);
+        wrap(kms, key, &wrapped[1]);
+        for (unsigned i = 0; i < 4; i++) {
+                bool forth = i % 2 == 0;
+                unsigned calls = 1;
+
+                for (unsigned n = 1; n <= calls; n++) {
+                        const char *version = wrapped[0].version;
+                        char rules[64];
+                        int r;
+
+                        if (!forth)
+                                assert_int_equal(rows[i / 2].change(kms, version), 0);
+                        snprintf(rules, sizeof(rules), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
+                        set_rules(rules);
+                        r = forth ? rows[i / 2].change(kms, version)
+                                  : rows[i / 2].back(kms, version);
+                        calls = set_rules("");
+                        assert_true(r == 0 || r == -ENOKEY);
+                        if (forth && r < 0) {
+                                r = rows[i / 2].change(kms, version);
+                                assert_true(r == 0 || r == rows[i / 2].again);
+                        }
+                        if (forth || r < 0) {
+                                r = rows[i / 2].back(kms, version);
+                                assert_true(r == 0 || (!forth && r == -ENOENT));
+                        }
+                        check_unwrap(kms, &wrapped[0], key);
+                        check_unwrap(kms, &wrapped[1], key);
+                }
+                assert_true(calls > 5);
+        }
+        tk_kms_free(kms);
+}
+
 /* Nor is what a module does not do, whatever it is. */
 static void test_unwrap__what_a_module_lacks_is_no_revocation(void **state)
 {
@@ -1020,6 +1140,8 @@ int main(void)
                 TEST(test_lengths__that_can_t_be_with_key_objects),
                 TEST(test_lengths__that_can_t_be_with_rsa),
                 TEST(test_rotate__fails_at_any_call),
+                TEST(test_create__fails_at_any_call),
+                TEST(test_change__fails_at_any_call),
                 TEST(test_unwrap__what_a_module_lacks_is_no_revocation),
                 TEST(test_wrap__a_key_object_that_stays_goes_with_its_session),
                 TEST(test_current__more_versions_than_are_looked_at),
