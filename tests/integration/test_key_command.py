@@ -75,6 +75,7 @@ def test_programs_at_the_same_time_lose_no_version(keystore_conf):
 
 def test_a_keystore_with_a_passphrase(tmp_path):
     secret = tmp_path / "passphrase"
+    secret.touch(0o600)
     secret.write_text("a passphrase")
     local = {"keystore": tmp_path / "keystore", "passphrase": f"file:{secret}"}
     conf = azure_volume.write(tmp_path / "c.conf", {"local": local})

@@ -402,7 +402,7 @@ def test_killed_at_random_points_nothing_is_lost_and_it_finishes(volume):
         killed_in += list(kek_states(volume).values()).count("active") > 1
         volume.mount()
     newest = max(kek_states(volume))
-    wait_done(volume, newest)
+    wait_done(volume, newest, 300)
     print(f"{killed_in} of {points} within a rotation; {newest} versions")
     assert killed_in >= points // 4
     disable_old(volume)
