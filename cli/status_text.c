@@ -27,6 +27,15 @@ static void print_field(FILE *out, const char *name, const char *value)
         fputc('\n', out);
 }
 
+/* Of a protector, or what is no longer one: "azure key https://... version ...". */
+static void print_root_key(FILE *out, const json_t *root)
+{
+        fprintf(out, "%s key ", get_text(root, "provider"));
+        tk_text_print(out, get_text(root, "key"));
+        fputs(" version ", out);
+        tk_text_print(out, get_text(root, "version"));
+}
+
 static void print_keks(FILE *out, const json_t *keks)
 {
         const json_t *kek;
@@ -48,10 +57,7 @@ static void print_keks(FILE *out, const json_t *keks)
                         if (several)
                                 fprintf(out, "%" JSON_INTEGER_FORMAT ", ",
                                         get_number(protector, "number"));
-                        fprintf(out, "%s key ", get_text(protector, "provider"));
-                        tk_text_print(out, get_text(protector, "key"));
-                        fprintf(out, " version ");
-                        tk_text_print(out, get_text(protector, "version"));
+                        print_root_key(out, protector);
                         fprintf(out, " (%s)\n", get_text(protector, "algorithm"));
                 }
         }
@@ -64,11 +70,8 @@ static void print_unneeded(FILE *out, const json_t *list)
 
         json_array_foreach(list, i, root)
         {
-                fprintf(out, "no longer needed by this volume, may be disabled: %s key ",
-                        get_text(root, "provider"));
-                tk_text_print(out, get_text(root, "key"));
-                fprintf(out, " version ");
-                tk_text_print(out, get_text(root, "version"));
+                fputs("no longer needed by this volume, may be disabled: ", out);
+                print_root_key(out, root);
                 fputc('\n', out);
         }
 }
@@ -489,10 +492,8 @@ static void print_newest_kek(FILE *out, const struct tk_status_look *look)
         fputs(" old", out);
         json_array_foreach(protectors, i, protector)
         {
-                fprintf(out, "; %s key ", get_text(protector, "provider"));
-                tk_text_print(out, get_text(protector, "key"));
-                fputs(" version ", out);
-                tk_text_print(out, get_text(protector, "version"));
+                fputs("; ", out);
+                print_root_key(out, protector);
         }
         fputc('\n', out);
 }
