@@ -552,6 +552,12 @@ static void test_rotate__fails_at_any_call(void **state)
         tk_kms_free(kms);
 }
 
+static int make_or_import(struct tk_kms *kms, const struct tk_secret *key)
+{
+        return key ? tk_kms_admin_import(kms, key, false, NULL)
+                   : tk_kms_admin_create(kms, &(struct tk_kms_key_spec){0}, NULL);
+}
+
 /* The same for a first version: @key is imported, or (NULL) one is made. */
 static void begin_failing(const char *name, const struct tk_secret *key)
 {
@@ -560,7 +566,6 @@ static void begin_failing(const char *name, const struct tk_secret *key)
         for (unsigned n = 1; n <= calls; n++) {
                 TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
                 TK_CLEANUP(tk_secret_freep) struct tk_secret *plain = random_key();
-                const struct tk_kms_key_spec spec = {0};
                 struct tk_kms_wrap wrapped = {0};
                 char text[64];
                 struct tk_kms *kms;
@@ -571,14 +576,11 @@ static void begin_failing(const char *name, const struct tk_secret *key)
                 kms = open_with(text, PIN, 0);
                 snprintf(text, sizeof(text), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
                 set_rules(text);
-                r = key ? tk_kms_admin_import(kms, key, false, NULL)
-                        : tk_kms_admin_create(kms, &spec, NULL);
+                r = make_or_import(kms, key);
                 calls = set_rules("");
                 assert_true(r == 0 || r == -ENOKEY);
                 if (r < 0)
-                        assert_int_equal(key ? tk_kms_admin_import(kms, key, false, NULL)
-                                             : tk_kms_admin_create(kms, &spec, NULL),
-                                         0);
+                        assert_int_equal(make_or_import(kms, key), 0);
                 assert_int_equal(tk_kms_admin_list(kms, &versions, &count, NULL), 0);
                 assert_int_equal(count, 1);
                 wrap(kms, plain, &wrapped);
@@ -624,10 +626,16 @@ static int recover_all(struct tk_kms *kms, const char *version)
 static void test_change__fails_at_any_call(void **state)
 {
         static const struct {
+                int (*prepare)(struct tk_kms *kms, const char *version);
                 int (*change)(struct tk_kms *kms, const char *version);
-                int (*back)(struct tk_kms *kms, const char *version);
+                int (*undo)(struct tk_kms *kms, const char *version);
                 int again; /* where it was done already */
-        } rows[] = {{disable, enable, 0}, {delete_all, recover_all, -EKEYREVOKED}};
+        } rows[] = {
+                {NULL, disable, enable, 0},
+                {disable, enable, NULL, 0},
+                {NULL, delete_all, recover_all, -EKEYREVOKED},
+                {delete_all, recover_all, NULL, -ENOENT},
+        };
         TK_CLEANUP(tk_secret_freep) struct tk_secret *key = NULL;
         struct tk_kms_wrap wrapped[2] = {0};
         struct tk_kms *kms;
@@ -639,31 +647,27 @@ static void test_change__fails_at_any_call(void **state)
         wrap(kms, key, &wrapped[0]);
         assert_int_equal(tk_kms_admin_rotate(kms, wrapped[1].version, NULL), 0);
         wrap(kms, key, &wrapped[1]);
-        for (unsigned i = 0; i < 4; i++) {
-                bool forth = i % 2 == 0;
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+                const char *version = wrapped[0].version;
                 unsigned calls = 1;
 
                 for (unsigned n = 1; n <= calls; n++) {
-                        const char *version = wrapped[0].version;
                         char rules[64];
                         int r;
 
-                        if (!forth)
-                                assert_int_equal(rows[i / 2].change(kms, version), 0);
+                        if (rows[i].prepare)
+                                assert_int_equal(rows[i].prepare(kms, version), 0);
                         snprintf(rules, sizeof(rules), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
                         set_rules(rules);
-                        r = forth ? rows[i / 2].change(kms, version)
-                                  : rows[i / 2].back(kms, version);
+                        r = rows[i].change(kms, version);
                         calls = set_rules("");
                         assert_true(r == 0 || r == -ENOKEY);
-                        if (forth && r < 0) {
-                                r = rows[i / 2].change(kms, version);
-                                assert_true(r == 0 || r == rows[i / 2].again);
+                        if (r < 0) {
+                                r = rows[i].change(kms, version);
+                                assert_true(r == 0 || r == rows[i].again);
                         }
-                        if (forth || r < 0) {
-                                r = rows[i / 2].back(kms, version);
-                                assert_true(r == 0 || (!forth && r == -ENOENT));
-                        }
+                        if (rows[i].undo)
+                                assert_int_equal(rows[i].undo(kms, version), 0);
                         check_unwrap(kms, &wrapped[0], key);
                         check_unwrap(kms, &wrapped[1], key);
                 }
