@@ -445,7 +445,6 @@ static bool somebody_waits(struct tk_openfile *file)
  */
 static void test_put__waits_for_nobody(void **state)
 {
-        struct tk_openfile *file = NULL;
         bool waited = false;
         uint8_t byte = 'y';
         pthread_t thread;
@@ -470,9 +469,9 @@ static void test_put__waits_for_nobody(void **state)
         /* So the seal is left to the other. */
         tk_openfile_put(test.fs, others);
         assert_int_equal(open_files(), 0);
-        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &file), 0);
-        assert_true(file && file->sealed == file->size);
-        tk_openfile_put(test.fs, file);
+        assert_int_equal(tk_openfile_get(test.fs, shared_inode, true, &others), 0);
+        assert_true(others->sealed == others->size);
+        tk_openfile_put(test.fs, others);
         tk_inode_forget(test.fs->inodes, shared_inode, 1);
         tk_test_fs_stop(&test);
 }
