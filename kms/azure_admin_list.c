@@ -94,7 +94,8 @@ static int by_age(const void *a, const void *b)
 static void set_type(struct tk_kms_key_version *version, const struct tk_azure_key *key)
 {
         if (key->n_len > 0)
-                snprintf(version->type, sizeof(version->type), "%s %zu", key->type, key->n_len * 8);
+                snprintf(version->type, sizeof(version->type), "%s %u", key->type,
+                         8 * (unsigned)key->n_len);
         else
                 snprintf(version->type, sizeof(version->type), "%s", key->type);
 }

@@ -210,7 +210,7 @@ def test_an_encrypted_client_certificate(emulator, kek, start, tmp_path):
 def test_a_certificate_that_the_application_does_not_have(emulator, kek, start, tmp_path):
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stranger")])
-    now = datetime.datetime.utcnow()
+    now = datetime.datetime.now(datetime.timezone.utc)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(1))
     stranger = tmp_path / "stranger.pem"
     stranger.write_bytes(

@@ -62,7 +62,9 @@ def test_other_tools_see_and_use_the_keys_that_we_made(token, make_token_volume,
     write_file(volume.mnt / "f", noise(5000))
     (version,) = volume.key.versions()
     listed = token.pkcs11_tool("--list-objects").stdout
-    assert version["version"] in listed and "sensitive, always sensitive, never extract" in listed, listed
+    # OpenSC 0.27 writes colons between an ID's bytes.
+    assert version["version"] in listed.replace(":", ""), listed
+    assert "sensitive, always sensitive, never extract" in listed, listed
     listed = token.p11tool("--list-all", f"pkcs11:token={token.label}").stdout
     assert "CKA_NEVER_EXTRACTABLE; CKA_SENSITIVE" in listed, listed
     volume.umount()

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-static const uint8_t id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
+static const uint8_t id[TK_VOLUME_ID_LEN] = "sixteen byte id";
 
 static const struct tk_escrow_entry entries[] = {
         {.directory = true, .path = "", .inode = 2, .record_len = 64},

@@ -128,7 +128,7 @@ static void test_base__is_added(void **state)
         struct tk_iobatch batch = {.count = 0};
         TK_AUTOCLOSE int fd = -1;
         uint8_t bytes[64] = {0};
-        uint8_t a[8] = "eight of";
+        uint8_t a[8] = "seven b";
         uint8_t b[12];
 
         fd = open_file(bytes, sizeof(bytes));

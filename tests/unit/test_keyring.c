@@ -8,7 +8,7 @@
 #include "fs/keyring.h"
 #include <errno.h>
 
-static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
+static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen byte id";
 
 static struct tk_keyring *new_ring(void)
 {
@@ -243,7 +243,7 @@ static void test_unwrap__damaged(void **state)
 
 static void test_unwrap__other_volume(void **state)
 {
-        static const uint8_t other_id[TK_VOLUME_ID_LEN] = "another volume's";
+        static const uint8_t other_id[TK_VOLUME_ID_LEN] = "another volume";
         TK_CLEANUP(tk_keyring_freep) struct tk_keyring *ring = new_ring();
         TK_CLEANUP(tk_secret_freep) struct tk_secret *kek = new_kek();
         struct tk_secret *same = NULL;

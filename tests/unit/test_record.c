@@ -6,7 +6,7 @@
 #include "tests/unit/support.h"
 #include <errno.h>
 
-static const uint8_t volume_id[TK_VOLUME_ID_LEN] = "sixteen bytes id";
+static const uint8_t volume_id[] = "sixteen bytes id";
 
 struct keys {
         struct tk_secret *kek, *dek;

@@ -34,7 +34,7 @@ def _name(common_name):
 
 def _certificate(subject, key, issuer=None, issuer_key=None, hosts=(), days=(-1, 3650)):
     """A CA if there is no @issuer and no host; self-signed if there is no issuer."""
-    now = datetime.datetime.utcnow()
+    now = datetime.datetime.now(datetime.timezone.utc)
     is_ca = issuer is None and not hosts
     builder = (
         x509.CertificateBuilder()

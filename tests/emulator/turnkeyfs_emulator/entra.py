@@ -40,7 +40,7 @@ class TokenError(Exception):
 
     def reply(self):
         trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
-        now = datetime.datetime.utcnow().strftime("%Y-%m-%d %H:%M:%SZ")
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
         return Reply(
             self.status,
             {
