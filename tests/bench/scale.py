@@ -255,8 +255,9 @@ def main():
     options = arguments()
     if os.geteuid():
         raise SystemExit('scale.py: needs root: it mounts filesystems and drops caches')
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Each open file of the plot is one here, and one in the daemon.
+    limit = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], options.largest // 10 + 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     os.makedirs(options.out, exist_ok=True)
     path = os.path.join(options.out, 'scale.json')
     found = {'schema': 1, 'date': time.strftime('%Y-%m-%d'), 'backing': options.backing,
@@ -277,10 +278,9 @@ def main():
                     for line, x, worse in knees(by_system[system.name], options.knee):
                         print(f'knee: {name}: {system.name}: {line} is {worse:.1f} times worse at {x:,}', flush=True)
                 found['plots'][name] = {'title': title, 'axis': axis, 'systems': by_system}
-    report.write_json(path, found)
-    for name, one in found['plots'].items():
-        with open(os.path.join(options.out, f'scale-{name}.svg'), 'w', encoding='utf-8') as out:
-            out.write(plot.svg(one['title'], one['axis'], one['systems']))
+                report.write_json(path, found)
+                with open(os.path.join(options.out, f'scale-{name}.svg'), 'w', encoding='utf-8') as out:
+                    out.write(plot.svg(title, axis, by_system))
     return 0
 
 
