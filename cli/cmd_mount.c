@@ -38,7 +38,7 @@ struct job {
         struct tk_conf *conf;
         struct tk_volume *volume;
         char *mountpoint; /* absolute, without links */
-        char *conf_path;  /* as well; NULL: there is no configuration */
+        char *conf_path;  /* absolute, with them: `reload` follows them anew; NULL: there is none */
         struct tk_open_keys keys;
         struct tk_rotation *rotation;
         struct tk_guardian guardian;
@@ -94,7 +94,10 @@ static int read_options(struct job *job, struct tk_fault *fault)
         r = tk_open_conf(path, &job->conf, fault);
         if (r < 0)
                 return r;
-        job->conf_path = path ? realpath(path, NULL) : NULL;
+        if (path)
+                r = tk_path_absolute(path, &job->conf_path);
+        if (r < 0)
+                return r;
         close_inherited(job->conf);
         if (args->foreground)
                 tk_hygiene_log(false);

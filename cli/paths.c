@@ -39,6 +39,18 @@ static int make_absolute(const char *path, char *out, size_t size)
         return len < (int)size ? 0 : -ENAMETOOLONG;
 }
 
+int tk_path_absolute(const char *path, char **ret_path)
+{
+        char absolute[PATH_MAX];
+        int r;
+
+        r = make_absolute(path, absolute, sizeof(absolute));
+        if (r < 0)
+                return r;
+        *ret_path = strdup(absolute);
+        return *ret_path ? 0 : -ENOMEM;
+}
+
 /* Put @name before *@tail, which is the part that does not exist. */
 static int prepend(char **tail, const char *name)
 {

@@ -13,6 +13,10 @@
  */
 TK_MUST_USE int tk_path_resolve(const char *path, char **ret_path);
 
+/* The absolute path of @path, links and all, for a process that changes its directory. The caller
+ * frees the result. */
+TK_MUST_USE int tk_path_absolute(const char *path, char **ret_path);
+
 /*
  * Whether @path is @dir or lies below it, both as tk_path_resolve returns them:
  * by name, and by device and inode number, so that bind mounts count.

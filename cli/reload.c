@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * What may change under a mount: what only its own threads look at, each time anew. The revocation
- * window may not: the kernel's caches and the KMS' timeouts were measured by it.
+ * What may change under a mount: what only its own threads look at, each time anew; a rotation
+ * reads its rate once, when it begins. The revocation window may not: the kernel's caches and the
+ * KMS' timeouts were measured by it.
  */
 
 #include "cli/reload.h"
@@ -10,6 +11,7 @@
 #include "base/log.h"
 #include "cli/hygiene.h"
 #include "conf/schema.h"
+#include "fs/keeper.h"
 #include <errno.h>
 #include <string.h>
 
@@ -63,6 +65,14 @@ static void put_in_force(const struct tk_reload *reload)
                                                           .files_per_s = conf->kms.rewrap_rate});
 }
 
+/* The keeper takes its windows over when it begins: before that they would be lost. */
+static bool has_keeper(struct tk_fs *fs)
+{
+        struct tk_keeper_status status;
+
+        return tk_fs_keeper_status(fs, &status);
+}
+
 int tk_reload(const struct tk_reload *reload, json_t **ret_changed, json_t **ret_waiting,
               struct tk_fault *fault)
 {
@@ -73,6 +83,10 @@ int tk_reload(const struct tk_reload *reload, json_t **ret_changed, json_t **ret
                 return tk_fault_set(fault, TK_FAULT_USAGE, -ENOENT,
                                     "the mount was made without a configuration (-c): there is "
                                     "nothing to read again");
+        if (!has_keeper(reload->fs))
+                return tk_fault_set(fault, TK_FAULT_IN_USE, -EAGAIN,
+                                    "the mount is about to begin, or to end: it does not serve "
+                                    "now; try again");
         r = tk_conf_load(reload->path, &fresh, fault);
         if (r < 0)
                 return r;

@@ -23,7 +23,7 @@ struct tk_reload {
 /*
  * The names of options that have @ret_changed, and of those that have to wait for the next mount,
  * as arrays of texts. A configuration with an error is left aside, with a fault: all stays as it
- * is.
+ * is. -EAGAIN while the mount does not serve.
  */
 TK_MUST_USE int tk_reload(const struct tk_reload *reload, json_t **ret_changed,
                           json_t **ret_waiting, struct tk_fault *fault);

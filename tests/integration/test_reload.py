@@ -51,6 +51,22 @@ def test_options_of_the_command_line_go_before(make_volume):
     assert reload(volume).stdout == "nothing has changed\n"
 
 
+def test_a_link_on_the_way_to_the_configuration_is_followed_anew(make_volume):
+    volume = make_volume(mount=False)
+    for version, rate in (("v1", 5000), ("v2", 17)):
+        (volume.directory / version).mkdir()
+        conf = volume.conf.read_text() + f"[kms]\nrewrap_rate = {rate}\n"
+        (volume.directory / version / "volume.conf").write_text(conf)
+    current = volume.directory / "current"
+    current.symlink_to("v1")
+    volume.conf = current / "volume.conf"
+    volume.mount()
+    assert reload(volume).stdout == "nothing has changed\n"
+    current.unlink()
+    current.symlink_to("v2")
+    assert reload(volume).stdout == "in force from now on: [kms] rewrap_rate\n"
+
+
 def test_there_must_be_a_mount(make_volume):
     volume = make_volume(mount=False)
     done = run(turnkeyfs(), "reload", volume.cipher, check=False)

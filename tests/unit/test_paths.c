@@ -112,6 +112,21 @@ static void test_path_resolve_mountpoint__missing_is_an_error(void **state)
         free(path);
 }
 
+static void test_path_absolute__keeps_links(void **state)
+{
+        TK_CLEANUP(tk_freep) char *base = getcwd(NULL, 0);
+        TK_CLEANUP(tk_freep) char *given = NULL;
+        TK_CLEANUP(tk_freep) char *path = NULL;
+        char expected[4096];
+
+        make_tree();
+        assert_int_equal(tk_path_absolute("link/conf", &path), 0);
+        snprintf(expected, sizeof(expected), "%s/link/conf", base);
+        assert_string_equal(path, expected);
+        assert_int_equal(tk_path_absolute("/link/../conf", &given), 0);
+        assert_string_equal(given, "/link/../conf");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -123,6 +138,7 @@ int main(void)
                 TK_TEST_IN_DIR(test_path_is_inside__by_inode),
                 TK_TEST_IN_DIR(test_path_first_entry__cases),
                 TK_TEST_IN_DIR(test_path_resolve_mountpoint__missing_is_an_error),
+                TK_TEST_IN_DIR(test_path_absolute__keeps_links),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
