@@ -251,6 +251,8 @@ static int cannot_translate(const struct target *target, const char *given, int 
                 why = "a directory on the way is not there; a backup that has it can be asked";
         else if (r == -EACCES && !target->place->fs)
                 why = "only root and the mount's owner may ask the mount";
+        else if (r == -ENOMSG)
+                why = "the mount does not answer this request: it may be of an older version";
         else if (r == -EINVAL)
                 why = "'..' leads out of it";
         return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "%s: %s", given, why);

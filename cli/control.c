@@ -382,7 +382,7 @@ static int ask(int dirfd, const char *request, int64_t wait_ms, char **ret_text)
         if (len < 0)
                 return (int)len;
         if (len == 0)
-                return -EACCES; /* closed without a word */
+                return -ENOMSG; /* who is refused is not even read, and gets a reset */
         text[len] = '\0';
         *ret_text = TK_TAKE(text);
         return 0;

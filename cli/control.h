@@ -55,7 +55,8 @@ TK_DEFINE_CLEANUP(struct tk_control *, tk_control_stop)
 /*
  * The client's side: send @request, without a newline, to the mount of the CIPHERDIR
  * @dirfd. The caller frees the answer. -ENOENT or -ECONNREFUSED if nobody listens,
- * -EACCES if we may not ask, -ETIMEDOUT, -EMSGSIZE.
+ * -EACCES, -ECONNRESET or -EPIPE if we may not ask, -ENOMSG if the request is read and not
+ * answered, such as one that it does not know, -ETIMEDOUT, -EMSGSIZE.
  */
 TK_MUST_USE int tk_control_ask(int dirfd, const char *request, char **ret_text);
 

@@ -367,6 +367,19 @@ char *tk_serve_answer(void *context, const char *request)
         return tk_text_dump_json(root);
 }
 
+static bool is_refusal(int r)
+{
+        return r == -EACCES || r == -ECONNRESET || r == -EPIPE;
+}
+
+/* No answer for a reason of the mount's, in words. */
+static const char *why_silent(int r)
+{
+        if (is_refusal(r))
+                return "it refuses us";
+        return r == -ENOMSG ? "it closed the connection" : strerror(-r);
+}
+
 json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
 {
         TK_CLEANUP(tk_freep) char *answer = NULL;
@@ -383,7 +396,7 @@ json_t *tk_serve_ask(struct tk_volume *volume, const char **ret_why)
                 return NULL;
         }
         if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
-                *ret_why = r == -ECONNRESET ? "it refuses us" : strerror(-r);
+                *ret_why = why_silent(r);
         return daemon;
 }
 
@@ -406,11 +419,16 @@ static int say_no_answer(const struct tk_volume *volume, int r, struct tk_fault 
 {
         if (r == -ENOENT || r == -ECONNREFUSED)
                 return TK_SERVE_NOBODY;
-        return tk_fault_set(fault, TK_FAULT_PERMISSION, r,
-                            "the mount of %s does not answer: %s; ask as root or as the mount's "
-                            "owner",
-                            tk_volume_path(volume),
-                            r == -ECONNRESET ? "it refuses us" : strerror(-r));
+        if (r == -ENOMSG)
+                return tk_fault_set(fault, TK_FAULT_UNSUPPORTED, r,
+                                    "the mount of %s does not answer this request: it is being "
+                                    "unmounted, or of an older version; unmount it and mount it "
+                                    "again",
+                                    tk_volume_path(volume));
+        return tk_fault_set(fault, is_refusal(r) ? TK_FAULT_PERMISSION : TK_FAULT_INTERNAL, r,
+                            "the mount of %s does not answer: %s%s", tk_volume_path(volume),
+                            why_silent(r),
+                            is_refusal(r) ? "; ask as root or as the mount's owner" : "");
 }
 
 /* What the exchange @asked and its @text came to; the caller drops the answer. */
@@ -532,7 +550,7 @@ int tk_serve_ask_path(struct tk_volume *volume, bool to_backing, const char *pat
         if (r == -ENOENT || r == -ECONNREFUSED)
                 return TK_SERVE_NOBODY;
         if (r < 0)
-                return r == -ECONNRESET ? -EACCES : r;
+                return is_refusal(r) ? -EACCES : r;
         answer = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
         r = take_path(answer, ret_path);
         json_decref(answer);

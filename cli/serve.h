@@ -69,8 +69,8 @@ TK_MUST_USE int tk_serve_ask_remove_protector(struct tk_volume *volume, unsigned
 /*
  * Ask the mount of @volume where the file @path of the mount lies below CIPHERDIR/root, or,
  * unless @to_backing, what the backing path @path is in the mount. The caller frees the
- * answer. TK_SERVE_NOBODY if nothing is mounted, -EACCES if we may not ask, or as
- * fs/translate.h.
+ * answer. TK_SERVE_NOBODY if nothing is mounted, -EACCES if we may not ask,
+ * -ENOMSG if it does not know the request, or as fs/translate.h.
  */
 TK_MUST_USE int tk_serve_ask_path(struct tk_volume *volume, bool to_backing, const char *path,
                                   char **ret_path);

@@ -2,10 +2,12 @@
 """reload: what may change under a mount changes, what may not is named, an error changes nothing."""
 
 import re
+import socket
+import threading
 
 from mountpoint import run, turnkeyfs
 
-CONFIG, MOUNT = 3, 15
+CONFIG, MOUNT, UNSUPPORTED = 3, 15, 18
 
 
 def reload(volume, check=True):
@@ -65,6 +67,27 @@ def test_a_link_on_the_way_to_the_configuration_is_followed_anew(make_volume):
     current.unlink()
     current.symlink_to("v2")
     assert reload(volume).stdout == "in force from now on: [kms] rewrap_rate\n"
+
+
+def test_a_mount_that_gives_no_answer_may_be_older(make_volume, monkeypatch):
+    """As one that does not know the request: it closes the connection."""
+    volume = make_volume(mount=False)
+    monkeypatch.chdir(volume.cipher)  # for a short address
+    with socket.socket(socket.AF_UNIX) as older:
+        older.bind("turnkeyfs.sock")
+        older.listen()
+
+        def close_without_a_word():
+            client = older.accept()[0]
+            assert client.recv(64) == b"reload\n"
+            client.close()
+
+        thread = threading.Thread(target=close_without_a_word, daemon=True)
+        thread.start()
+        done = run(turnkeyfs(), "reload", volume.cipher, check=False)
+        thread.join()
+    assert done.returncode == UNSUPPORTED and "older version" in done.stderr, done
+    assert "unmount it and mount it again" in done.stderr and "owner" not in done.stderr
 
 
 def test_there_must_be_a_mount(make_volume):

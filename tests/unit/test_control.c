@@ -184,6 +184,7 @@ static void test_control__unknown_requests_get_no_answer(void **state)
         TK_AUTOCLOSE int dirfd = open_here();
         char text[] = "here";
         struct tk_control *control = start(dirfd, text);
+        char *none = NULL;
 
         for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
                 int fd = connect_here();
@@ -193,6 +194,8 @@ static void test_control__unknown_requests_get_no_answer(void **state)
                 assert_true(recv(fd, &byte, 1, 0) <= 0);
                 close(fd);
         }
+        /* Which is told apart from a refusal. */
+        assert_int_equal(tk_control_ask(dirfd, "stop", &none), -ENOMSG);
         assert_answered(dirfd, text);
         tk_control_stop(control);
 }
