@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "cli/status.h"
+#include "cli/text.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -210,6 +211,18 @@ static void draw(const struct watch *watch)
         free(text);
 }
 
+/* A look that failed is a line as well: who reads them must not take the last one for the present.
+ */
+static void print_line(const struct watch *watch)
+{
+        json_t *line = watch->root ? json_incref(watch->root)
+                                   : json_pack("{so}", "error", tk_text_json(watch->fault.text));
+
+        (void)json_dumpf(line, stdout, JSON_COMPACT);
+        fputc('\n', stdout);
+        json_decref(line);
+}
+
 static void show(const struct watch *watch)
 {
         if (watch->screen) {
@@ -217,9 +230,8 @@ static void show(const struct watch *watch)
         } else if (!watch->json) {
                 print_look(watch, stdout);
                 fputc('\n', stdout);
-        } else if (watch->root) {
-                (void)json_dumpf(watch->root, stdout, JSON_COMPACT);
-                fputc('\n', stdout);
+        } else {
+                print_line(watch);
         }
         (void)fflush(stdout);
 }

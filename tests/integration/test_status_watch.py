@@ -162,6 +162,20 @@ def test_it_waits_for_a_first_mount(make_volume, watch):
     watcher.end()
 
 
+def test_as_json_a_look_that_fails_is_a_line_too(make_volume, watch):
+    volume = make_volume(mount=False)
+    watcher = watch(volume.cipher, "--json", *INTERVAL, terminal=False)
+    watcher.until(r'"schema".*\n')
+    (volume.cipher / "turnkeyfs.volume").rename(volume.directory / "away")
+    watcher.until(r'"error".*\n')
+    (volume.directory / "away").rename(volume.cipher / "turnkeyfs.volume")
+    watcher.until(r'"error".*\n.*"schema".*\n')
+    lines = [json.loads(line) for line in watcher.end().splitlines()]
+    failed = [line for line in lines if "error" in line]
+    assert all(list(line) == ["error"] and "turnkeyfs.volume" in line["error"] for line in failed), failed
+    assert all("volume_id" in line for line in lines if line not in failed)
+
+
 @pytest.mark.parametrize("interval", ["0", "-1", "1s", "", "nan", "4000"])
 def test_an_interval_has_to_be_one(interval):
     done = run(turnkeyfs(), "status", "--watch", "--interval", interval, "/", check=False)
