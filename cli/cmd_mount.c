@@ -490,6 +490,7 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
         if (r < 0)
                 return r;
         tk_hygiene_daemon();
+        tk_provider_check_secrets(job->conf, NULL);
         r = tk_hygiene_lock_memory(job->conf, fault);
         if (r == 0)
                 r = harden(job, fault);

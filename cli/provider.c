@@ -69,12 +69,12 @@ size_t tk_provider_fds(const struct tk_conf *conf, int ret_fds[TK_PROVIDER_SECRE
         size_t found = 0;
 
         for (size_t i = 0; i < count; i++)
-                if (tk_secret_source_fd(secrets[i].source) >= 0)
-                        ret_fds[found++] = tk_secret_source_fd(secrets[i].source);
+                if (tk_secret_source_fd(&secrets[i].source) >= 0)
+                        ret_fds[found++] = tk_secret_source_fd(&secrets[i].source);
         return found;
 }
 
-#define EXPOSED "%s, which %s names, can be read by others than its owner"
+#define EXPOSED "the mode of %s, which %s names, lets others read it"
 #define TODO_EXPOSED "run chmod 600 on it; if a stranger may have read it, change the secret"
 
 void tk_provider_check_secrets(const struct tk_conf *conf, struct tk_doctor *doctor)
@@ -83,7 +83,7 @@ void tk_provider_check_secrets(const struct tk_conf *conf, struct tk_doctor *doc
         size_t count = tk_provider_backend(conf)->secrets(conf, secrets);
 
         for (size_t i = 0; i < count; i++) {
-                const char *path = tk_secret_source_exposed(secrets[i].source);
+                const char *path = tk_secret_source_exposed(&secrets[i].source);
 
                 if (path && doctor)
                         tk_doctor_warn(doctor, "secrets", TODO_EXPOSED, EXPOSED, path,
@@ -105,7 +105,6 @@ static int start(const struct tk_conf *conf, const struct tk_provider_volume *vo
                                              .makes_versions = backend->makes_versions};
         if (backend->makes_versions)
                 ret_provider->rotate_every_s = conf->local.rotate_every;
-        tk_provider_check_secrets(conf, NULL);
         return backend->locate(conf, volume, &ret_provider->place, fault);
 }
 

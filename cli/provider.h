@@ -34,12 +34,12 @@ struct tk_provider {
 
 void tk_provider_done(struct tk_provider *provider);
 
-enum { TK_PROVIDER_SECRETS_MAX = 2 };
+enum { TK_PROVIDER_SECRETS_MAX = 3 };
 
 /* A secret that a provider needs. Borrowed. */
 struct tk_provider_secret {
         const char *option; /* "[pkcs11] pin" */
-        const struct tk_conf_secret *source;
+        struct tk_conf_secret source;
 };
 
 /* What a backend does; -ENOMEM or a fault, as the functions below. */
@@ -89,7 +89,8 @@ unsigned tk_provider_deadline_ms(const struct tk_conf *conf);
 /* The descriptors that secrets will be read from. Returns their count. */
 size_t tk_provider_fds(const struct tk_conf *conf, int ret_fds[TK_PROVIDER_SECRETS_MAX]);
 
-/* Warn of files with secrets that others may read: to @doctor, or, if it is NULL, in the log. */
+/* Warn of files with secrets whose mode lets others read them: to @doctor, or, if it is NULL, in
+ * the log. */
 void tk_provider_check_secrets(const struct tk_conf *conf, struct tk_doctor *doctor);
 
 struct tk_kms_finding;

@@ -129,11 +129,19 @@ static void examine(const struct tk_conf *conf, const char *key, struct tk_docto
 static size_t secrets(const struct tk_conf *conf,
                       struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        ret_secrets[0] =
-                (struct tk_provider_secret){"[azure] client_secret", &conf->azure.client_secret};
-        ret_secrets[1] = (struct tk_provider_secret){"[azure] certificate_password",
-                                                     &conf->azure.certificate_password};
-        return 2;
+        size_t count = 0;
+
+        ret_secrets[count++] =
+                (struct tk_provider_secret){"[azure] client_secret", conf->azure.client_secret};
+        ret_secrets[count++] = (struct tk_provider_secret){"[azure] certificate_password",
+                                                           conf->azure.certificate_password};
+        /* The private key in it, unless that is encrypted. */
+        if (conf->azure.certificate &&
+            conf->azure.certificate_password.source == TK_CONF_SOURCE_NONE)
+                ret_secrets[count++] = (struct tk_provider_secret){
+                        "[azure] certificate",
+                        {.source = TK_CONF_SOURCE_FILE, .arg = conf->azure.certificate}};
+        return count;
 }
 
 const struct tk_provider_backend tk_provider_azure = {

@@ -227,7 +227,7 @@ static int recover(const struct tk_conf *conf, const char *keystore, struct tk_f
 static size_t secrets(const struct tk_conf *conf,
                       struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        ret_secrets[0] = (struct tk_provider_secret){"[local] passphrase", &conf->local.passphrase};
+        ret_secrets[0] = (struct tk_provider_secret){"[local] passphrase", conf->local.passphrase};
         return 1;
 }
 

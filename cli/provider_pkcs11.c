@@ -127,7 +127,7 @@ static void examine(const struct tk_conf *conf, const char *uri, struct tk_docto
 static size_t secrets(const struct tk_conf *conf,
                       struct tk_provider_secret ret_secrets[TK_PROVIDER_SECRETS_MAX])
 {
-        ret_secrets[0] = (struct tk_provider_secret){"[pkcs11] pin", &conf->pkcs11.pin};
+        ret_secrets[0] = (struct tk_provider_secret){"[pkcs11] pin", conf->pkcs11.pin};
         return 1;
 }
 

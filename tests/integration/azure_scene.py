@@ -196,6 +196,7 @@ class Scene:
         (directory / "secret").write_text(self.application["secret"])
         (directory / "secret").chmod(0o600)
         (directory / "client.pem").write_text(self.application["pem"])
+        (directory / "client.pem").chmod(0o600)
         options = {"client_id": self.application["appid"]}
         if by_certificate:
             return options | {"auth": "client-certificate", "certificate": directory / "client.pem"}

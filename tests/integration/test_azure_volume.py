@@ -359,6 +359,29 @@ def test_doctor_asks_for_no_secret(emulator, make_azure):
     assert level == "ok" and "was not asked for" in text
 
 
+def test_a_certificate_that_others_may_read_is_warned_of(emulator, make_azure):
+    """It holds the private key, unless that has a password."""
+    vault = owned_vault(emulator)
+    volume = make_azure(vault, mount=False)
+    certificate = volume.directory / "client.pem"
+    certificate.write_bytes(pathlib.Path(emulator.client_certificate).read_bytes())
+    password = volume.directory / "client-secret"  # there, and for its owner alone
+
+    def found(**more):
+        options = {"certificate": certificate} | more
+        azure_volume.write(
+            volume.conf, azure_volume.sections(emulator, key_id(vault), volume.directory, azure=options)
+        )
+        return doctor(volume).get("secrets")
+
+    certificate.chmod(0o644)
+    level, text = found()
+    assert level == "warn" and f"{certificate}, which [azure] certificate names" in text
+    assert found(certificate_password=f"file:{password}") is None
+    certificate.chmod(0o600)
+    assert found() is None
+
+
 def test_two_secrets_come_from_descriptors(emulator, make_azure):
     """Both stay open in the background, although all other descriptors are closed."""
     vault = owned_vault(emulator)
