@@ -21,8 +21,8 @@
 
 struct tk_keeper {
         struct tk_fs *fs;
-        struct tk_keeper_options options;
-        struct tk_revoke_kernel kernel; /* calls below, with the keeper as context */
+        struct tk_keeper_options options; /* rotation_window_ms: under lock */
+        struct tk_revoke_kernel kernel;   /* calls below, with the keeper as context */
         struct tk_revoke_kernel given;
         pthread_mutex_t kernel_lock; /* held while the kernel is made to drop an inode */
         bool halted;                 /* under kernel_lock */
@@ -31,7 +31,7 @@ struct tk_keeper {
         pthread_mutex_t lock;
         pthread_cond_t woken;
         bool stop;                       /* under lock */
-        struct tk_lease lease;           /* under lock; changed by the thread only */
+        struct tk_lease lease;           /* under lock; its grace by any thread, else by ours */
         uint64_t probes;                 /* under lock */
         int64_t round_ms;                /* under lock: when the thread last looked up */
         int64_t poll_ms;                 /* under lock: when to ask for the current version */
