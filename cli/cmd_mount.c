@@ -426,10 +426,24 @@ static void say_waiting(const struct job *job, int64_t left_ms, const struct tk_
                 (long long)(left_ms + CALLS_MS) * 1000, fault->text);
 }
 
-/* As long as the KMS can't be reached, and [kms] mount_timeout allows, once more. */
+/*
+ * The KMS may have been asked in vain because it is ill, or with a wrong secret, and does not
+ * say which: it allows one more try, soon, but nobody is to start us again for another one.
+ */
+static bool is_in_doubt(int r, const struct tk_fault *fault)
+{
+        return r == -ENOKEY && fault->kind == TK_FAULT_PASSPHRASE;
+}
+
+/*
+ * As long as the KMS can't be reached, and [kms] mount_timeout allows, once more. In doubt it
+ * is waited for that one try whatever the timeout.
+ */
 static int unlock(struct job *job, struct tk_fault *fault)
 {
+        enum { DOUBT_MS = 30000 }; /* longer than a provider puts the second try off */
         int64_t end_ms = tk_clock_ms() + (int64_t)job->conf->kms.mount_timeout * 1000;
+        bool doubted = false;
         char doing[512];
         int r;
 
@@ -442,7 +456,13 @@ static int unlock(struct job *job, struct tk_fault *fault)
 
                 r = try_unlock(job, fault);
                 left_ms = end_ms - tk_clock_ms();
-                if (r >= 0 || fault->kind != TK_FAULT_KMS_UNREACHABLE || left_ms <= 0)
+                if (is_in_doubt(r, fault) && !doubted && left_ms < DOUBT_MS) {
+                        end_ms += DOUBT_MS - left_ms;
+                        left_ms = DOUBT_MS;
+                }
+                doubted |= is_in_doubt(r, fault);
+                if (r >= 0 || left_ms <= 0 ||
+                    (fault->kind != TK_FAULT_KMS_UNREACHABLE && !is_in_doubt(r, fault)))
                         return r;
                 if (attempt == 0)
                         tk_log(TK_LOG_WARNING, "%s; trying again for %lld s", fault->text,

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAKE_MS = 180000 };
+enum { MAKE_MS = 180000, ROUNDS_MAX = 64 };
 
 static int refuse_pinned(const struct tk_p11 *p11, const char *what, struct tk_fault *fault)
 {
@@ -32,7 +32,7 @@ static int run(void *impl, struct tk_p11_job **job, struct tk_fault *fault)
         return tk_p11_job_run(impl, job, fault);
 }
 
-/* An RSA key takes a small token a minute. */
+/* An RSA key takes a small token a minute, and so do hundreds of labels. */
 static int run_long(void *impl, struct tk_p11_job **job, struct tk_fault *fault)
 {
         (*job)->deadline_ms = MAKE_MS;
@@ -313,22 +313,31 @@ static int admin_set_enabled(void *impl, const char *version, bool enabled, stru
 static int rename_all(struct tk_p11_use *use, CK_OBJECT_CLASS class, const char *from,
                       const char *to, size_t *count)
 {
-        CK_OBJECT_HANDLE handles[TK_P11_VERSIONS_MAX];
-        size_t found;
-        int r;
+        /* The public half opens nothing: where it stays behind, no harm is done. */
+        bool harmless = class == CKO_PUBLIC_KEY;
 
-        r = tk_p11_find_objects(use, class, from, NULL, 0, handles, TK_P11_VERSIONS_MAX, &found);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < found; i++) {
-                CK_RV rv = set_label(use, handles[i], to);
+        /* Until none is left: of more than are found at once, and by a token that says yes only. */
+        for (unsigned round = 0; round < ROUNDS_MAX; round++) {
+                CK_OBJECT_HANDLE handles[TK_P11_VERSIONS_MAX];
+                size_t renamed = 0;
+                size_t found;
+                int r = tk_p11_find_objects(use, class, from, NULL, 0, handles, TK_P11_VERSIONS_MAX,
+                                            &found);
 
-                /* The public half opens nothing: where it stays behind, no harm is done. */
-                if (rv != CKR_OK && class != CKO_PUBLIC_KEY)
-                        return say_unchanged(use, rv, "be renamed");
+                if (r < 0)
+                        return r;
+                for (size_t i = 0; i < found; i++) {
+                        CK_RV rv = set_label(use, handles[i], to);
+
+                        if (rv != CKR_OK && !harmless)
+                                return say_unchanged(use, rv, "be renamed");
+                        renamed += rv == CKR_OK;
+                }
+                if (renamed == 0)
+                        return 0;
+                *count += harmless ? 0 : renamed;
         }
-        *count += class == CKO_PUBLIC_KEY ? 0 : found;
-        return 0;
+        return harmless ? 0 : say_unchanged(use, CKR_ATTRIBUTE_READ_ONLY, "be renamed");
 }
 
 static int rename_versions(struct tk_p11_use *use, bool back, size_t *count)
@@ -392,7 +401,7 @@ static int admin_delete(void *impl, struct tk_fault *fault)
 
         if (r == 0)
                 r = tk_p11_job_new(job_delete, &job);
-        return r < 0 ? r : run(impl, &job, fault);
+        return r < 0 ? r : run_long(impl, &job, fault);
 }
 
 static int admin_recover(void *impl, struct tk_fault *fault)
@@ -400,7 +409,7 @@ static int admin_recover(void *impl, struct tk_fault *fault)
         TK_CLEANUP(tk_p11_job_freep) struct tk_p11_job *job = NULL;
         int r = tk_p11_job_new(job_recover, &job);
 
-        return r < 0 ? r : run(impl, &job, fault);
+        return r < 0 ? r : run_long(impl, &job, fault);
 }
 
 const struct tk_kms_admin tk_p11_admin = {

@@ -50,6 +50,9 @@ struct tk_p11 {
         unsigned borrowed;     /* sessions */
         unsigned generation;   /* of the sessions: those of an earlier one are dropped */
         struct tk_secret *pin; /* NULL: none */
+        CK_RV pin_doubt;       /* an answer that left open whether it is right; CKR_OK: none */
+        int64_t pin_again_ms;  /* after the first of these: when it may be tried once more */
+        unsigned pin_doubts;   /* how many, by a token that was well otherwise */
         bool pin_known;        /* it was accepted before */
         bool pin_refused;      /* it was refused: never again */
         bool pin_fresh;        /* typed just now, or changed since it was refused */

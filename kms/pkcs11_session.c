@@ -9,6 +9,7 @@
  * initialisation, and begins it again after a fork.
  */
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "kms/pkcs11_internal.h"
 #include <assert.h>
@@ -17,21 +18,26 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SLOTS_MAX = 64, SEEN_MAX = 320, WHY_MAX = 256, WAIT_ALONE_MS = 2000 };
+enum { SLOTS_MAX = 64, SEEN_MAX = 320, WHY_MAX = 256, WAIT_ALONE_MS = 2000, NUMBER_MAX = 32 };
+
+/* Its name, or its number in @number. */
+static const char *text_of(CK_RV rv, char number[NUMBER_MAX])
+{
+        snprintf(number, NUMBER_MAX, "error 0x%lx", (unsigned long)rv);
+        return tk_p11_name(rv) ? tk_p11_name(rv) : number;
+}
 
 int tk_p11_fail(struct tk_p11_use *use, CK_RV rv, const char *doing)
 {
         const struct tk_p11 *p11 = use->p11;
-        const char *name = tk_p11_name(rv);
-        char number[32];
+        char number[NUMBER_MAX];
 
         use->verdict = tk_p11_judge(rv);
         if (use->verdict == TK_P11_GOOD)
                 use->verdict = TK_P11_AWAY; /* a good one can't be why something failed */
-        snprintf(number, sizeof(number), "error 0x%lx", (unsigned long)rv);
         tk_fault_describe(&use->job->fault, tk_p11_fault_kind(use->verdict),
                           "the root key %s: the module %s can't %s: %s%s", p11->uri.key_id,
-                          p11->module, doing, name ? name : number,
+                          p11->module, doing, text_of(rv, number),
                           use->verdict == TK_P11_AWAY || use->verdict == TK_P11_LOST
                                   ? "; check that the token is there and its service runs"
                                   : "");
@@ -183,6 +189,19 @@ static int find_token(struct tk_p11_use *use)
 
 /* The login ------------------------------------------------------------- */
 
+/*
+ * By the standard a wrong PIN is CKR_PIN_INCORRECT, and CKR_GENERAL_ERROR or CKR_FUNCTION_FAILED
+ * say only that the call could not be done; but some cards say so of a wrong PIN as well. A
+ * flag that a wrong PIN sets (CKF_USER_PIN_COUNT_LOW and the like) tells it from a token that
+ * is ill. But the standard lets tokens leave these off always, and cards commonly lock at the
+ * third try: where they tell nothing, a PIN that has not worked yet is tried twice in all.
+ */
+
+enum { TRIES_IN_DOUBT = 2 };
+
+static const CK_FLAGS wrong_pin_flags =
+        CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED;
+
 /* What the source of the PIN says now, which may have changed. */
 static void refresh_pin(struct tk_p11 *p11)
 {
@@ -195,6 +214,8 @@ static void refresh_pin(struct tk_p11 *p11)
         p11->pin_fresh = p11->pin_refused;
         p11->pin_refused = false;
         p11->pin_known = false;
+        p11->pin_doubt = CKR_OK;
+        p11->pin_doubts = 0;
         tk_secret_free(p11->pin);
         p11->pin = TK_TAKE(pin);
 }
@@ -204,6 +225,44 @@ static bool has_line_break(const struct tk_secret *pin)
 {
         return memchr(tk_secret_bytes(pin), '\n', tk_secret_len(pin)) ||
                memchr(tk_secret_bytes(pin), '\r', tk_secret_len(pin));
+}
+
+/* -ENOKEY and a fault if the token can't do either what needs no PIN. */
+static int check_health(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
+{
+        CK_BYTE byte;
+        CK_RV rv;
+
+        if (!(info->flags & CKF_RNG) || !use->f->C_GenerateRandom)
+                return 0;
+        rv = use->f->C_GenerateRandom(use->session, &byte, 1);
+        if (tk_p11_judge(rv) != TK_P11_AWAY || rv == CKR_RANDOM_NO_RNG)
+                return 0;
+        return tk_p11_fail(use, rv, "log in, nor give a random number");
+}
+
+/* The kind is that of a wrong PIN: nobody is to start us again, and again, for another try. */
+static int put_off(struct tk_p11_use *use)
+{
+        char number[NUMBER_MAX];
+        int r = fail_login(use, -ENOKEY,
+                           "%s, which does not say whether the PIN is right; it is tried once "
+                           "more, later, and no more then, so as not to lock the token",
+                           text_of(use->p11->pin_doubt, number));
+
+        use->verdict = TK_P11_AWAY; /* begin anew, which may help */
+        return r;
+}
+
+static int give_up(struct tk_p11_use *use)
+{
+        char number[NUMBER_MAX];
+
+        return fail_login(use, -EACCES,
+                          "%s, twice, which may mean that the PIN is wrong; it is not tried again, "
+                          "so as not to lock the token; correct what [pkcs11] pin names, or start "
+                          "again",
+                          text_of(use->p11->pin_doubt, number));
 }
 
 /* Whether a login may be tried, so that a token is never locked by us. */
@@ -224,6 +283,8 @@ static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
                 return fail_login(use, -EACCES,
                                   "the PIN has a line break in it, so it is not tried; let what "
                                   "[pkcs11] pin names have one line, as text of Unix");
+        if (p11->pin_refused && p11->pin_doubt != CKR_OK)
+                return give_up(use);
         if (p11->pin_refused)
                 return fail_login(use, -EACCES,
                                   "the PIN was refused, and is not tried again, so as not to lock "
@@ -239,7 +300,9 @@ static int check_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
                                   "is not tried; log in once with the right one: pkcs11-tool "
                                   "--module %s --login --list-objects",
                                   p11->module);
-        return 0;
+        if (p11->pin_doubts > 0 && tk_clock_ms() < p11->pin_again_ms)
+                return put_off(use);
+        return p11->pin_doubt == CKR_OK ? 0 : check_health(use, info);
 }
 
 /* Whether it may be what a token that knows no better says of a wrong PIN. */
@@ -249,24 +312,52 @@ static bool may_mean_the_pin(CK_RV rv)
                !tk_p11_name(rv);
 }
 
-static int refuse_pin(struct tk_p11_use *use, CK_RV rv)
+static void remember_refusal(struct tk_p11 *p11)
 {
-        struct tk_p11 *p11 = use->p11;
-        bool sure = tk_p11_judge(rv) == TK_P11_LOGIN;
-        char number[32];
-
         p11->pin_refused = true;
         p11->pin_known = false;
         p11->pin_fresh = false;
-        snprintf(number, sizeof(number), "error 0x%lx", (unsigned long)rv);
-        return fail_login(use, -EACCES, "%s%s", tk_p11_name(rv) ? tk_p11_name(rv) : number,
-                          rv == CKR_PIN_INCORRECT
+}
+
+static int refuse_pin(struct tk_p11_use *use, CK_RV rv, bool counted)
+{
+        char number[NUMBER_MAX];
+
+        remember_refusal(use->p11);
+        use->p11->pin_doubt = CKR_OK;
+        return fail_login(use, -EACCES, "%s%s%s", text_of(rv, number),
+                          counted ? ", and the token has counted a wrong PIN" : "",
+                          counted || rv == CKR_PIN_INCORRECT
                                   ? ": the PIN is wrong; it is not tried again, so as not to lock "
                                     "the token; correct what [pkcs11] pin names"
-                          : sure ? ""
-                                 : ", which may mean that the PIN is wrong; it is not tried again, "
-                                   "so as not to lock the token; correct what [pkcs11] pin names, "
-                                   "or start again");
+                                  : "");
+}
+
+/* A PIN that has not worked yet, and an answer that does not say whether it would. */
+static int doubt_pin(struct tk_p11_use *use, const CK_TOKEN_INFO *info, CK_RV rv)
+{
+        struct tk_p11 *p11 = use->p11;
+        int r;
+
+        p11->pin_doubt = rv;
+        r = check_health(use, info);
+        if (r < 0)
+                return r;
+        if (++p11->pin_doubts < TRIES_IN_DOUBT) {
+                p11->pin_again_ms = tk_clock_ms() + p11->deadline_ms;
+                return put_off(use);
+        }
+        remember_refusal(p11);
+        return give_up(use);
+}
+
+/* Whether the token tells now, and did not @before, that a wrong PIN was given to it. */
+static bool has_counted(struct tk_p11_use *use, const CK_TOKEN_INFO *before)
+{
+        CK_TOKEN_INFO now;
+
+        return use->f->C_GetTokenInfo(use->p11->slot, &now) == CKR_OK &&
+               (now.flags & ~before->flags & wrong_pin_flags);
 }
 
 static int do_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
@@ -281,12 +372,17 @@ static int do_login(struct tk_p11_use *use, const CK_TOKEN_INFO *info)
         if (rv == CKR_OK) {
                 p11->pin_known = true;
                 p11->pin_fresh = false;
+                p11->pin_doubt = CKR_OK;
+                p11->pin_doubts = 0;
         }
         if (tk_p11_judge(rv) == TK_P11_GOOD)
                 return 0;
-        if (tk_p11_judge(rv) == TK_P11_LOGIN ||
-            (!pinpad && !p11->pin_known && may_mean_the_pin(rv)))
-                return refuse_pin(use, rv);
+        if (tk_p11_judge(rv) == TK_P11_LOGIN)
+                return refuse_pin(use, rv, false);
+        if (!pinpad && has_counted(use, info))
+                return refuse_pin(use, rv, true);
+        if (!pinpad && !p11->pin_known && may_mean_the_pin(rv))
+                return doubt_pin(use, info, rv);
         return tk_p11_fail(use, rv, "log in");
 }
 

@@ -12,7 +12,7 @@ import pytest
 import turnkeyfs_reader as reader
 from azure_volume import fails, kek_states, turnkeyfs
 from helpers import noise, read_file, write_file
-from key_states import RootKey, refused, state, wait_refused, wait_served, wait_state, windows
+from key_states import WINDOW, RootKey, refused, state, wait_refused, wait_served, wait_state, windows
 from mountpoint import run, wait_for
 from pkcs11_token import (
     CKA_END_DATE,
@@ -359,6 +359,59 @@ def test_a_wrong_pin_is_tried_once_whoever_starts_it_how_often(token, make_token
     fails(9, "mount", "-c", volume.conf, volume.cipher, volume.mnt)
     token.pkcs11_tool("--list-objects")
     volume.mount()
+
+
+def mount_with(volume, token, rules):
+    """Mounts with these rules, and unmounts."""
+    token.set_rules(rules)
+    volume.mount()
+    assert os.listdir(volume.mnt) == []
+    token.set_rules()
+    volume.umount()
+
+
+@pytest.mark.parametrize("timeout", [0, 30])
+@pytest.mark.parametrize("rv", [0x5, 0x6], ids=hex)
+def test_a_token_that_is_ill_at_the_first_login_is_waited_for(token, make_token_volume, rv, timeout):
+    """CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED: once, and then no more."""
+    volume = make_token_volume(windows(mount_timeout=timeout), module=faulty_module(), mount=False)
+    volume.expect_log("trying again for")
+    mount_with(volume, token, f"C_Login rv {rv:#x} 1 1\n")
+
+
+def test_a_token_that_is_ill_for_long_ends_a_mount_that_may_be_started_again(token, make_token_volume):
+    volume = make_token_volume(windows(), module=faulty_module(), mount=False)
+    token.set_rules("C_Login rv 0x6\nC_GenerateRandom rv 0x30\n")
+    for _ in range(4):
+        fails(11, "mount", "-c", volume.conf, volume.cipher, volume.mnt)
+    mount_with(volume, token, "")
+
+
+def test_a_pin_that_gets_no_clear_answer_is_given_up(token, make_token_volume):
+    volume = make_token_volume(windows(mount_timeout=60), module=faulty_module(), mount=False)
+    token.set_rules("C_Login rv 0x5\n")
+    done = turnkeyfs("mount", "-c", volume.conf, volume.cipher, volume.mnt, check=False)
+    assert done.returncode == 9 and "CKR_GENERAL_ERROR, twice" in done.stderr, done.stderr
+    # A wrong one that the token counts is known by that.
+    token.write_pin("0000-wrong")
+    token.set_rules("C_Login masks 0x5\n")
+    said = fails(9, "mount", "-c", volume.conf, volume.cipher, volume.mnt)
+    assert "trying again" not in said and "counted" in said, said
+    said = fails(9, "mount", "-c", volume.conf, volume.cipher, volume.mnt)
+    assert "a wrong PIN was given to it lately" in said, said
+
+
+@pytest.mark.parametrize("function", ["C_DecryptInit", "C_FindObjectsInit"])
+def test_a_mount_survives_unclear_answers_to_its_login(token, faulty, function):
+    for rv in (0x5, 0x6):
+        token.set_rules(f"{function} rv 0xb3\nC_Login rv {rv:#x}\n")
+        wait_state(faulty, "degraded")
+        time.sleep(2 * WINDOW)
+        assert state(faulty) == "degraded"
+        look(faulty)
+        token.set_rules()
+        wait_state(faulty, "active")
+    assert "revoked" not in faulty.log()
 
 
 def test_without_a_pin_it_says_where_to_put_it(token, make_token_volume):

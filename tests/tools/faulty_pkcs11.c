@@ -17,7 +17,7 @@
 
 enum { RULES_MAX = 16, FUNCTIONS_MAX = 80, HANG_POLL_US = 10000 };
 
-enum action { FAIL, HANG, HIDE, SAY, LACK, FORK };
+enum action { FAIL, HANG, HIDE, SAY, LACK, FORK, MASK };
 
 struct rule {
         char function[40];
@@ -61,6 +61,7 @@ static void parse(const char *text)
                                        : strcmp(action, "says") == 0  ? SAY
                                        : strcmp(action, "lacks") == 0 ? LACK
                                        : strcmp(action, "forks") == 0 ? FORK
+                                       : strcmp(action, "masks") == 0 ? MASK
                                                                       : FAIL;
                         rule_count++;
                 }
@@ -274,8 +275,20 @@ WRAP(C_OpenSession,
 WRAP(C_CloseSession, (SESSION), (s))
 WRAP(C_CloseAllSessions, (CK_SLOT_ID slot), (slot))
 WRAP(C_GetSessionInfo, (SESSION, CK_SESSION_INFO_PTR info), (s, info))
-WRAP(C_Login, (SESSION, CK_USER_TYPE user, BYTES(pin)), (s, user, pin, pin_len))
+
+static CK_RV wrap_C_Login(SESSION, CK_USER_TYPE user, BYTES(pin))
+{
+        struct rule rule;
+        CK_RV rv;
+
+        if (interferes("C_Login", &rv))
+                return rv;
+        rv = real->C_Login(s, user, pin, pin_len);
+        return rv != CKR_OK && find_rule("C_Login", MASK, &rule) ? rule.number : rv;
+}
+
 WRAP(C_Logout, (SESSION), (s))
+WRAP(C_GenerateRandom, (SESSION, BYTES(data)), (s, data, data_len))
 WRAP(C_CreateObject, (SESSION, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR ret),
      (s, t, n, ret))
 WRAP(C_DestroyObject, (SESSION, CK_OBJECT_HANDLE o), (s, o))
@@ -355,6 +368,7 @@ static void fill_list(void)
         PUT(C_GetSessionInfo);
         PUT(C_Login);
         PUT(C_Logout);
+        PUT(C_GenerateRandom);
         PUT(C_CreateObject);
         PUT(C_DestroyObject);
         PUT(C_GetAttributeValue);

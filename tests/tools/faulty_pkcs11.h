@@ -7,6 +7,7 @@
  * handed over by a test that has loaded it, too. Rules are lines of:
  *
  *   FUNCTION rv NUMBER [FIRST [LAST]]   fails so, from the FIRST call on, up to the LAST
+ *   C_Login masks NUMBER                works, but fails so where it would fail otherwise
  *   FUNCTION hang                       does not return as long as the rule stands
  *   FUNCTION hide NUMBER                C_GetMechanismInfo and C_*Init don't know a mechanism
  *   FUNCTION forks SECONDS              works, and leaves a child that lives so long

@@ -52,6 +52,13 @@ static int group_enter(void **state)
         return set_rules && count_calls ? 0 : -1;
 }
 
+static int new_token(void)
+{
+        /* NOLINTNEXTLINE(cert-env33-c): a fixed command line */
+        return system("rm -rf tokens && mkdir tokens && softhsm2-util --init-token --free --label "
+                      "unit --so-pin 12345678 --pin " PIN " >softhsm.log 2>&1");
+}
+
 /* A directory with a new token in it. */
 static int enter(void **state)
 {
@@ -71,9 +78,7 @@ static int enter(void **state)
                 (char *)*state);
         fclose(file);
         set_rules("");
-        /* NOLINTNEXTLINE(cert-env33-c): a fixed command line */
-        return system("mkdir tokens && softhsm2-util --init-token --free --label unit --so-pin "
-                      "12345678 --pin " PIN " >softhsm.log 2>&1");
+        return new_token();
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, enter, tk_test_dir_leave)
@@ -790,6 +795,42 @@ static void test_current__more_versions_than_are_looked_at(void **state)
         tk_kms_free(kms);
 }
 
+static void test_delete__leaves_no_version_whatever_their_number(void **state)
+{
+        char version[TK_KMS_VERSION_MAX] = "";
+        struct tk_fault fault = {0};
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
+        add_keys(1, 260);
+        assert_int_equal(tk_kms_admin_delete(kms, &fault), 0);
+        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
+        assert_int_equal(tk_kms_admin_delete(kms, NULL), -EKEYREVOKED);
+        assert_int_equal(tk_kms_admin_recover(kms, NULL), 0);
+        assert_int_equal(tk_kms_admin_recover(kms, NULL), -ENOENT);
+        tk_kms_free(kms);
+}
+
+/* One that says yes and does nothing is no reason to go on for ever, nor for saying yes. */
+static void test_delete__a_label_that_does_not_change_is_said(void **state)
+{
+        char version[TK_KMS_VERSION_MAX] = "";
+        struct tk_fault fault = {0};
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        create(kms, "", 0);
+        set_rules("C_SetAttributeValue rv 0\n");
+        assert_int_equal(tk_kms_admin_delete(kms, &fault), -ENOTSUP);
+        assert_int_equal(fault.kind, TK_FAULT_UNSUPPORTED);
+        set_rules("");
+        assert_int_equal(tk_kms_current(kms, version, NULL), 0);
+        tk_kms_free(kms);
+}
+
 /* The login ---------------------------------------------------------------- */
 
 static void test_login__a_wrong_pin_is_tried_once(void **state)
@@ -826,19 +867,81 @@ static void test_login__a_wrong_pin_is_tried_once(void **state)
         tk_secret_free(key);
 }
 
-/* A token that knows no better way of saying it, or is in trouble: who can tell? */
-static void test_login__what_may_mean_the_pin_is_tried_once(void **state)
+/* What the first login in a token that is otherwise well may be answered with, and mean anything.
+ */
+static const CK_RV unclear[] = {CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD,
+                                CKR_VENDOR_DEFINED | 7};
+
+enum { UNCLEAR = sizeof(unclear) / sizeof(unclear[0]), SHORT_MS = 1000 };
+
+/* Ask until the answer is another one than "perhaps later". */
+static int ask_for_long(struct tk_kms *kms, struct tk_fault *fault)
 {
-        static const CK_RV values[] = {CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED,
-                                       CKR_VENDOR_DEFINED | 7};
+        char version[TK_KMS_VERSION_MAX] = "";
+        int r = -ENOKEY;
+
+        for (int i = 0; i < 1000 && r == -ENOKEY; i++) {
+                usleep(10000);
+                *fault = (struct tk_fault){0};
+                r = tk_kms_current(kms, version, fault);
+        }
+        return r;
+}
+
+static void test_login__an_unclear_answer_is_asked_for_once_more(void **state)
+{
+        NEEDS_SOFTHSM();
+        for (size_t i = 0; i < UNCLEAR; i++) {
+                struct tk_kms *kms = open_with(URI, PIN, SHORT_MS);
+                char version[TK_KMS_VERSION_MAX] = "";
+                struct tk_fault fault = {0};
+                char rules[64];
+
+                snprintf(rules, sizeof(rules), "C_Login rv %#lx 1 1\n", unclear[i]);
+                set_rules(rules);
+                assert_int_equal(tk_kms_current(kms, version, &fault), -ENOKEY);
+                assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE); /* no service is to repeat it */
+                assert_int_equal(count_calls("C_Login"), 1);
+                assert_int_equal(ask_for_long(kms, &fault), -EKEYREVOKED); /* it has no key yet */
+                assert_true(count_calls("C_Login") >= 2);
+                tk_kms_free(kms);
+        }
+}
+
+/* There are tokens that say so of a wrong PIN, and tell by no flag that it was counted. */
+static void test_login__unclear_answers_lock_no_token(void **state)
+{
+        NEEDS_SOFTHSM();
+        for (size_t i = 0; i < UNCLEAR; i++) {
+                struct tk_kms *kms = open_with(URI, PIN, SHORT_MS);
+                struct tk_fault fault = {0};
+                char rules[64];
+
+                snprintf(rules, sizeof(rules), "C_Login rv %#lx\n", unclear[i]);
+                set_rules(rules);
+                for (int attempt = 0; attempt < 3; attempt++) {
+                        assert_int_equal(ask_for_long(kms, &fault), -EACCES);
+                        assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
+                        assert_null(strstr(fault.text, "was refused"));
+                }
+                assert_int_equal(count_calls("C_Login"), 2);
+                set_rules("");
+                tk_kms_free(kms);
+        }
+}
+
+static void test_login__flags_tell_of_a_wrong_pin_that_the_answer_does_not(void **state)
+{
+        static const CK_RV values[] = {CKR_GENERAL_ERROR, CKR_DEVICE_ERROR};
 
         NEEDS_SOFTHSM();
         for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-                struct tk_kms *kms = open_token();
+                struct tk_kms *kms = open_with(URI, "wrong", 0);
                 char version[TK_KMS_VERSION_MAX] = "";
                 char rules[64];
 
-                snprintf(rules, sizeof(rules), "C_Login rv %#lx\n", values[i]);
+                assert_int_equal(new_token(), 0);
+                snprintf(rules, sizeof(rules), "C_Login masks %#lx\n", values[i]);
                 set_rules(rules);
                 for (int attempt = 0; attempt < 3; attempt++) {
                         struct tk_fault fault = {0};
@@ -847,9 +950,65 @@ static void test_login__what_may_mean_the_pin_is_tried_once(void **state)
                         assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
                 }
                 assert_int_equal(count_calls("C_Login"), 1);
-                set_rules("");
                 tk_kms_free(kms);
         }
+}
+
+/* The token can't do what needs no login either: it is not the PIN, and it takes no try. */
+static void test_login__a_token_that_is_ill_is_waited_for(void **state)
+{
+        NEEDS_SOFTHSM();
+        for (size_t i = 0; i < UNCLEAR; i++) {
+                struct tk_kms *kms = open_token();
+                char version[TK_KMS_VERSION_MAX] = "";
+                char rules[64];
+
+                snprintf(rules, sizeof(rules), "C_Login rv %#lx\nC_GenerateRandom rv 0x30\n",
+                         unclear[i]);
+                set_rules(rules);
+                for (int attempt = 0; attempt < 5; attempt++) {
+                        struct tk_fault fault = {0};
+
+                        assert_int_equal(tk_kms_current(kms, version, &fault), -ENOKEY);
+                        assert_int_equal(fault.kind, TK_FAULT_KMS_UNREACHABLE);
+                }
+                assert_int_equal(count_calls("C_Login"), 1);
+                set_rules("");
+                assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED); /* none yet */
+                tk_kms_free(kms);
+        }
+}
+
+/* A PIN that was right before is no wrong one. */
+static void test_login__a_pin_that_worked_is_tried_until_the_token_is_well(void **state)
+{
+        struct tk_kms_wrap wrapped = {0};
+        struct tk_secret *key;
+        struct tk_kms *kms;
+
+        NEEDS_SOFTHSM();
+        kms = open_token();
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        for (size_t i = 0; i < UNCLEAR; i++) {
+                char rules[96];
+
+                snprintf(rules, sizeof(rules), "C_DecryptInit rv 0xb3 1 1\nC_Login rv %#lx\n",
+                         unclear[i]);
+                set_rules(rules);
+                for (int attempt = 0; attempt < 5; attempt++) {
+                        struct tk_fault fault = {0};
+                        int r = tk_kms_probe(kms, &wrapped, &fault);
+
+                        assert_int_equal(tk_lease_answer_of(r), TK_LEASE_UNREACHABLE);
+                        assert_int_not_equal(fault.kind, TK_FAULT_PASSPHRASE);
+                }
+                set_rules("");
+                check_unwrap(kms, &wrapped, key);
+        }
+        tk_secret_free(key);
+        tk_kms_free(kms);
 }
 
 static int read_file_pin(void *context, struct tk_secret **ret_pin)
@@ -1149,8 +1308,14 @@ int main(void)
                 TEST(test_unwrap__what_a_module_lacks_is_no_revocation),
                 TEST(test_wrap__a_key_object_that_stays_goes_with_its_session),
                 TEST(test_current__more_versions_than_are_looked_at),
+                TEST(test_delete__leaves_no_version_whatever_their_number),
+                TEST(test_delete__a_label_that_does_not_change_is_said),
                 TEST(test_login__a_wrong_pin_is_tried_once),
-                TEST(test_login__what_may_mean_the_pin_is_tried_once),
+                TEST(test_login__an_unclear_answer_is_asked_for_once_more),
+                TEST(test_login__unclear_answers_lock_no_token),
+                TEST(test_login__flags_tell_of_a_wrong_pin_that_the_answer_does_not),
+                TEST(test_login__a_token_that_is_ill_is_waited_for),
+                TEST(test_login__a_pin_that_worked_is_tried_until_the_token_is_well),
                 TEST(test_login__a_pin_with_a_line_break_uses_up_no_try),
                 TEST(test_login__a_pin_that_was_corrected_is_tried),
                 TEST(test_job__a_module_that_hangs_holds_nobody_up),
