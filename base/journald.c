@@ -20,6 +20,13 @@ enum { DATAGRAM_MAX = 4096 };
 static int journal_fd = -1;
 static char volume_field[512];
 
+void tk_journald_close(void)
+{
+        if (journal_fd >= 0)
+                close(journal_fd);
+        journal_fd = -1;
+}
+
 int tk_journald_open(void)
 {
         struct sockaddr_un address = {.sun_family = AF_UNIX};

@@ -9,9 +9,12 @@
 
 struct tk_log_origin;
 
-/* Connect to the journal: $TURNKEYFS_JOURNAL_SOCKET, for tests, else the usual path. A
- * descriptor that was open before is forgotten: a child has closed it. */
+/* Connect to the journal: $TURNKEYFS_JOURNAL_SOCKET, for tests, else the usual path. It is closed.
+ */
 TK_MUST_USE int tk_journald_open(void);
+
+/* What is open, if anything. */
+void tk_journald_close(void);
 
 /* Each line carries it as TURNKEYFS_VOLUME from now on. Before there are other threads. */
 void tk_journald_set_volume(const char *volume);

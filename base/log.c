@@ -21,6 +21,7 @@ enum { LINE_MAX_LEN = 2048, LIMIT_LINES = 20, LIMIT_PERIOD_S = 10, KINDS = 64 };
 static _Atomic int log_level = TK_LOG_INFO;
 static atomic_bool names_allowed = true;
 static _Atomic int log_target = TK_LOG_STDERR;
+static atomic_uint lost; /* lines, since the last one that was taken */
 
 /* Lines of one kind; more kinds than there is room for share the last place. */
 struct kind {
@@ -56,11 +57,14 @@ bool tk_log_stderr_is_journal(void)
 
 int tk_log_to(enum tk_log_target target)
 {
-        int r = target == TK_LOG_JOURNAL ? tk_journald_open() : 0;
+        int r;
 
+        tk_journald_close();
+        tk_syslog_close();
+        r = target == TK_LOG_JOURNAL ? tk_journald_open() : 0;
         if (r < 0)
                 target = TK_LOG_SYSLOG;
-        if (target == TK_LOG_SYSLOG)
+        if (target != TK_LOG_STDERR) /* for the journal as well, see send_line() */
                 tk_syslog_open();
         atomic_store(&log_target, target);
         return r;
@@ -89,6 +93,34 @@ static void defuse(char *line)
                         *line = '?';
 }
 
+static int send_line(int target, int priority, const struct tk_log_origin *origin, const char *line)
+{
+        if (target == TK_LOG_JOURNAL && tk_journald_send(priority, origin, line) == 0)
+                return 0;
+        /* The journal restarts, or is full: syslog may still take it. */
+        return tk_syslog_send(priority, line);
+}
+
+/* Behind what is to be said of lines before it. */
+static void send_or_count(int target, int priority, const struct tk_log_origin *origin,
+                          const char *line)
+{
+        unsigned missing = atomic_exchange(&lost, 0);
+        char text[64];
+        int r = 0;
+
+        if (missing > 0) {
+                snprintf(text, sizeof(text), "%u lines of the log were lost", missing);
+                r = send_line(target, LOG_WARNING, TK_LOG_HERE, text);
+        }
+        if (r == 0) {
+                missing = 0;
+                r = send_line(target, priority, origin, line);
+        }
+        if (r < 0)
+                atomic_fetch_add(&lost, missing + 1);
+}
+
 static void emit(enum tk_log_level level, const struct tk_log_origin *origin, const char *line)
 {
         static const struct {
@@ -100,19 +132,12 @@ static void emit(enum tk_log_level level, const struct tk_log_origin *origin, co
                 [TK_LOG_INFO] = {LOG_INFO, "info"},
                 [TK_LOG_DEBUG] = {LOG_DEBUG, "debug"},
         };
+        int target = atomic_load(&log_target);
 
-        switch (atomic_load(&log_target)) {
-        case TK_LOG_JOURNAL:
-                if (tk_journald_send(levels[level].priority, origin, line) == 0)
-                        return;
-                /* The journal restarts, or is full: syslog may still take it. */
-                __attribute__((fallthrough));
-        case TK_LOG_SYSLOG:
-                tk_syslog_send(levels[level].priority, line);
-                return;
-        default:
+        if (target == TK_LOG_STDERR)
                 fprintf(stderr, "turnkeyfs: %s: %s\n", levels[level].word, line);
-        }
+        else
+                send_or_count(target, levels[level].priority, origin, line);
 }
 
 TK_PRINTF(3, 0)

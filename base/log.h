@@ -4,7 +4,9 @@
 /*
  * Log lines: levels and sinks.
  *
- * Thread-safe. A line goes to stderr, to syslog(3) or to the journal, over its native protocol.
+ * Thread-safe. A line goes to stderr, to syslog(3) or to the journal, over its native protocol; one
+ * that the journal doesn't take, to syslog. Neither is waited for: a line that finds no room is
+ * lost, and the next one that finds some is preceded by the number of those.
  * There is no call that takes a struct tk_secret: secrets can't be printed.
  */
 
@@ -27,7 +29,8 @@ bool tk_log_stderr_is_journal(void);
 
 /*
  * From now on lines go to @target. The journal's socket is opened now; without one lines go to
- * syslog, and -errno is returned. Not to be called while other threads log.
+ * syslog, and -errno is returned. What was open is closed: in a child, call it before others of
+ * its descriptors may have the numbers. Not to be called while other threads log.
  */
 int tk_log_to(enum tk_log_target target);
 

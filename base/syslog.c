@@ -3,7 +3,6 @@
 #include "base/syslog.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -13,18 +12,28 @@
 enum { DATAGRAM_MAX = 4096 };
 
 static int log_fd = -1;
-static atomic_uint lost;
+static struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 static int reach(void)
 {
-        static const struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = _PATH_LOG};
-
         return connect(log_fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+}
+
+void tk_syslog_close(void)
+{
+        closelog();
+        if (log_fd >= 0)
+                close(log_fd);
+        log_fd = -1;
 }
 
 void tk_syslog_open(void)
 {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): before there are threads */
+        const char *path = getenv("TURNKEYFS_SYSLOG_SOCKET");
+
         openlog("turnkeyfs", LOG_PID, LOG_DAEMON);
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", path ? path : _PATH_LOG);
         log_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         if (log_fd >= 0)
                 (void)!reach();
@@ -58,23 +67,12 @@ static int send_line(int priority, const char *line)
         return r < 0 ? r : send_text(text, (size_t)len);
 }
 
-void tk_syslog_send(int priority, const char *line)
+int tk_syslog_send(int priority, const char *line)
 {
-        char text[64];
-        unsigned missing = atomic_exchange(&lost, 0);
-        int r = 0;
+        int r = send_line(priority, line);
 
-        if (missing > 0) {
-                snprintf(text, sizeof(text), "%u lines of the log found no room and were lost",
-                         missing);
-                r = send_line(LOG_WARNING, text);
-        }
-        if (r == 0) {
-                missing = 0;
-                r = send_line(priority, line);
-        }
-        if (r == -EPROTOTYPE) /* a stream: rare, and worth waiting for */
-                syslog(priority, "%s", line);
-        else if (r == -EAGAIN)
-                atomic_fetch_add(&lost, missing + 1);
+        if (r != -EPROTOTYPE)
+                return r;
+        syslog(priority, "%s", line); /* a stream: rare, and worth waiting for */
+        return 0;
 }

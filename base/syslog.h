@@ -8,10 +8,13 @@
 
 #include "base/cleanup.h"
 
-/* Connect to /dev/log, or as soon as there is somebody. A descriptor that was open before is
- * forgotten: a child has closed it. */
+/* Connect to $TURNKEYFS_SYSLOG_SOCKET, for tests, else to /dev/log; or as soon as somebody listens.
+ * It is closed. */
 void tk_syslog_open(void);
 
-/* Send @line, which has no newline, of @priority as in syslog(3). Thread-safe; waits for nobody: a
- * line that finds no room is lost, and the next one that finds some is preceded by their number. */
-void tk_syslog_send(int priority, const char *line);
+/* What is open, if anything. */
+void tk_syslog_close(void);
+
+/* Send @line, which has no newline, of @priority as in syslog(3). Thread-safe; waits for nobody:
+ * -EAGAIN if there is no room; another -errno if nobody listens. */
+TK_MUST_USE int tk_syslog_send(int priority, const char *line);

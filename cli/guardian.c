@@ -199,6 +199,7 @@ _Noreturn static void be_guardian(struct duty *duty, pid_t daemon)
         (void)prctl(PR_SET_NAME, "tkfs-guardian", 0, 0, 0);
         if (getppid() != daemon)
                 _exit(0);
+        tk_log_to(TK_LOG_STDERR); /* what the daemon opened for it is closed */
         tk_hygiene_close_inherited(&duty->socket_fd, 1);
         leave_terminal(false);
         if (duty->hardened)

@@ -17,7 +17,8 @@ void tk_hygiene_set_level(const struct tk_conf *conf);
 
 /*
  * From now on log lines go where the configuration of the last tk_hygiene_start says: a process
- * in the @background has no stderr. In a child once more, whose descriptors are closed.
+ * in the @background has no stderr. In a child whose descriptors are closed, tk_log_to() stderr
+ * before that and this afterwards.
  */
 void tk_hygiene_log(bool background);
 

@@ -19,7 +19,7 @@ HARMLESS = set('''
     _GLOBAL_OFFSET_TABLE_ __assert_fail __cpu_model __ctype_b_loc __errno_location __popcountdi2
     __stack_chk_fail __tls_get_addr _exit abort asprintf explicit_bzero fprintf fputc free fwrite
     fclose open_memstream geteuid getrlimit madvise malloc_usable_size memcmp memcpy memmove memset
-    connect send socket
+    closelog connect send socket
     mlock mmap munmap nanosleep openlog syslog prctl qsort qsort_r sigaction sigaddset sigemptyset
     sigfillset sigwait snprintf sprintf stderr strcasecmp strchr strcmp strcspn strerror strlen
     strncmp strndup strnlen strpbrk strrchr strsep strstr strtol strtoul strtoull sysconf time

@@ -2,13 +2,13 @@
 """Log lines: to the journal with fields, to syslog, to stderr; which, how many, and without names."""
 
 import os
+import pathlib
 import shutil
 import socket
-import threading
 
 import pytest
 
-from mountpoint import run, turnkeyfs, wait_for
+from mountpoint import children, comm, run, turnkeyfs, wait_for
 
 NAME = "Miriams-Befund"  # of directory and file, and in no line of a log
 
@@ -29,10 +29,6 @@ class Listener:
             except BlockingIOError:
                 return self.datagrams
 
-    def read_until(self, done):
-        while not done.wait(0.05):
-            self.read()
-
     def entries(self):
         """Datagrams of the journal's protocol, each as {field: value}."""
         found = []
@@ -49,6 +45,14 @@ class Listener:
 def journal(work, monkeypatch):
     listener = Listener(work / "journal")
     monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "journal"))
+    yield listener
+    listener.socket.close()
+
+
+@pytest.fixture
+def syslog(work, monkeypatch):
+    listener = Listener(work / "syslog")
+    monkeypatch.setenv("TURNKEYFS_SYSLOG_SOCKET", str(work / "syslog"))
     yield listener
     listener.socket.close()
 
@@ -109,54 +113,52 @@ def test_auto_takes_the_journal_where_stderr_is_its_stream(journal, make_volume,
     assert any(e["MESSAGE"].startswith("mounted ") for e in journal.entries())
 
 
-def test_without_a_journal_syslog_is_taken(work, make_volume, monkeypatch):
-    if os.path.exists("/dev/log"):
-        pytest.skip("there is a /dev/log, which is not ours to take")
+def test_without_a_journal_syslog_is_taken(work, syslog, make_volume, monkeypatch):
     monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "nobody"))
-    syslog = Listener("/dev/log")
-    # Every daemon of the machine waits for it when its queue of a few datagrams is full.
-    done = threading.Event()
-    reader = threading.Thread(target=syslog.read_until, args=(done,), daemon=True)
-    reader.start()
-    try:
-        volume = make_volume(conf={"log": {"target": "journal"}})
-        volume.umount()
-        make_volume("other", conf={"log": {"target": "syslog"}}).umount()
-    finally:
-        os.unlink("/dev/log")
-        done.set()
-        reader.join()
-        said = syslog.read()
-        syslog.socket.close()
+    make_volume(conf={"log": {"target": "journal"}}).umount()
+    syslog.read()  # its queue holds a few
+    make_volume("other", conf={"log": {"target": "syslog"}}).umount()
+    said = syslog.read()
     assert any("the journal can't be reached" in line for line in said)
     assert sum("turnkeyfs[" in line and ": mounted " in line for line in said) == 2
     assert any(line.startswith("<30>") for line in said)  # daemon.info
 
 
-def test_a_syslog_that_does_not_read_stops_nothing(make_volume):
+def test_a_syslog_that_does_not_read_stops_nothing(syslog, make_volume):
     """Its queue holds a few datagrams; syslog(3) waits for room."""
-    if os.path.exists("/dev/log"):
-        pytest.skip("there is a /dev/log, which is not ours to take")
-    syslog = Listener("/dev/log")
+    volume = make_volume(conf={"log": {"target": "syslog"}})
+    fill(volume)
+    volume.umount()
+    damage(volume, f"{NAME}/{NAME}")
+    volume.mount()
+    for _ in range(15):
+        fail_to_read(volume)
+    wait_for(lambda: what_was_lost_is_said(syslog, volume))
+    volume.umount()
+
+
+def sockets(pid):
+    links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+    return [link for link in links if link.startswith("socket:")]
+
+
+@pytest.mark.parametrize("target", ["journal", "syslog"])
+def test_the_guardian_of_a_mount_in_the_background_opens_its_log_once(journal, syslog, make_volume, target):
+    volume = make_volume(conf={"log": {"target": target}}, mount=False)
+    volume.command("mount", volume.cipher, volume.mnt)
     try:
-        volume = make_volume(conf={"log": {"target": "syslog"}})
-        fill(volume)
-        volume.umount()
-        damage(volume, f"{NAME}/{NAME}")
-        volume.mount()
-        for _ in range(15):
-            fail_to_read(volume)
-        wait_for(lambda: what_was_lost_is_said(syslog, volume))
-        volume.umount()
+        daemon = int((volume.cipher / "turnkeyfs.lock").read_text().splitlines()[0])
+        guardian = next(pid for pid in children(daemon) if comm(pid) == "tkfs-guardian")
+        # That of its orders; syslog's; and the journal's, which syslog stands in for.
+        assert len(sockets(guardian)) == (3 if target == "journal" else 2)
     finally:
-        syslog.socket.close()
-        os.unlink("/dev/log")
+        run(turnkeyfs(), "umount", volume.mnt)
 
 
 def what_was_lost_is_said(syslog, volume):
     syslog.read()
     fail_to_read(volume)
-    return any("lines of the log found no room and were lost" in line for line in syslog.read())
+    return any("lines of the log were lost" in line for line in syslog.read())
 
 
 def test_levels(make_volume):
