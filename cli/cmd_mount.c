@@ -18,6 +18,7 @@
 #include "cli/hygiene.h"
 #include "cli/metrics.h"
 #include "cli/metrics_text.h"
+#include "cli/mountinfo.h"
 #include "cli/mountopts.h"
 #include "cli/notify.h"
 #include "cli/open.h"
@@ -447,7 +448,7 @@ static int unlock(struct job *job, struct tk_fault *fault)
         char doing[512];
         int r;
 
-        snprintf(doing, sizeof(doing), "mounted at %s", job->mountpoint);
+        tk_mountinfo_doing(job->mountpoint, doing, sizeof(doing));
         r = tk_volume_lock(job->volume, doing, fault);
         if (r < 0)
                 return r;

@@ -21,12 +21,11 @@
 
 enum { POLL_MS = 20, SAY_AFTER_MS = 3000, WAIT_MAX_MS = 10 * 60 * 1000, HELPER_OUTPUT_MAX = 512 };
 
-static int fail_not_ours(const char *path, struct tk_fault *fault)
+static int fail_not_ours(const char *path, const char *resolved, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_mountinfo_done) struct tk_mountinfo other = {0};
-        TK_CLEANUP(tk_freep) char *resolved = realpath(path, NULL);
 
-        if (resolved && tk_mountinfo_of(resolved, &other) > 0)
+        if (tk_mountinfo_of(resolved, &other) > 0)
                 return tk_fault_set(fault, TK_FAULT_NOT_MOUNTED, -EINVAL,
                                     "%s is an encrypted directory, mounted at %s; run 'turnkeyfs "
                                     "umount %s'",
@@ -37,6 +36,7 @@ static int fail_not_ours(const char *path, struct tk_fault *fault)
                             path);
 }
 
+/* Without a look into what is there. */
 static int find_mount(const char *path, struct tk_mountinfo *info, struct tk_fault *fault)
 {
         TK_CLEANUP(tk_freep) char *mountpoint = NULL;
@@ -48,7 +48,7 @@ static int find_mount(const char *path, struct tk_mountinfo *info, struct tk_fau
         if (r < 0)
                 return tk_fault_set(fault, TK_FAULT_NOT_MOUNTED, r, "cannot find the mount %s: %s",
                                     path, strerror(-r));
-        return info->mountpoint ? 0 : fail_not_ours(path, fault);
+        return info->mountpoint ? 0 : fail_not_ours(path, mountpoint, fault);
 }
 
 static int fail_busy(const char *mountpoint, struct tk_fault *fault)
@@ -166,14 +166,18 @@ static int wait_released(const struct tk_volume *volume, long daemon, struct tk_
 }
 
 /*
- * Its daemon is gone; whatever still has it open holds nothing that could be written. Not
- * stat(2), which the kernel may answer from its cache.
+ * Its daemon is gone; whatever still has it open holds nothing that could be written. As long as
+ * that holds the lock it isn't asked: it may hang. The lock may also be that of a later mount
+ * elsewhere, or of another command. Not stat(2), which the kernel may answer from its cache.
  */
-static bool is_dead(const char *mountpoint)
+static bool is_dead(const char *mountpoint, const struct tk_volume_holder *holder)
 {
+        char doing[sizeof(holder->doing)];
         struct statfs st;
 
-        return statfs(mountpoint, &st) < 0 && errno == ENOTCONN;
+        tk_mountinfo_doing(mountpoint, doing, sizeof(doing));
+        return strcmp(holder->doing, doing) != 0 && statfs(mountpoint, &st) < 0 &&
+               errno == ENOTCONN;
 }
 
 int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault)
@@ -182,22 +186,23 @@ int tk_cmd_umount(const struct tk_args *args, struct tk_fault *fault)
         TK_CLEANUP(tk_volume_freep) struct tk_volume *volume = NULL;
         struct tk_volume_holder daemon = {0};
         struct tk_fault minor = {0};
-        bool dead = is_dead(args->paths[0]);
+        bool dead;
         int r;
 
-        if (args->dead && !dead)
-                return 0;
         r = find_mount(args->paths[0], &info, fault);
         if (r < 0)
-                return r;
+                return args->dead ? 0 : r;
         if (tk_volume_open(info.cipherdir, &volume, &minor) == 0)
                 (void)!tk_volume_holder(volume, &daemon);
-        else
+        dead = is_dead(info.mountpoint, &daemon);
+        if (args->dead && !dead)
+                return 0;
+        if (!volume && !dead)
                 fprintf(stderr, "turnkeyfs: warning: cannot wait until everything is written: %s\n",
                         minor.text);
         r = geteuid() == 0 ? unmount_as_root(info.mountpoint, dead, fault)
                            : unmount_as_user(info.mountpoint, dead, fault);
-        if (r < 0 || !volume)
+        if (r < 0 || !volume || dead)
                 return r;
         return wait_released(volume, daemon.pid, fault);
 }

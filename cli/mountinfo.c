@@ -149,6 +149,14 @@ int tk_mountinfo_of(const char *cipherdir, struct tk_mountinfo *ret_info)
         return search_now(NULL, cipherdir, ret_info);
 }
 
+void tk_mountinfo_doing(const char *mountpoint, char *doing, size_t size)
+{
+        snprintf(doing, size, "mounted at %s", mountpoint);
+        for (; *doing; doing++)
+                if (*doing == '\n') /* it is a line there */
+                        *doing = '?';
+}
+
 void tk_mountinfo_done(struct tk_mountinfo *info)
 {
         free(info->mountpoint);

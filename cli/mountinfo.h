@@ -24,4 +24,7 @@ TK_MUST_USE int tk_mountinfo_of(const char *cipherdir, struct tk_mountinfo *ret_
 TK_MUST_USE int tk_mountinfo_search(char *text, const char *mountpoint, const char *cipherdir,
                                     struct tk_mountinfo *ret_info);
 
+/* What the daemon of a mount says of itself in the volume's lock: struct tk_volume_holder. */
+void tk_mountinfo_doing(const char *mountpoint, char *doing, size_t size);
+
 void tk_mountinfo_done(struct tk_mountinfo *info);

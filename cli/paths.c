@@ -142,28 +142,23 @@ int tk_path_first_entry(const char *path, char ret_name[NAME_MAX + 1])
         return entry ? 1 : 0;
 }
 
+/* What follows the last name would have the kernel look into what it names. */
+static void cut_slashes_and_dots(char *path)
+{
+        size_t len = strlen(path);
+
+        while (len > 1 && (path[len - 1] == '/' || (path[len - 1] == '.' && path[len - 2] == '/')))
+                path[--len] = '\0';
+}
+
 int tk_path_resolve_mountpoint(const char *path, char **ret_path)
 {
-        TK_CLEANUP(tk_freep) char *parent = NULL;
-        char absolute[PATH_MAX];
-        const char *name;
-        int r;
+        char cut[PATH_MAX];
 
-        *ret_path = realpath(path, NULL);
-        if (*ret_path)
-                return 0;
-        if (errno == ENOENT || errno == ENOTDIR)
-                return -errno;
-        r = make_absolute(path, absolute, sizeof(absolute));
-        if (r < 0)
-                return r;
-        name = cut_last(absolute);
-        if (!name)
-                return -ENOENT;
-        parent = realpath(absolute[0] ? absolute : "/", NULL);
-        if (!parent)
-                return -errno;
-        return asprintf(ret_path, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name) < 0
-                       ? -ENOMEM
-                       : 0;
+        if (snprintf(cut, sizeof(cut), "%s", path) >= (int)sizeof(cut))
+                return -ENAMETOOLONG;
+        cut_slashes_and_dots(cut);
+        /* Of each name it asks whether that is a link, and nothing else. */
+        *ret_path = realpath(cut, NULL);
+        return *ret_path ? 0 : -errno;
 }

@@ -30,7 +30,7 @@ bool tk_path_is_inside(const char *path, const char *dir);
 TK_MUST_USE int tk_path_first_entry(const char *path, char ret_name[NAME_MAX + 1]);
 
 /*
- * As tk_path_resolve, for a path that may be a mountpoint whose daemon is dead: its
- * last component is not followed then.
+ * As realpath(3), for a path that may be a mountpoint: the kernel asks no daemon, which may be
+ * dead or hang, and no automount mounts.
  */
 TK_MUST_USE int tk_path_resolve_mountpoint(const char *path, char **ret_path);

@@ -93,3 +93,19 @@ def test_after_a_failure_who_looks_again_gets_it(scene):
         volume.command("mount", volume.cipher, volume.mnt, timeout=100)
         automount.answer(READY)
         assert looking.communicate(timeout=100)[0] == b"hello"
+
+
+@pytest.mark.parametrize("spelling", ["{0}", "{0}/", "{0}/.//./"])
+@pytest.mark.parametrize("words, code", [((), 17), (("--dead",), 0)])
+def test_an_unmount_is_no_look_into_it(scene, words, code, spelling):
+    volume, automount = scene
+    words = [mountpoint.turnkeyfs(), "umount", *words, spelling.format(volume.mnt)]
+    with subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL) as asking:
+        end = os.pidfd_open(asking.pid)
+        woken = automount.requests in select.select([automount.requests, end], [], [], 100)[0]
+        os.close(end)
+        if woken:
+            automount.wait()
+            automount.answer(FAIL)
+        assert asking.wait(100) == code
+        assert not woken

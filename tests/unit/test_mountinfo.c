@@ -79,6 +79,16 @@ static void test_mountinfo_at__root_is_not_ours(void **state)
         assert_int_equal(tk_mountinfo_at("/", &info), 0);
 }
 
+static void test_mountinfo_doing__is_one_line(void **state)
+{
+        char doing[20];
+
+        tk_mountinfo_doing("/a\nb", doing, sizeof(doing));
+        assert_string_equal(doing, "mounted at /a?b");
+        tk_mountinfo_doing("/longer than that", doing, sizeof(doing));
+        assert_string_equal(doing, "mounted at /longer ");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -87,6 +97,7 @@ int main(void)
                 cmocka_unit_test(test_mountinfo_search__by_cipherdir),
                 cmocka_unit_test(test_mountinfo_search__torn_lines),
                 cmocka_unit_test(test_mountinfo_at__root_is_not_ours),
+                cmocka_unit_test(test_mountinfo_doing__is_one_line),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
