@@ -196,8 +196,21 @@ def decades(first, last):
     return sizes
 
 
+def most_open_files(wanted):
+    """As many, or what the hard limit leaves. Each is a descriptor here and one in the daemon."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = max(hard, wanted + 1000)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    except ValueError:
+        limit = hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    return min(wanted, limit - 1000)
+
+
 def plots(largest):
     """{name: (title, axis, work)}; `largest` bounds the number of files."""
+    most_open = most_open_files(max(largest // 10, 100))
     counts = decades(1000, largest)
     return {
         'directory': ('Files in one directory', 'files', lambda system: files(system, counts, 0)),
@@ -205,7 +218,7 @@ def plots(largest):
                  lambda system: files(system, counts, PER_DIRECTORY)),
         'file-size': ('Size of a sparse file', 'bytes',
                       lambda system: file_size(system, [1, *(4096 << (5 * i) for i in range(5)), 100 << 30])),
-        'open-files': ('Open files', 'files', lambda system: open_files(system, decades(10, max(largest // 10, 100)))),
+        'open-files': ('Open files', 'files', lambda system: open_files(system, decades(10, most_open))),
         'threads': ('Threads', 'threads', lambda system: threads(system, [1, 2, 4, 8, 16, 32, 64])),
     }
 
@@ -255,9 +268,6 @@ def main():
     options = arguments()
     if os.geteuid():
         raise SystemExit('scale.py: needs root: it mounts filesystems and drops caches')
-    # Each open file of the plot is one here, and one in the daemon.
-    limit = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], options.largest // 10 + 1000)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     os.makedirs(options.out, exist_ok=True)
     path = os.path.join(options.out, 'scale.json')
     found = {'schema': 1, 'date': time.strftime('%Y-%m-%d'), 'backing': options.backing,
