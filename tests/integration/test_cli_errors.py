@@ -542,7 +542,7 @@ def test_a_filesystem_without_space(work, make_volume):
     if reason:
         pytest.skip(reason)
     try:
-        with open(small.path / "filler", "wb") as f, pytest.raises(OSError):
+        with pytest.raises(OSError), open(small.path / "filler", "wb") as f:
             while True:
                 f.write(bytes(1 << 16))
                 f.flush()

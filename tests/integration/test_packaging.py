@@ -176,7 +176,9 @@ def unit(tmp_path):
 @needs("systemd-analyze")
 def test_systemd_understands_the_unit(unit):
     done = run("systemd-analyze", "verify", unit, check=False)
-    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    # It looks at the machine's other units, too.
+    ours = [line for line in done.stderr.splitlines() if "turnkeyfs" in line]
+    assert done.returncode == 0 and not ours, done.stderr
 
 
 @needs("systemd-analyze")

@@ -101,7 +101,7 @@ class Player:
             renameat2(self.name(), self.name(), flag)
 
     def link(self):
-        os.link(self.name(), self.name())
+        os.link(self.name(), self.name(), follow_symlinks=False)
 
     def symlink(self):
         os.symlink(self.random.choice(["n0", "n1/n2", "../n3"]), self.name())
