@@ -9,8 +9,8 @@
 
 struct tk_log_origin;
 
-/* Connect to the journal: $TURNKEYFS_JOURNAL_SOCKET, for tests, else the usual path. It is closed.
- */
+/* Connect to the journal, after tk_journald_close if it was open: $TURNKEYFS_JOURNAL_SOCKET, for
+ * tests, else the usual path. */
 TK_MUST_USE int tk_journald_open(void);
 
 /* What is open, if anything. */

@@ -8,8 +8,8 @@
 
 #include "base/cleanup.h"
 
-/* Connect to $TURNKEYFS_SYSLOG_SOCKET, for tests, else to /dev/log; or as soon as somebody listens.
- * It is closed. */
+/* Connect, after tk_syslog_close if it was open, to $TURNKEYFS_SYSLOG_SOCKET, for tests, else to
+ * /dev/log; or as soon as somebody listens. */
 void tk_syslog_open(void);
 
 /* What is open, if anything. */
