@@ -104,13 +104,17 @@ def test_auto_takes_the_journal_where_stderr_is_its_stream(journal, make_volume,
     volume.log_path.touch()
     found = os.stat(volume.log_path)
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
-    volume.mount().umount()
-    assert not journal.read() and "mounted" in volume.log()
+    volume.mount()
+    # Served is one thing, said another: it comes a moment later.
+    wait_for(lambda: "mounted" in volume.log(), what="the line")
+    volume.umount()
+    assert not journal.read()
     before = volume.log()
     monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
-    volume.mount().umount()
+    volume.mount()
+    wait_for(lambda: any(e["MESSAGE"].startswith("mounted ") for e in journal.entries()), what="the line")
+    volume.umount()
     assert volume.log() == before
-    assert any(e["MESSAGE"].startswith("mounted ") for e in journal.entries())
 
 
 def test_without_a_journal_syslog_is_taken(work, syslog, make_volume, monkeypatch):
