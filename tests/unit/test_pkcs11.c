@@ -52,6 +52,19 @@ static int group_enter(void **state)
         return set_rules && count_calls ? 0 : -1;
 }
 
+/* set_rules, of a text as printf's. */
+TK_PRINTF(1, 2)
+static void set_rules_of(const char *format, ...)
+{
+        char rules[96];
+        va_list args;
+
+        va_start(args, format);
+        assert_in_range(vsnprintf(rules, sizeof(rules), format, args), 1, sizeof(rules) - 1);
+        va_end(args);
+        set_rules(rules);
+}
+
 static int new_token(void)
 {
         /* NOLINTNEXTLINE(cert-env33-c): a fixed command line */
@@ -404,11 +417,9 @@ static void fail_every_call(struct tk_kms *kms, const struct tk_kms_wrap *wrappe
         for (unsigned n = 1; n <= calls; n++) {
                 struct tk_secret *again = NULL;
                 struct tk_fault fault = {0};
-                char rules[64];
                 int r;
 
-                snprintf(rules, sizeof(rules), "* rv %#lx %u %u\n", rv, n, once ? n : ~0U);
-                set_rules(rules);
+                set_rules_of("* rv %#lx %u %u\n", rv, n, once ? n : ~0U);
                 r = tk_kms_unwrap(kms, wrapped, &again, &fault);
                 calls = set_rules("");
                 if (r == 0)
@@ -540,12 +551,10 @@ static void test_rotate__fails_at_any_call(void **state)
         for (unsigned n = 1; n <= calls; n++) {
                 TK_CLEANUP(tk_freep) struct tk_kms_key_version *versions = NULL;
                 char version[TK_KMS_VERSION_MAX] = "";
-                char rules[64];
                 size_t count;
                 int r;
 
-                snprintf(rules, sizeof(rules), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
-                set_rules(rules);
+                set_rules_of("* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
                 r = tk_kms_admin_rotate(kms, version, NULL);
                 calls = set_rules("");
                 assert_true(r == 0 || r == -ENOKEY);
@@ -657,13 +666,11 @@ static void test_change__fails_at_any_call(void **state)
                 unsigned calls = 1;
 
                 for (unsigned n = 1; n <= calls; n++) {
-                        char rules[64];
                         int r;
 
                         if (rows[i].prepare)
                                 assert_int_equal(rows[i].prepare(kms, version), 0);
-                        snprintf(rules, sizeof(rules), "* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
-                        set_rules(rules);
+                        set_rules_of("* rv %#lx %u\n", CKR_DEVICE_ERROR, n);
                         r = rows[i].change(kms, version);
                         calls = set_rules("");
                         assert_true(r == 0 || r == -ENOKEY);
@@ -704,11 +711,9 @@ static void test_unwrap__what_a_module_lacks_is_no_revocation(void **state)
         for (size_t i = 0; i < 2 * sizeof(functions) / sizeof(functions[0]); i++) {
                 char version[TK_KMS_VERSION_MAX] = "";
                 struct tk_fault fault = {0};
-                char rules[64];
                 int r;
 
-                snprintf(rules, sizeof(rules), "%s rv %#lx\n", functions[i / 2], values[i % 2]);
-                set_rules(rules);
+                set_rules_of("%s rv %#lx\n", functions[i / 2], values[i % 2]);
                 kms = open_token();
                 r = tk_kms_probe(kms, &wrapped, &fault);
                 assert_true(r == 0 || (r != -EBADMSG && fault.text[0]));
@@ -777,6 +782,16 @@ static void add_keys(uint16_t first, uint16_t last)
         assert_int_equal(f->C_CloseSession(session), CKR_OK);
 }
 
+/* The module is initialised then, as add_keys wants it. */
+static struct tk_kms *open_empty_token(void)
+{
+        char version[TK_KMS_VERSION_MAX] = "";
+        struct tk_kms *kms = open_token();
+
+        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
+        return kms;
+}
+
 static void test_current__more_versions_than_are_looked_at(void **state)
 {
         char version[TK_KMS_VERSION_MAX] = "";
@@ -784,8 +799,7 @@ static void test_current__more_versions_than_are_looked_at(void **state)
         struct tk_kms *kms;
 
         NEEDS_SOFTHSM();
-        kms = open_token();
-        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
+        kms = open_empty_token();
         add_keys(1, 256);
         assert_int_equal(tk_kms_current(kms, version, NULL), 0);
         assert_string_equal(version, "0100");
@@ -802,8 +816,7 @@ static void test_delete__leaves_no_version_whatever_their_number(void **state)
         struct tk_kms *kms;
 
         NEEDS_SOFTHSM();
-        kms = open_token();
-        assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
+        kms = open_empty_token();
         add_keys(1, 260);
         assert_int_equal(tk_kms_admin_delete(kms, &fault), 0);
         assert_int_equal(tk_kms_current(kms, version, NULL), -EKEYREVOKED);
@@ -895,10 +908,8 @@ static void test_login__an_unclear_answer_is_asked_for_once_more(void **state)
                 struct tk_kms *kms = open_with(URI, PIN, SHORT_MS);
                 char version[TK_KMS_VERSION_MAX] = "";
                 struct tk_fault fault = {0};
-                char rules[64];
 
-                snprintf(rules, sizeof(rules), "C_Login rv %#lx 1 1\n", unclear[i]);
-                set_rules(rules);
+                set_rules_of("C_Login rv %#lx 1 1\n", unclear[i]);
                 assert_int_equal(tk_kms_current(kms, version, &fault), -ENOKEY);
                 assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE); /* no service is to repeat it */
                 assert_int_equal(count_calls("C_Login"), 1);
@@ -915,10 +926,8 @@ static void test_login__unclear_answers_lock_no_token(void **state)
         for (size_t i = 0; i < UNCLEAR; i++) {
                 struct tk_kms *kms = open_with(URI, PIN, SHORT_MS);
                 struct tk_fault fault = {0};
-                char rules[64];
 
-                snprintf(rules, sizeof(rules), "C_Login rv %#lx\n", unclear[i]);
-                set_rules(rules);
+                set_rules_of("C_Login rv %#lx\n", unclear[i]);
                 for (int attempt = 0; attempt < 3; attempt++) {
                         assert_int_equal(ask_for_long(kms, &fault), -EACCES);
                         assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
@@ -938,11 +947,9 @@ static void test_login__flags_tell_of_a_wrong_pin_that_the_answer_does_not(void 
         for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
                 struct tk_kms *kms = open_with(URI, "wrong", 0);
                 char version[TK_KMS_VERSION_MAX] = "";
-                char rules[64];
 
                 assert_int_equal(new_token(), 0);
-                snprintf(rules, sizeof(rules), "C_Login masks %#lx\n", values[i]);
-                set_rules(rules);
+                set_rules_of("C_Login masks %#lx\n", values[i]);
                 for (int attempt = 0; attempt < 3; attempt++) {
                         struct tk_fault fault = {0};
 
@@ -961,11 +968,8 @@ static void test_login__a_token_that_is_ill_is_waited_for(void **state)
         for (size_t i = 0; i < UNCLEAR; i++) {
                 struct tk_kms *kms = open_token();
                 char version[TK_KMS_VERSION_MAX] = "";
-                char rules[64];
 
-                snprintf(rules, sizeof(rules), "C_Login rv %#lx\nC_GenerateRandom rv 0x30\n",
-                         unclear[i]);
-                set_rules(rules);
+                set_rules_of("C_Login rv %#lx\nC_GenerateRandom rv 0x30\n", unclear[i]);
                 for (int attempt = 0; attempt < 5; attempt++) {
                         struct tk_fault fault = {0};
 
@@ -992,11 +996,7 @@ static void test_login__a_pin_that_worked_is_tried_until_the_token_is_well(void 
         create(kms, "", 0);
         wrap(kms, key, &wrapped);
         for (size_t i = 0; i < UNCLEAR; i++) {
-                char rules[96];
-
-                snprintf(rules, sizeof(rules), "C_DecryptInit rv 0xb3 1 1\nC_Login rv %#lx\n",
-                         unclear[i]);
-                set_rules(rules);
+                set_rules_of("C_DecryptInit rv 0xb3 1 1\nC_Login rv %#lx\n", unclear[i]);
                 for (int attempt = 0; attempt < 5; attempt++) {
                         struct tk_fault fault = {0};
                         int r = tk_kms_probe(kms, &wrapped, &fault);
