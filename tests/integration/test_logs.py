@@ -41,20 +41,22 @@ class Listener:
         return found
 
 
-@pytest.fixture
-def journal(work, monkeypatch):
-    listener = Listener(work / "journal")
-    monkeypatch.setenv("TURNKEYFS_JOURNAL_SOCKET", str(work / "journal"))
+def listening(name, work, monkeypatch):
+    """A Listener that daemons take for the journal, or for syslog, as @name says."""
+    listener = Listener(work / name)
+    monkeypatch.setenv(f"TURNKEYFS_{name.upper()}_SOCKET", str(work / name))
     yield listener
     listener.socket.close()
+
+
+@pytest.fixture
+def journal(work, monkeypatch):
+    yield from listening("journal", work, monkeypatch)
 
 
 @pytest.fixture
 def syslog(work, monkeypatch):
-    listener = Listener(work / "syslog")
-    monkeypatch.setenv("TURNKEYFS_SYSLOG_SOCKET", str(work / "syslog"))
-    yield listener
-    listener.socket.close()
+    yield from listening("syslog", work, monkeypatch)
 
 
 def damage(volume, path):
