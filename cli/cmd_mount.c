@@ -454,16 +454,17 @@ static int unlock(struct job *job, struct tk_fault *fault)
                 return r;
         for (unsigned attempt = 0;; attempt++) {
                 int64_t left_ms;
+                bool doubt;
 
                 r = try_unlock(job, fault);
                 left_ms = end_ms - tk_clock_ms();
-                if (is_in_doubt(r, fault) && !doubted && left_ms < DOUBT_MS) {
+                doubt = is_in_doubt(r, fault);
+                if (doubt && !doubted && left_ms < DOUBT_MS) {
                         end_ms += DOUBT_MS - left_ms;
                         left_ms = DOUBT_MS;
                 }
-                doubted |= is_in_doubt(r, fault);
-                if (r >= 0 || left_ms <= 0 ||
-                    (fault->kind != TK_FAULT_KMS_UNREACHABLE && !is_in_doubt(r, fault)))
+                doubted |= doubt;
+                if (r >= 0 || left_ms <= 0 || (fault->kind != TK_FAULT_KMS_UNREACHABLE && !doubt))
                         return r;
                 if (attempt == 0)
                         tk_log(TK_LOG_WARNING, "%s; trying again for %lld s", fault->text,
