@@ -44,9 +44,10 @@ struct job {
         struct tk_rotation *rotation;
         struct tk_guardian guardian;
         struct tk_harden harden;
-        struct tk_notify *notify; /* NULL: no service manager listens */
-        struct tk_fs *fs;         /* borrowed, while it is served */
-        int ready_fd;             /* -1: in the foreground, or in the background already */
+        struct tk_cpulatency *cpus; /* NULL: they are not kept awake */
+        struct tk_notify *notify;   /* NULL: no service manager listens */
+        struct tk_fs *fs;           /* borrowed, while it is served */
+        int ready_fd;               /* -1: in the foreground, or in the background already */
         bool background;
         bool served;   /* the mount was there */
         bool unsealed; /* files could not be sealed at its end */
@@ -57,6 +58,7 @@ static void job_done(struct job *job)
         tk_guardian_stop(&job->guardian);
         tk_volume_free(job->volume);
         tk_rotation_free(job->rotation);
+        tk_cpulatency_free(job->cpus);
         tk_open_keys_done(&job->keys);
         tk_conf_free(job->conf);
         tk_mountopts_done(&job->opts);
@@ -272,6 +274,7 @@ static struct tk_mount_options mount_options(struct job *job)
                                          .read_only = job->conf->mount.read_only,
                                          .io_uring = job->conf->mount.io_uring,
                                          .threads = job->conf->mount.threads,
+                                         .cpus = job->cpus,
                                          .attach = attach,
                                          .detach = detach,
                                          .ready = when_ready,
@@ -318,6 +321,7 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
                                  .read_only = options.read_only,
                                  .allow_other = options.allow_other,
                                  .threads = tk_mount_threads(options.threads),
+                                 .keeps_cpus_awake = job->cpus != NULL,
                                  .started_ms = tk_clock_ms()};
         TK_CLEANUP(tk_verify_live_freep) struct tk_verify_live *live = NULL;
         TK_CLEANUP(tk_control_stopp) struct tk_control *control = NULL; /* ends before it */
@@ -337,6 +341,8 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
         start_metrics(job->conf, &serve, &metrics);
+        if (job->cpus && tk_cpulatency_start(job->cpus) < 0)
+                tk_log(TK_LOG_WARNING, "CPUs can't be kept awake: no thread for it");
         tk_rotation_begin(job->rotation, fs);
         job->fs = fs;
         r = tk_mount_run(fs, &options, fault);
@@ -487,6 +493,25 @@ static int new_rotation(struct job *job)
                 &job->rotation);
 }
 
+/*
+ * Before the right to open the device is given up, and after the guardian is there, which must
+ * not hold it, too. A mount is only slower without it.
+ */
+static void prepare_cpus(struct job *job)
+{
+        enum tk_conf_when when = job->conf->mount.keep_cpus_awake;
+        int r;
+
+        if (when == TK_CONF_NO || (when == TK_CONF_AUTO && !tk_cpulatency_is_gain()))
+                return;
+        r = tk_cpulatency_new(NULL, &job->cpus);
+        if (r < 0)
+                tk_log(when == TK_CONF_YES ? TK_LOG_WARNING : TK_LOG_DEBUG,
+                       "CPUs can't be kept awake: /dev/cpu_dma_latency: %s; [mount] "
+                       "keep_cpus_awake needs root, and the device",
+                       strerror(-r));
+}
+
 /* Before the first secret and the first thread. */
 static int harden(struct job *job, struct tk_fault *fault)
 {
@@ -513,6 +538,7 @@ static int unlock_and_serve(struct job *job, struct tk_fault *fault)
                 return r;
         tk_hygiene_daemon();
         tk_provider_check_secrets(job->conf, NULL);
+        prepare_cpus(job);
         r = tk_hygiene_lock_memory(job->conf, fault);
         if (r == 0)
                 r = harden(job, fault);

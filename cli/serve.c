@@ -147,28 +147,29 @@ json_t *tk_serve_status(const struct tk_serve *serve)
 
         (void)tk_fs_keeper_status(serve->fs, &keeper);
         tk_fs_look(serve->fs, &load);
-        return json_pack("{si so ss so si ss so so ss* sb sb si sI si ss so so so so so so}", //
-                         "pid", (int)getpid(),                                                //
-                         "mountpoint", tk_text_json(serve->mountpoint),                       //
-                         "provider", provider->name,                                          //
-                         provider->place_name, tk_text_json(provider->place),                 //
-                         "protector", (int)tk_volume_own_protector(serve->volume),            //
-                         "state", tk_lease_name(keeper.state),                                //
-                         "lease", lease(&keeper),                                             //
-                         "kms_calls", kms_calls(),                                            //
-                         "fingerprint", tk_volume_fingerprint(serve->volume),                 //
-                         "read_only", serve->read_only,                                       //
-                         "allow_other", serve->allow_other,                                   //
-                         "mount_number", (int)tk_volume_mount_number(serve->volume),          //
-                         "uptime_s",                                                          //
-                         (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),            //
-                         "threads", (int)serve->threads,                                      //
-                         "memory_locked", tk_hygiene_locked(),                                //
-                         "hardening", hardening(serve->harden),                               //
-                         "rotation", tk_rotation_json(serve->rotation),                       //
-                         "journal", journal(&load),                                           //
-                         "held", held(serve),                                                 //
-                         "errors", errors(stats),                                             //
+        return json_pack("{si so ss so si ss so so ss* sb sb si sI si sb ss so so so so so so}", //
+                         "pid", (int)getpid(),                                                   //
+                         "mountpoint", tk_text_json(serve->mountpoint),                          //
+                         "provider", provider->name,                                             //
+                         provider->place_name, tk_text_json(provider->place),                    //
+                         "protector", (int)tk_volume_own_protector(serve->volume),               //
+                         "state", tk_lease_name(keeper.state),                                   //
+                         "lease", lease(&keeper),                                                //
+                         "kms_calls", kms_calls(),                                               //
+                         "fingerprint", tk_volume_fingerprint(serve->volume),                    //
+                         "read_only", serve->read_only,                                          //
+                         "allow_other", serve->allow_other,                                      //
+                         "mount_number", (int)tk_volume_mount_number(serve->volume),             //
+                         "uptime_s",                                                             //
+                         (json_int_t)((tk_clock_ms() - serve->started_ms) / 1000),               //
+                         "threads", (int)serve->threads,                                         //
+                         "keeps_cpus_awake", serve->keeps_cpus_awake,                            //
+                         "memory_locked", tk_hygiene_locked(),                                   //
+                         "hardening", hardening(serve->harden),                                  //
+                         "rotation", tk_rotation_json(serve->rotation),                          //
+                         "journal", journal(&load),                                              //
+                         "held", held(serve),                                                    //
+                         "errors", errors(stats),                                                //
                          "counters", counters(stats, &load));
 }
 

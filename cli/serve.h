@@ -20,7 +20,8 @@ struct tk_serve {
         bool read_only;
         bool allow_other;
         unsigned threads;
-        int64_t started_ms; /* tk_clock_ms */
+        bool keeps_cpus_awake; /* while requests come */
+        int64_t started_ms;    /* tk_clock_ms */
 };
 
 /* docs/cli.md, "daemon". NULL without memory. From any thread. */

@@ -180,8 +180,11 @@ static void print_uptime(FILE *out, const json_t *daemon)
 {
         fprintf(out, "%-16s", "up");
         print_duration(out, get_number(daemon, "uptime_s"));
-        fprintf(out, ", process %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " threads\n",
-                get_number(daemon, "pid"), get_number(daemon, "threads"));
+        fprintf(out, ", process %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " threads%s\n",
+                get_number(daemon, "pid"), get_number(daemon, "threads"),
+                json_is_true(json_object_get(daemon, "keeps_cpus_awake"))
+                        ? ", keeps CPUs awake while busy"
+                        : "");
 }
 
 static const struct counter {

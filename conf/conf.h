@@ -50,6 +50,12 @@ enum tk_conf_log_target {
         TK_CONF_LOG_STDERR,
 };
 
+enum tk_conf_when {
+        TK_CONF_NO,
+        TK_CONF_YES,
+        TK_CONF_AUTO,
+};
+
 struct tk_conf {
         char *path; /* the file it came from; NULL: defaults only */
 
@@ -107,6 +113,7 @@ struct tk_conf {
                 bool read_only;   /* [mount] read_only: default no */
                 bool relaxed;     /* [mount] durability = relaxed; default strict */
                 bool io_uring;    /* [mount] io_uring: default no */
+                enum tk_conf_when keep_cpus_awake; /* [mount] keep_cpus_awake: default auto */
                 unsigned threads; /* [mount] threads: 1 to 64; 0, the default: by CPU count */
                 bool hardening;   /* [mount] hardening: default yes */
         } mount;

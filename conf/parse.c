@@ -37,6 +37,7 @@ int tk_conf_new(struct tk_conf **ret_conf)
         conf->azure.require_purge_protection = true;
         conf->mount.allow_other = geteuid() == 0;
         conf->mount.hardening = true;
+        conf->mount.keep_cpus_awake = TK_CONF_AUTO;
         conf->log.level = TK_CONF_LOG_INFO;
         *ret_conf = TK_TAKE(conf);
         return 0;

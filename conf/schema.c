@@ -206,6 +206,21 @@ static int set_durability(const char *value, void *field)
         return set_either(value, "strict", "relaxed", field);
 }
 
+static int set_when(const char *value, void *field)
+{
+        static const char *const words[] = {
+                [TK_CONF_NO] = "no",
+                [TK_CONF_YES] = "yes",
+                [TK_CONF_AUTO] = "auto",
+        };
+        int i = FIND_WORD(value, words);
+
+        if (i < 0)
+                return i;
+        *(enum tk_conf_when *)field = (enum tk_conf_when)i;
+        return 0;
+}
+
 static int set_lock(const char *value, void *field)
 {
         return set_either(value, "warn", "require", field);
@@ -458,6 +473,11 @@ static const struct tk_conf_option options[] = {
         {"mount", "io_uring", "yes or no", "no",
          "yes: requests come over io_uring, if libfuse and the kernel have it.",
          FIELD(mount.io_uring), set_bool},
+        {"mount", "keep_cpus_awake", "yes, no or auto", "auto",
+         "Whether idle CPUs wait instead of halt while requests come fast, which needs root. auto: "
+         "in KVM guests of at most 8 CPUs without halt polling of their own, where waking a CPU "
+         "is dear.",
+         FIELD(mount.keep_cpus_awake), set_when},
         {"mount", "threads", "0 to 64", "0: by number of CPUs",
          "How many threads serve requests at most.", FIELD(mount.threads), set_threads},
         {"mount", "hardening", "yes or no", "yes",

@@ -428,6 +428,7 @@ int tk_mount_run(struct tk_fs *fs, const struct tk_mount_options *options, struc
                         .mountpoint = options->mountpoint,
                         .timeout_s = cache_timeout_s(options->keeper),
                         .root_only = for_root_only(options),
+                        .cpus = options->cpus,
                         .ready = options->ready,
                         .ready_context = options->context},
         };

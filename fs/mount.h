@@ -5,6 +5,7 @@
  * Mounting: FUSE session set-up, signals, the loop, and the order of teardown.
  */
 
+#include "fs/cpulatency.h"
 #include "fs/fs.h"
 #include "fs/keeper.h"
 
@@ -16,6 +17,7 @@ struct tk_mount_options {
         bool read_only;
         bool io_uring;                          /* if libfuse and the kernel have it */
         unsigned threads;                       /* 0: by CPU count */
+        struct tk_cpulatency *cpus;             /* borrowed; NULL: CPUs halt as they like */
         const struct tk_keeper_options *keeper; /* NULL: the lease is not kept */
         /* Mount, and unmount as soon as nobody uses it: in a process that may, as below. */
         int (*attach)(void *context, int *ret_fd);

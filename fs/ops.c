@@ -86,14 +86,18 @@ static bool is_stranger(fuse_req_t req)
         return context_of(req)->root_only && fuse_req_ctx(req)->uid != 0;
 }
 
-/* Whether the mount is closed, or to who asks, and the request therefore answered. */
+/*
+ * Whether the mount is closed, or to who asks, and the request therefore answered. All that
+ * somebody waits for passes here.
+ */
 static bool refused(fuse_req_t req, bool writeback)
 {
-        int r = tk_revoke_gate(fs_of(req), writeback);
+        int r;
 
+        tk_cpulatency_note(context_of(req)->cpus);
+        r = tk_revoke_gate(fs_of(req), writeback);
         if (r == 0 && is_stranger(req))
                 r = -EACCES;
-
         if (r < 0)
                 tk_reply_error(req, r);
         return r < 0;

@@ -3,6 +3,7 @@
 
 /* The FUSE operations: thin shims from requests to op.h and content.h. */
 
+#include "fs/cpulatency.h"
 #include "fs/fs.h"
 #include "fs/reply.h"
 
@@ -13,6 +14,7 @@ struct tk_ops_context {
         const char *mountpoint;
         struct fuse_session *session;
         double timeout_s;             /* entries, negative entries and attributes */
+        struct tk_cpulatency *cpus;   /* told of requests; NULL: none */
         bool root_only;               /* the kernel lets only root in, and does not judge it */
         void (*ready)(void *context); /* once, when the kernel has begun the session */
         void *ready_context;

@@ -42,6 +42,7 @@ profile turnkeyfs /usr/bin/turnkeyfs flags=(attach_disconnected) {
   mount fstype=fusectl,
   umount @{TURNKEYFS_TREES}/**,
   /dev/fuse rw,
+  /dev/cpu_dma_latency rw,
 
   /usr/bin/turnkeyfs mr,
   /usr/bin/fusermount3 Ux,

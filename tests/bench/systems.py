@@ -163,6 +163,7 @@ class Turnkeyfs(System):
     durability = 'strict'
     io_uring = 'no'
     allow_other = 'yes'
+    keep_cpus_awake = 'auto'
 
     def available(self):
         if not shutil.which(self.context.turnkeyfs):
@@ -178,7 +179,7 @@ class Turnkeyfs(System):
         with open(self._configuration(), 'w', encoding='utf-8') as conf:
             conf.write(f'[volume]\nnames = {self.names}\n[local]\nkeystore = {keystore}\n'
                        f'[mount]\ndurability = {self.durability}\nio_uring = {self.io_uring}\n'
-                       f'allow_other = {self.allow_other}\n')
+                       f'allow_other = {self.allow_other}\nkeep_cpus_awake = {self.keep_cpus_awake}\n')
         subprocess.run([self.context.turnkeyfs, 'init', '-c', self._configuration(), self.backing],
                        check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -211,6 +212,12 @@ class TurnkeyfsRelaxed(Turnkeyfs):
     name = 'relaxed'
     durability = 'relaxed'
     groups = ('random_4k', 'appends', 'sqlite', 'pgbench')
+
+
+class TurnkeyfsHalting(Turnkeyfs):
+    """Without [mount] keep_cpus_awake, which by default is in use where it is a gain."""
+    name = 'halting'
+    keep_cpus_awake = 'no'
 
 
 class OverUring:
@@ -288,7 +295,7 @@ class Gocryptfs(System):
         return ['gocryptfs', '-fg', '-q', '-extpass', 'echo bench', self.backing, self.mountpoint]
 
 
-ALL = (Plain, Turnkeyfs, TurnkeyfsRootOnly, TurnkeyfsUring, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback,
+ALL = (Plain, Turnkeyfs, TurnkeyfsHalting, TurnkeyfsRootOnly, TurnkeyfsUring, TurnkeyfsRelaxed, TurnkeyfsPlainNames, Passthrough, PassthroughWriteback,
        PassthroughUring, Gocryptfs)
 
 

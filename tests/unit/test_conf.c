@@ -207,7 +207,7 @@ static void test_conf_parse__complaints(void **state)
 {
         assert_refused("\n[mount]\nx = 1\n",
                        "t.conf:3: unknown key 'x' in [mount]; known keys are: allow_other, "
-                       "read_only, durability, io_uring, threads, hardening");
+                       "read_only, durability, io_uring, keep_cpus_awake, threads, hardening");
         assert_refused("[mont]\nthreads = 1\n",
                        "t.conf:2: unknown section [mont]; known sections are: volume, kms, local, "
                        "azure, pkcs11, mount, memory, metrics, log");
