@@ -41,6 +41,7 @@ struct tk_p11 {
         pthread_mutex_t connection_lock;
         pthread_cond_t session_back;
         CK_FUNCTION_LIST *functions; /* NULL: not loaded */
+        struct tk_p11 *next;         /* under a lock of the list: who has loaded a module, too */
         bool initialized;
         bool stale; /* to be initialised again */
         bool found; /* the token */

@@ -6,7 +6,8 @@
  * Modules differ in how they notice that a token came back: some only look when they are
  * initialised. So whatever looks like a token that is away makes the next session begin
  * there, once no other session is in use. p11-kit lets several users of a module share its
- * initialisation, and begins it again after a fork.
+ * initialisation, and begins it again after a fork. So whoever begins anew makes the others
+ * leave, too, such as the provider of a root key that was moved within its token.
  */
 
 #include "base/clock.h"
@@ -61,15 +62,38 @@ static int fail_login(struct tk_p11_use *use, int r, const char *fmt, ...)
 
 /* The module ------------------------------------------------------------- */
 
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct tk_p11 *all; /* under all_lock: the providers that have loaded a module */
+
+static void enlist(struct tk_p11 *p11)
+{
+        TK_LOCK_SCOPE(&all_lock);
+        p11->next = all;
+        all = p11;
+}
+
+static void delist(struct tk_p11 *p11)
+{
+        struct tk_p11 **at = &all;
+
+        TK_LOCK_SCOPE(&all_lock);
+        while (*at != p11)
+                at = &(*at)->next;
+        *at = p11->next;
+}
+
 static int load(struct tk_p11_use *use)
 {
         struct tk_p11 *p11 = use->p11;
         char why[WHY_MAX];
 
-        if (!p11->functions)
-                p11->functions = tk_p11_load_module(p11->module, why, sizeof(why));
         if (p11->functions)
                 return 0;
+        p11->functions = tk_p11_load_module(p11->module, why, sizeof(why));
+        if (p11->functions) {
+                enlist(p11);
+                return 0;
+        }
         use->verdict = TK_P11_AWAY;
         return tk_fault_set(&use->job->fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
                             "cannot load the PKCS#11 module %s: %s; check [pkcs11] module, and "
@@ -84,6 +108,33 @@ static void forget_sessions(struct tk_p11 *p11)
         p11->idle_count = 0;
         p11->generation++;
         p11->found = false;
+}
+
+/* No session is in use. */
+static void leave(struct tk_p11 *p11)
+{
+        if (!p11->initialized)
+                return;
+        forget_sessions(p11);
+        (void)p11_kit_module_finalize(p11->functions);
+        p11->initialized = false;
+}
+
+/*
+ * The module's other providers leave it as well. One that is at work stays, as nobody may wait
+ * for another one's lock while holding their own: the next failure tries again.
+ */
+static void make_others_leave(const struct tk_p11 *p11)
+{
+        TK_LOCK_SCOPE(&all_lock);
+        for (struct tk_p11 *other = all; other; other = other->next) {
+                if (other == p11 || strcmp(other->module, p11->module) != 0 ||
+                    pthread_mutex_trylock(&other->connection_lock) != 0)
+                        continue;
+                if (other->borrowed == 0)
+                        leave(other);
+                pthread_mutex_unlock(&other->connection_lock);
+        }
 }
 
 static bool must_begin_anew(const struct tk_p11 *p11)
@@ -106,12 +157,13 @@ static void leave_if_stale(struct tk_p11 *p11)
                         break;
         if (!must_begin_anew(p11))
                 return;
-        forget_sessions(p11);
         p11->stale = false;
-        if (p11->borrowed > 0)
+        if (p11->borrowed > 0) {
+                forget_sessions(p11);
                 return;
-        (void)p11_kit_module_finalize(p11->functions);
-        p11->initialized = false;
+        }
+        leave(p11);
+        make_others_leave(p11);
 }
 
 static int initialize(struct tk_p11_use *use)
@@ -497,10 +549,8 @@ void tk_p11_disconnect(struct tk_p11 *p11)
         assert(p11->borrowed == 0);
         if (!p11->functions)
                 return;
-        if (p11->initialized) {
-                forget_sessions(p11);
-                (void)p11_kit_module_finalize(p11->functions);
-        }
+        delist(p11);
+        leave(p11);
         /* A detached thread may still be about to leave the module's code. */
         if (!p11->was_late)
                 p11_kit_module_release(p11->functions);

@@ -265,6 +265,20 @@ def test_a_token_that_is_pulled_out_is_served_without_until_the_grace_ends(token
     os.close(fd)
 
 
+def test_a_token_that_two_root_keys_were_in_may_go_and_come(token, volume):
+    """The root key was moved within the token: the provider of the old one is there still."""
+    to = token.conf("moved", kms=windows(outage_grace=600)["kms"])
+    RootKey(to).create()
+    turnkeyfs("rotate", "--wait", "--to", to, volume.mnt)
+    volume.conf = to
+    for _ in range(2):
+        token.unplug()
+        wait_state(volume, "degraded")
+        token.plug_in()
+        wait_state(volume, "active")
+        look(volume)
+
+
 def test_a_mount_waits_for_its_token(token, make_token_volume):
     volume = make_token_volume(windows(mount_timeout=60), mount=False)
     token.unplug()

@@ -1192,6 +1192,40 @@ static void test_session__two_at_once_and_one_is_closed(void **state)
         tk_secret_free(key);
 }
 
+/* @asked: how many of the two providers ask while the token is away. */
+static void pull_out_and_plug_in(unsigned asked)
+{
+        struct tk_kms *kms[] = {open_token(), open_token()};
+        struct tk_secret *key = random_key();
+        struct tk_kms_wrap wrapped = {0};
+
+        create(kms[0], "", 0);
+        wrap(kms[0], key, &wrapped);
+        check_unwrap(kms[1], &wrapped, key);
+        assert_int_equal(rename("tokens", "unplugged"), 0);
+        assert_int_equal(mkdir("tokens", 0700), 0);
+        for (unsigned i = 0; i < asked; i++)
+                assert_int_equal(tk_kms_probe(kms[i], &wrapped, NULL), -ENOKEY);
+        assert_int_equal(rmdir("tokens"), 0);
+        assert_int_equal(rename("unplugged", "tokens"), 0);
+        for (unsigned i = 0; i < 2; i++) {
+                check_unwrap(kms[i], &wrapped, key);
+                check_unwrap(kms[1 - i], &wrapped, key);
+        }
+        tk_kms_free(kms[0]);
+        tk_kms_free(kms[1]);
+        tk_secret_free(key);
+}
+
+/* SoftHSM looks for its tokens only when it is initialised. */
+static void test_session__a_token_of_two_that_comes_back_is_seen(void **state)
+{
+        NEEDS_SOFTHSM();
+        pull_out_and_plug_in(1);
+        assert_int_equal(new_token(), 0);
+        pull_out_and_plug_in(2);
+}
+
 static void test_session__works_on_after_a_fork(void **state)
 {
         struct tk_kms_wrap wrapped = {0};
@@ -1323,6 +1357,7 @@ int main(void)
                 TEST(test_free__a_module_that_hangs_holds_nobody_up),
                 TEST(test_session__somebody_else_has_initialised_the_module),
                 TEST(test_session__two_at_once_and_one_is_closed),
+                TEST(test_session__a_token_of_two_that_comes_back_is_seen),
                 TEST(test_session__works_on_after_a_fork),
                 TEST(test_session__a_module_that_forks),
                 TEST(test_open__a_module_that_lacks_something),
