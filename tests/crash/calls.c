@@ -1042,6 +1042,18 @@ WRAP(ssize_t, preadv, int fd, const struct iovec *iov, int count, off_t off)
         return total;
 }
 
+WRAP(ssize_t, preadv2, int fd, const struct iovec *iov, int count, off_t off, int flags)
+{
+        if (!is_ours(fd))
+                return __real_preadv2(fd, iov, count, off, flags);
+        return __wrap_preadv(fd, iov, count, off);
+}
+
+WRAP(int, posix_fadvise, int fd, off_t off, off_t len, int advice)
+{
+        return is_ours(fd) ? 0 : __real_posix_fadvise(fd, off, len, advice);
+}
+
 WRAP(ssize_t, pread, int fd, void *buf, size_t len, off_t off)
 {
         if (!is_ours(fd))

@@ -32,16 +32,16 @@ HARMLESS = set('''
     pthread_setspecific pthread_sigmask pthread_setname_np
     tk_plant_active
 '''.split())
-# The session with the kernel and its guardian: fs/mount.c, fs/killpriv.c, fs/readahead.c.
-HARMLESS |= {'execlp', 'fork', 'poll', 'read', 'statx', 'umount2', 'waitpid', 'writev'}
+# The session with the kernel and its guardian: fs/mount.c, fs/killpriv.c, fs/readahead.c, fs/cpulatency.c.
+HARMLESS |= {'execlp', 'fork', 'poll', 'read', 'statx', 'umount2', 'waitpid', 'write', 'writev'}
 LIBRARIES = re.compile(r'(EVP|OSSL|BIO|X509|RSA|OPENSSL|CRYPTO|ERR|BN|RAND|PEM|ASN1|EC|SSL|fuse|json|ini)_|OpenSSL_'
                        '|__(asan|ubsan|tsan|sanitizer|aarch64)_')
 
 # Of the calls that are wrapped, those that change nothing: each other one is recorded.
 LOOKING = set('''
     close closedir dirfd dup dup3 faccessat fcntl fdopendir fgetxattr flock fstat fstatat fstatfs
-    fstatvfs getxattr listxattr lseek lstat name_to_handle_at open open_by_handle_at pread preadv
-    readdir readlink readlinkat realpath rewinddir seekdir stat syscall
+    fstatvfs getxattr listxattr lseek lstat name_to_handle_at open open_by_handle_at posix_fadvise pread preadv
+    preadv2 readdir readlink readlinkat realpath rewinddir seekdir stat syscall
     clock_gettime getpid getrandom malloc calloc realloc reallocarray strdup tk_scratch_drop
     pthread_cond_broadcast pthread_cond_signal pthread_cond_timedwait pthread_cond_wait
     pthread_create pthread_join

@@ -65,6 +65,34 @@ static void test_read__scattered(void **state)
         assert_memory_equal(c, bytes + 200, sizeof(c));
 }
 
+/* What the kernel's cache has none, some or all of. */
+static void test_read__not_cached(void **state)
+{
+        enum { PAGE = 4096, PAGES = 64 };
+        static uint8_t bytes[PAGES * PAGE];
+        static uint8_t back[3][PAGE];
+        TK_AUTOCLOSE int fd = -1;
+
+        for (size_t i = 0; i < sizeof(bytes); i++)
+                bytes[i] = (uint8_t)(i / PAGE + i);
+        fd = open_file(bytes, sizeof(bytes));
+        assert_int_equal(fsync(fd), 0);
+        for (size_t kept = 0; kept < 4; kept++) {
+                static const uint64_t at[3] = {7 * PAGE, 31 * PAGE + 5, 60 * PAGE};
+                struct tk_iobatch batch = {.count = 0};
+
+                assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+                for (size_t i = 0; i < kept; i++)
+                        assert_int_equal(tk_fdio_pread(fd, back[i], PAGE, (off_t)at[i]), PAGE);
+                memset(back, 0, sizeof(back));
+                for (size_t i = 0; i < 3; i++)
+                        tk_iobatch_add(&batch, at[i], back[i], PAGE);
+                assert_int_equal(tk_iobatch_read(&batch, fd, 0), 0);
+                for (size_t i = 0; i < 3; i++)
+                        assert_memory_equal(back[i], bytes + at[i], PAGE);
+        }
+}
+
 /* Wherever the file ends within the spans, what is missing becomes zeros and nothing else does. */
 static void test_read__short(void **state)
 {
@@ -160,10 +188,10 @@ static void test_errors__come_back(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                TK_TEST(test_add__merges_neighbours),  TK_TEST(test_add__as_many_as_fit),
-                TK_TEST_IN_DIR(test_read__scattered),  TK_TEST_IN_DIR(test_read__short),
-                TK_TEST_IN_DIR(test_write__scattered), TK_TEST_IN_DIR(test_errors__come_back),
-                TK_TEST_IN_DIR(test_base__is_added),
+                TK_TEST(test_add__merges_neighbours),   TK_TEST(test_add__as_many_as_fit),
+                TK_TEST_IN_DIR(test_read__scattered),   TK_TEST_IN_DIR(test_read__not_cached),
+                TK_TEST_IN_DIR(test_read__short),       TK_TEST_IN_DIR(test_write__scattered),
+                TK_TEST_IN_DIR(test_errors__come_back), TK_TEST_IN_DIR(test_base__is_added),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
