@@ -73,8 +73,8 @@ def test_the_package_holds_what_an_administrator_expects(package):
     listed = {line.split(maxsplit=5)[5] for line in run("dpkg-deb", "-c", deb).stdout.splitlines()}
     for path in (
         "./usr/bin/turnkeyfs",
-        "./sbin/mount.fuse.turnkeyfs",
-        "./lib/systemd/system/turnkeyfs@.service",
+        "./usr/sbin/mount.fuse.turnkeyfs",
+        "./usr/lib/systemd/system/turnkeyfs@.service",
         "./usr/lib/tmpfiles.d/turnkeyfs.conf",
         "./usr/share/bash-completion/completions/turnkeyfs",
         "./usr/share/zsh/vendor-completions/_turnkeyfs",
@@ -88,7 +88,8 @@ def test_the_package_holds_what_an_administrator_expects(package):
         "./usr/share/man/man8/mount.fuse.turnkeyfs.8.gz",
     ):
         assert path in listed, (path, sorted(listed))
-    assert not [path for path in listed if path.startswith(("./etc/", "./usr/local", "./var/"))], listed
+    # Each Debian has /lib and /sbin as links to what is in /usr: a newer lintian wants to see what is meant.
+    assert {path for path in listed if not path.startswith("./usr/") or "/local/" in path} == {"./"}, listed
 
 
 @needs("lintian")
@@ -183,6 +184,7 @@ def test_systemd_understands_the_unit(unit):
 
 @needs("systemd-analyze")
 def test_the_units_exposure_is_what_the_document_says(unit):
+    """In each systemd: 262 takes a unit that does not say PrivateMounts=no for one that says yes."""
     said = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit).stdout
     level = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said).group(1)
     assert float(level) <= 5.3
@@ -193,9 +195,11 @@ def test_the_unit_makes_no_mount_namespace(unit):
     """In one of its own the mount would be seen by nobody else: systemd.exec(5)."""
     text = unit.with_name("turnkeyfs@.service").read_text()
     hides = re.compile(
-        r"^(Protect(System|Home|Proc|KernelTunables|KernelModules|KernelLogs|ControlGroups)|ProcSubset"
-        r"|Private(Tmp|Devices|Mounts|IPC|Users)|MountFlags|RootDirectory|RootImage|TemporaryFileSystem"
-        r"|(ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)Paths|Bind\w*Paths|\w+Images|LogNamespace)=",
+        r"^(?!PrivateMounts=no$)"
+        r"(Protect(System|Home|Proc|KernelTunables|KernelModules|KernelLogs|ControlGroups)|ProcSubset"
+        r"|Private(Tmp|Devices|Mounts|IPC|Users|Network|PIDs|BPF)|NetworkNamespacePath|MountFlags"
+        r"|RootDirectory|RootImage|TemporaryFileSystem"
+        r"|(ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)Paths|Bind\w*Paths|\w+Images|ExtensionDirectories|LogNamespace)=",
         re.M,
     )
     assert not hides.search(text), hides.search(text)
