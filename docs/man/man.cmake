@@ -10,8 +10,8 @@ if(TK_SCDOC AND Python3_FOUND)
     add_custom_command(
       OUTPUT ${page}
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/man
-      COMMAND Python3::Interpreter ${CMAKE_SOURCE_DIR}/docs/man/page.py ${CMAKE_SOURCE_DIR}/docs/man/${name}.scd > ${page}.scd
-      COMMAND ${TK_SCDOC} < ${page}.scd > ${page}
+      COMMAND Python3::Interpreter ${CMAKE_SOURCE_DIR}/docs/man/page.py ${CMAKE_SOURCE_DIR}/docs/man/${name}.scd
+              ${TK_SCDOC} > ${page}
       DEPENDS docs/man/page.py docs/man/${name}.scd
               docs/cli.md docs/configuration.md docs/format.md docs/threat-model.md
       COMMENT "Manual page ${name}"

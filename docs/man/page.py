@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""page.py PAGE: the scdoc source of a manual page, on the standard output.
+"""page.py PAGE [SCDOC]: a manual page, made by the program SCDOC, or its source for that, on the standard output.
 
 PAGE is a file of this folder: scdoc, and lines that take text from the Markdown documents, so that every fact
 stands in one place:
@@ -19,6 +19,7 @@ The Markdown is what these documents use: headings, paragraphs, lists, tables, f
 import pathlib
 import re
 import shlex
+import subprocess
 import sys
 import textwrap
 
@@ -28,7 +29,8 @@ PAGES = {"cli.md": "turnkeyfs(1)", "configuration.md": "turnkeyfs.conf(5)", "for
 TABLE_WIDTH = 76  # columns; a wider table becomes a list of terms
 LABEL_WIDTH = 40  # columns; longer text speaks for itself, without the heading of its column
 
-INLINE = re.compile(r"(?P<fence>`+)(?P<code>.+?)(?P=fence)|\*\*(?P<bold>.+?)\*\*|\*(?P<italic>[^*]+)\*"
+INLINE = re.compile(r"(?P<fence>`+)(?P<code>.+?)(?P=fence)|\*\*(?P<bold>.+?)\*\*"
+                    r"|\*(?P<italic>[^*\s]|[^*\s][^*]*[^*\s])\*"
                     r"|\[(?P<text>[^]]*)\]\((?P<link>[^)]*)\)|(?P<escape>\\[\\`*_|<>])")
 
 
@@ -269,7 +271,13 @@ def page(path):
     return text + "\n"
 
 
+def made(path, scdoc):
+    done = subprocess.run([scdoc], input=page(path), stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    return "'\\\" t\n" + done.stdout  # has man(1) call tbl, which scdoc does not
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    sys.stdout.write(page(pathlib.Path(sys.argv[1])))
+    source, scdoc = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    sys.stdout.write(made(source, *scdoc) if scdoc else page(source))

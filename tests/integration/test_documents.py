@@ -10,7 +10,7 @@ import re
 import documents
 import pytest
 from mountpoint import TOP
-from test_manual import commands
+from test_manual import commands, page
 
 all_commands = functools.cache(lambda: list(commands()))
 
@@ -54,6 +54,20 @@ def test_a_document_keeps_to_the_convention(name):
             synopsis = name == "docs/cli.md" and lines[0].startswith("turnkeyfs init")
             typed = [text for text in lines if re.match(r"(\$ |# )?(sudo )?(turnkeyfs|mount|umount|systemctl|apt(-get)?) ", text)]
             assert synopsis or not typed, f"{name}:{line}: commands in a block that is not marked sh"
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_the_rows_of_a_table_have_as_many_cells_as_its_head(name):
+    """What is beyond, after a bar that should have been \\|, is not shown."""
+    text = re.sub(r"```.*?```", lambda block: "\n" * block[0].count("\n"), (TOP / name).read_text(encoding="utf-8"), flags=re.S)
+    wide = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("|"):
+            wide = 0
+            continue
+        count = len(page.cells(line))
+        wide = wide or count
+        assert count == wide, f"{name}:{number}: {count} cells, not {wide}: {line}"
 
 
 @pytest.mark.parametrize("name", MARKDOWN)
