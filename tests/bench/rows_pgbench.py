@@ -3,7 +3,8 @@
 PostgreSQL on the mount, under pgbench's TPC-B-like load.
 
 PostgreSQL does not run as root, and half of the systems serve only who mounted
-them: so it runs in a user namespace, where root is called postgres.
+them: so it runs in a user namespace, where root is called postgres. The kernel
+makes none within a chroot: there, `unshare --mount` and pivot_root come first.
 """
 
 import glob
