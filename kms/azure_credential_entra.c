@@ -78,8 +78,9 @@ static int say_refused(const struct tk_azure_auth *auth, const char *tenant,
                          "; the clock of this machine is %" PRId64 " seconds off", skew);
         if (is_temporary(answer->status, &error))
                 return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
-                                    "%s is in trouble (HTTP %d %s); it usually passes by itself",
-                                    auth->authority, answer->status, error.error);
+                                    "%s is in trouble (HTTP %d %s%s); it usually passes by itself",
+                                    auth->authority, answer->status, error.error,
+                                    tk_azure_net_late(answer));
         if (answer->status == 400 || answer->status == 401 || answer->status == 403)
                 return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -EACCES,
                                     "Entra ID gives no token to application %s in tenant %s: %s%s "

@@ -109,8 +109,9 @@ static int say_refused(const struct tk_azure_auth *auth, const char *url,
         if (answer->status != 400 && answer->status != 401 && answer->status != 403)
                 return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
                                     "the managed identity service at %.*s is in trouble (HTTP %d "
-                                    "%s)",
-                                    (int)strcspn(url, "?"), url, answer->status, error.error);
+                                    "%s%s)",
+                                    (int)strcspn(url, "?"), url, answer->status, error.error,
+                                    tk_azure_net_late(answer));
         if (auth->client_id)
                 return tk_fault_set(fault, TK_FAULT_KEY_REVOKED, -ENODATA,
                                     "this machine does not have the user-assigned managed identity "

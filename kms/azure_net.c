@@ -124,34 +124,65 @@ static int say_held_back(struct tk_http_answer *answer)
         return -EHOSTUNREACH;
 }
 
+/* With what the deadline leaves. */
+static int perform(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
+                   struct tk_http_answer *ret_answer)
+{
+        unsigned timeout_ms = ask->request->timeout_ms;
+        int64_t left = ask->deadline_ms - tk_azure_net_now(net);
+        int r;
+
+        if (left < SHORTEST_TIMEOUT_MS)
+                left = SHORTEST_TIMEOUT_MS;
+        ask->request->timeout_ms =
+                timeout_ms > 0 && timeout_ms < left ? timeout_ms : (unsigned)left;
+        r = tk_http_perform(net->http, ask->request, ret_answer);
+        ask->request->timeout_ms = timeout_ms;
+        return r;
+}
+
+/* That there was no time left says nothing of the service: what it said before does. */
+static bool ran_out_of_time(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
+                            const struct tk_http_answer *answer)
+{
+        return answer->failure == TK_HTTP_TIMEOUT && tk_azure_net_now(net) >= ask->deadline_ms;
+}
+
 int tk_azure_net_ask(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
                      struct tk_http_answer *ret_answer)
 {
-        unsigned timeout_ms = ask->request->timeout_ms;
-        int r;
+        TK_CLEANUP(tk_http_answer_done) struct tk_http_answer before = {0};
 
         ret_answer->body = NULL;
+        ret_answer->late = false;
         for (unsigned attempt = 1;; attempt++) {
-                int64_t left;
                 int64_t wait;
+                int r;
 
                 if (!pass_gate(net, ask))
                         return say_held_back(ret_answer);
-                left = ask->deadline_ms - tk_azure_net_now(net);
-                if (left < SHORTEST_TIMEOUT_MS)
-                        left = SHORTEST_TIMEOUT_MS;
-                ask->request->timeout_ms =
-                        timeout_ms > 0 && timeout_ms < left ? timeout_ms : (unsigned)left;
-                r = tk_http_perform(net->http, ask->request, ret_answer);
-                ask->request->timeout_ms = timeout_ms;
+                r = perform(net, ask, ret_answer);
                 if (r < 0 && r != -EHOSTUNREACH)
                         return r;
+                if (attempt > 1 && ran_out_of_time(net, ask, ret_answer)) {
+                        *ret_answer = before;
+                        ret_answer->late = true;
+                        before.body = NULL;
+                        return ret_answer->failure == TK_HTTP_ANSWERED ? 0 : -EHOSTUNREACH;
+                }
                 wait = wait_for_next(net, ask, ret_answer, attempt);
                 if (wait == TK_RETRY_GIVE_UP)
                         return r;
-                tk_http_answer_done(ret_answer);
+                tk_http_answer_done(&before);
+                before = *ret_answer;
+                ret_answer->body = NULL;
                 net->sleep_ms(net->context, wait);
         }
+}
+
+const char *tk_azure_net_late(const struct tk_http_answer *answer)
+{
+        return answer->late ? "; it was asked again, but the time ran out" : "";
 }
 
 int64_t tk_azure_net_skew(const struct tk_azure_net *net, const struct tk_http_answer *answer)
@@ -185,6 +216,7 @@ int tk_azure_net_say_unreachable(const char *what, const char *url,
                                  const struct tk_http_answer *answer, struct tk_fault *fault)
 {
         return tk_fault_set(fault, TK_FAULT_KMS_UNREACHABLE, -ENOKEY,
-                            "no answer from %s at %.*s: %s; %s", what, (int)strcspn(url, "?"), url,
-                            answer->why, advice_for(answer->failure));
+                            "no answer from %s at %.*s: %s%s; %s", what, (int)strcspn(url, "?"),
+                            url, answer->why, tk_azure_net_late(answer),
+                            advice_for(answer->failure));
 }

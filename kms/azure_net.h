@@ -33,13 +33,17 @@ struct tk_azure_ask {
 /*
  * Returns 0 with the last answer, whatever its status; -EHOSTUNREACH with the last failure
  * if there was no answer; -ENOMEM, -EPERM. A request that must go out once only is
- * repeated if it surely was not taken: no connection, or 429.
+ * repeated if it surely was not taken: no connection, or 429. When the deadline cuts off a
+ * repetition, what came before it counts, and is late: see tk_azure_net_late.
  */
 TK_MUST_USE int tk_azure_net_ask(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
                                  struct tk_http_answer *ret_answer);
 
 /* How far this machine's clock is from the answer's Date, in seconds; 0 if that is unknown. */
 int64_t tk_azure_net_skew(const struct tk_azure_net *net, const struct tk_http_answer *answer);
+
+/* Words to put behind what is said of @answer; empty unless it is late. */
+const char *tk_azure_net_late(const struct tk_http_answer *answer);
 
 /* Say that @what, at @url, gave no answer, and what to look at. Returns -ENOKEY. */
 int tk_azure_net_say_unreachable(const char *what, const char *url,

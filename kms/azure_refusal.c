@@ -28,10 +28,10 @@ static void describe_tail(struct refusal *refusal, const struct tk_http_answer *
         const struct tk_azure_error *error = &refusal->error;
 
         snprintf(refusal->tail, sizeof(refusal->tail),
-                 "(HTTP %d %s%s%s: %.240s; x-ms-request-id %s)", answer->status,
+                 "(HTTP %d %s%s%s: %.240s; x-ms-request-id %s%s)", answer->status,
                  error->code[0] ? error->code : "without a code", error->inner[0] ? "/" : "",
                  error->inner, error->message[0] ? error->message : "no message",
-                 answer->request_id[0] ? answer->request_id : "none");
+                 answer->request_id[0] ? answer->request_id : "none", tk_azure_net_late(answer));
 }
 
 static int say(const struct refusal *refusal, struct tk_fault *fault, enum tk_fault_kind kind,

@@ -53,6 +53,7 @@ enum tk_http_failure {
 struct tk_http_answer {
         enum tk_http_failure failure;
         char why[256];        /* of a failure */
+        bool late;            /* the caller's: it asked again, but the time ran out */
         int status;           /* of an answer: 200 and the like */
         char challenge[6144]; /* WWW-Authenticate */
         char retry_after[64];

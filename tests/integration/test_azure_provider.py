@@ -749,6 +749,19 @@ def test_slow_servers(emulator, kek, start, target):
     assert answer["seconds"] < 4, answer
 
 
+@pytest.mark.parametrize(
+    "target, status", [("vault", 503), ("vault", 429), ("authority", 503), ("identity", 503)]
+)
+def test_the_last_answer_is_said_if_the_time_runs_out_behind_it(emulator, kek, start, target, status):
+    emulator.control("fail", status=status, target=target)
+    emulator.control("fault", kind="slow", ms=9000, skip=1, count=None, target=target)
+    by = {"deadline_ms": 8000}
+    if target == "identity":
+        by |= {"auth": "managed-identity", "env": {"AZURE_POD_IDENTITY_AUTHORITY_HOST": emulator.identity}}
+    says = start(**by).fails("ENOKEY", "current")
+    assert f"HTTP {status} " in says and "asked again" in says, says
+
+
 def test_a_server_that_dribbles(emulator, tool):
     wrapped = tool.wrap(DEK)
     emulator.control("fault", kind="trickle", ms=300, count=None, operation="unwrapKey")

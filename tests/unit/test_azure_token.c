@@ -34,6 +34,7 @@ struct step {
         const char *challenge;
         const char *retry_after;
         enum tk_http_failure failure;
+        int64_t takes_ms;
         const char *wants; /* a piece that a header or the body has to have */
 };
 
@@ -112,6 +113,7 @@ static int fake_perform(void *context, const struct tk_http_request *request,
                 fail_msg("request to %s without %s", request->url, step->wants);
         if (strncmp(request->url, KEY, strlen(KEY)) == 0)
                 assert_true(!request_has(request, "client_secret"));
+        net.now_ms += step->takes_ms;
         if (step->status == 0) {
                 answer->failure = step->failure;
                 snprintf(answer->why, sizeof(answer->why), "scripted");
@@ -426,6 +428,31 @@ static void test_call__retry_after_behind_the_deadline(void **state)
         all_asked();
 }
 
+static void test_call__what_came_before_the_time_ran_out_is_said(void **state)
+{
+        static const struct {
+                struct step before;
+                const char *says;
+        } cases[] = {
+                {{KEY "/" V1 "/unwrapkey", 503}, "HTTP 503 "},
+                {{KEY "/" V1 "/unwrapkey", 429, .retry_after = "1"}, "HTTP 429 "},
+                {{KEY "/" V1 "/unwrapkey", .failure = TK_HTTP_NO_CONNECT}, "check route"},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = simple();
+                struct tk_fault fault;
+
+                expect(&cases[i].before);
+                EXPECT(KEY "/" V1 "/unwrapkey", .failure = TK_HTTP_TIMEOUT, .takes_ms = 20000);
+                assert_int_equal(unwrap(kms, &good_wrap, &fault), -ENOKEY);
+                assert_int_equal(fault.kind, TK_FAULT_KMS_UNREACHABLE);
+                assert_non_null(strstr(fault.text, cases[i].says));
+                assert_non_null(strstr(fault.text, "asked again"));
+                all_asked();
+        }
+}
+
 static void test_call__certificate_is_not_retried(void **state)
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = simple();
@@ -679,6 +706,7 @@ int main(void)
                 TK_TEST(test_call__retried_until_it_works),
                 TK_TEST(test_call__gives_up_before_the_deadline),
                 TK_TEST(test_call__retry_after_behind_the_deadline),
+                TK_TEST(test_call__what_came_before_the_time_ran_out_is_said),
                 TK_TEST(test_call__certificate_is_not_retried),
                 TK_TEST(test_unwrap__what_each_answer_means),
                 TK_TEST(test_unwrap__firewall_as_outage),
