@@ -8,7 +8,8 @@
  * What the owner of the token sees and has to do: docs/kms-pkcs11.md. Calls block at most
  * for the deadline, also when the module hangs. Besides the errors of kms.h: -EACCES, the
  * token does not let us log in; nothing was said about the key. -ENOKEY with TK_FAULT_PASSPHRASE:
- * it did not say whether the PIN is wrong; after the deadline it is asked once more.
+ * it did not say whether the PIN is wrong; after the deadline it is asked once more. A second
+ * such answer is -EACCES, unless the token let us in before.
  */
 
 #include "kms/kms.h"

@@ -57,6 +57,7 @@ struct tk_p11 {
         bool pin_known;        /* it was accepted before */
         bool pin_refused;      /* it was refused: never again */
         bool pin_fresh;        /* typed just now, or changed since it was refused */
+        bool let_in;           /* there was a session that was logged in, by whatever PIN */
         char proven[TK_KMS_VERSION_MAX + TK_KMS_ALGORITHM_MAX]; /* version and way that work */
 };
 

@@ -306,11 +306,12 @@ static int put_off(struct tk_p11_use *use)
         return r;
 }
 
+/* Who was let in before is not refused by that: it is an outage. */
 static int give_up(struct tk_p11_use *use)
 {
         char number[NUMBER_MAX];
 
-        return fail_login(use, -EACCES,
+        return fail_login(use, use->p11->let_in ? -ENOKEY : -EACCES,
                           "%s, twice, which may mean that the PIN is wrong; it is not tried again, "
                           "so as not to lock the token; correct what [pkcs11] pin names, or start "
                           "again",
@@ -495,11 +496,13 @@ static int borrow(struct tk_p11_use *use)
                 if (r < 0)
                         use->f->C_CloseSession(use->session);
         }
-        if (r < 0)
+        if (r < 0) {
                 p11->stale |= use->verdict != TK_P11_LOGIN;
-        else
-                p11->borrowed++;
-        return r;
+                return r;
+        }
+        p11->let_in = true;
+        p11->borrowed++;
+        return 0;
 }
 
 static void give_back(struct tk_p11_use *use)

@@ -430,6 +430,20 @@ def test_a_mount_survives_unclear_answers_to_its_login(token, faulty, function):
     assert "revoked" not in faulty.log()
 
 
+def test_a_mount_survives_unclear_answers_to_a_changed_pin(token, faulty):
+    """It is tried twice and given up, which says nothing of the key: an outage."""
+    token.write_pin("4712-new")
+    token.set_rules("C_DecryptInit rv 0xb3\nC_Login rv 0x5\n")
+    wait_for(lambda: "twice" in faulty.status()["daemon"]["lease"]["trouble"], 60, "the second answer")
+    time.sleep(2 * WINDOW)
+    assert state(faulty) == "degraded"
+    look(faulty)
+    token.set_rules()
+    token.write_pin(PIN)
+    wait_state(faulty, "active")
+    assert "revoked" not in faulty.log()
+
+
 def test_without_a_pin_it_says_where_to_put_it(token, make_token_volume):
     volume = make_token_volume(windows(), mount=False)
     volume.conf.write_text(volume.conf.read_text().replace(f"pin = file:{token.pin_file}", ""))

@@ -1019,6 +1019,49 @@ static int read_file_pin(void *context, struct tk_secret **ret_pin)
         return 0;
 }
 
+/* As above it is given up. But the key was given out before: nobody has taken it back. */
+static void test_login__unclear_answers_to_a_changed_pin_are_an_outage(void **state)
+{
+        TK_CLEANUP(tk_secret_freep) struct tk_secret *pin = NULL;
+        const char *source = PIN;
+        struct tk_kms_wrap wrapped = {0};
+        struct tk_fault fault = {0};
+        struct tk_kms *kms = NULL;
+        struct tk_secret *key;
+
+        NEEDS_SOFTHSM();
+        pin = tk_test_secret(PIN, strlen(PIN));
+        assert_int_equal(
+                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
+                                                                   .uri = URI,
+                                                                   .pin = pin,
+                                                                   .deadline_ms = SHORT_MS,
+                                                                   .reread = read_file_pin,
+                                                                   .reread_context = &source},
+                                   &kms, NULL),
+                0);
+        key = random_key();
+        create(kms, "", 0);
+        wrap(kms, key, &wrapped);
+        source = "changed";
+        set_rules("C_DecryptInit rv 0xb3 1 1\nC_Login rv 0x5\n");
+        for (int attempt = 0; attempt < 1000 && !strstr(fault.text, "twice"); attempt++) {
+                fault = (struct tk_fault){0};
+                assert_int_equal(tk_lease_answer_of(tk_kms_probe(kms, &wrapped, &fault)),
+                                 TK_LEASE_UNREACHABLE);
+                assert_int_equal(fault.kind, TK_FAULT_PASSPHRASE);
+                usleep(10000);
+        }
+        assert_int_equal(tk_lease_answer_of(tk_kms_probe(kms, &wrapped, NULL)),
+                         TK_LEASE_UNREACHABLE);
+        assert_int_equal(count_calls("C_Login"), 2);
+        set_rules("");
+        source = PIN;
+        check_unwrap(kms, &wrapped, key);
+        tk_secret_free(key);
+        tk_kms_free(kms);
+}
+
 static void test_login__a_pin_with_a_line_break_uses_up_no_try(void **state)
 {
         static const char *const pins[] = {PIN "\r", PIN "\n", "\n"};
@@ -1350,6 +1393,7 @@ int main(void)
                 TEST(test_login__flags_tell_of_a_wrong_pin_that_the_answer_does_not),
                 TEST(test_login__a_token_that_is_ill_is_waited_for),
                 TEST(test_login__a_pin_that_worked_is_tried_until_the_token_is_well),
+                TEST(test_login__unclear_answers_to_a_changed_pin_are_an_outage),
                 TEST(test_login__a_pin_with_a_line_break_uses_up_no_try),
                 TEST(test_login__a_pin_that_was_corrected_is_tried),
                 TEST(test_job__a_module_that_hangs_holds_nobody_up),
