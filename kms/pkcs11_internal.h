@@ -42,6 +42,7 @@ struct tk_p11 {
         pthread_cond_t session_back;
         CK_FUNCTION_LIST *functions; /* NULL: not loaded */
         struct tk_p11 *next;         /* under a lock of the list: who has loaded a module, too */
+        struct tk_p11 *leaving;      /* who else is made to leave with it */
         bool initialized;
         bool stale; /* to be initialised again */
         bool found; /* the token */

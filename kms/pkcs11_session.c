@@ -121,16 +121,31 @@ static void leave(struct tk_p11 *p11)
 }
 
 /*
- * The module's other providers leave it as well. One that is at work stays, as nobody may wait
- * for another one's lock while holding their own: the next failure tries again.
+ * The module's other providers, each with its lock held. One that is at work is not among them, as
+ * nobody may wait for another one's lock while holding their own: the next failure tries again.
  */
-static void make_others_leave(const struct tk_p11 *p11)
+static struct tk_p11 *take_others(const struct tk_p11 *p11)
 {
+        struct tk_p11 *taken = NULL;
+
         TK_LOCK_SCOPE(&all_lock);
         for (struct tk_p11 *other = all; other; other = other->next) {
                 if (other == p11 || strcmp(other->module, p11->module) != 0 ||
                     pthread_mutex_trylock(&other->connection_lock) != 0)
                         continue;
+                other->leaving = taken;
+                taken = other;
+        }
+        return taken;
+}
+
+/* Without the list's lock, which other modules' providers need: this one may hang. */
+static void make_others_leave(const struct tk_p11 *p11)
+{
+        struct tk_p11 *next;
+
+        for (struct tk_p11 *other = take_others(p11); other; other = next) {
+                next = other->leaving;
                 if (other->borrowed == 0)
                         leave(other);
                 pthread_mutex_unlock(&other->connection_lock);
@@ -553,6 +568,7 @@ void tk_p11_disconnect(struct tk_p11 *p11)
         if (!p11->functions)
                 return;
         delist(p11);
+        TK_LOCK_SCOPE(&p11->connection_lock); /* who took it before makes it leave */
         leave(p11);
         /* A detached thread may still be about to leave the module's code. */
         if (!p11->was_late)

@@ -1190,6 +1190,36 @@ static void test_free__a_module_that_hangs_holds_nobody_up(void **state)
         }
 }
 
+/* Two leave one that hangs, as a token is away; a root key may be moved to another one then. */
+static void test_session__a_module_that_hangs_holds_up_no_other_module(void **state)
+{
+        static const char *const rules[] = {"C_Finalize hang\n", "C_CloseSession hang 0 2 2\n"};
+
+        NEEDS_SOFTHSM();
+        for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+                TK_CLEANUP(tk_secret_freep)
+                struct tk_secret *pin = tk_test_secret(PIN, strlen(PIN));
+                struct tk_kms *kms[] = {open_with(URI, PIN, 300), open_with(URI, PIN, 300)};
+                char version[TK_KMS_VERSION_MAX];
+                struct tk_kms *other;
+
+                for (unsigned k = 0; k < 2; k++)
+                        assert_int_equal(tk_kms_current(kms[k], version, NULL), -EKEYREVOKED);
+                set_rules(rules[i]);
+                assert_int_equal(tk_kms_current(kms[0], version, NULL), -ENOKEY);
+                assert_int_equal(tk_kms_pkcs11_open(
+                                         &(struct tk_kms_pkcs11_options){
+                                                 .module = softhsm, .uri = URI, .pin = pin},
+                                         &other, NULL),
+                                 0);
+                assert_int_equal(tk_kms_current(other, version, NULL), -EKEYREVOKED);
+                set_rules("");
+                tk_kms_free(other);
+                tk_kms_free(kms[0]);
+                tk_kms_free(kms[1]);
+        }
+}
+
 /* Others in the process, and forks ------------------------------------------ */
 
 static void test_session__somebody_else_has_initialised_the_module(void **state)
@@ -1399,6 +1429,7 @@ int main(void)
                 TEST(test_job__a_module_that_hangs_holds_nobody_up),
                 TEST(test_job__a_session_that_hangs_is_gone_without),
                 TEST(test_free__a_module_that_hangs_holds_nobody_up),
+                TEST(test_session__a_module_that_hangs_holds_up_no_other_module),
                 TEST(test_session__somebody_else_has_initialised_the_module),
                 TEST(test_session__two_at_once_and_one_is_closed),
                 TEST(test_session__a_token_of_two_that_comes_back_is_seen),
