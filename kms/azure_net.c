@@ -141,11 +141,15 @@ static int perform(const struct tk_azure_net *net, const struct tk_azure_ask *as
         return r;
 }
 
-/* That there was no time left says nothing of the service: what it said before does. */
+/*
+ * That there was no time left says nothing of the service: what it said before does. But what must
+ * go out once only was not taken before, and may be now.
+ */
 static bool ran_out_of_time(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
                             const struct tk_http_answer *answer)
 {
-        return answer->failure == TK_HTTP_TIMEOUT && tk_azure_net_now(net) >= ask->deadline_ms;
+        return !ask->request->once && answer->failure == TK_HTTP_TIMEOUT &&
+               tk_azure_net_now(net) >= ask->deadline_ms;
 }
 
 int tk_azure_net_ask(const struct tk_azure_net *net, const struct tk_azure_ask *ask,

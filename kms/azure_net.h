@@ -34,7 +34,7 @@ struct tk_azure_ask {
  * Returns 0 with the last answer, whatever its status; -EHOSTUNREACH with the last failure
  * if there was no answer; -ENOMEM, -EPERM. A request that must go out once only is
  * repeated if it surely was not taken: no connection, or 429. When the deadline cuts off a
- * repetition, what came before it counts, and is late: see tk_azure_net_late.
+ * repetition of another one, what came before it counts, and is late: see tk_azure_net_late.
  */
 TK_MUST_USE int tk_azure_net_ask(const struct tk_azure_net *net, const struct tk_azure_ask *ask,
                                  struct tk_http_answer *ret_answer);

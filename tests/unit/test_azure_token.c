@@ -453,6 +453,28 @@ static void test_call__what_came_before_the_time_ran_out_is_said(void **state)
         }
 }
 
+/* "Throttled" or "no connection" would say that it surely was not done. */
+static void
+test_call__what_would_happen_twice_may_have_happened_when_the_time_runs_out(void **state)
+{
+        static const struct step before[] = {
+                {KEY "/rotate", 429, .retry_after = "1"},
+                {KEY "/rotate", .failure = TK_HTTP_NO_CONNECT},
+        };
+
+        for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+                TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = simple();
+                char version[TK_KMS_VERSION_MAX] = "";
+                struct tk_fault fault = {0};
+
+                expect(&before[i]);
+                EXPECT(KEY "/rotate", .failure = TK_HTTP_TIMEOUT, .takes_ms = 20000);
+                assert_int_equal(tk_kms_admin_rotate(kms, version, &fault), -ENOKEY);
+                assert_non_null(strstr(fault.text, "too slow"));
+                all_asked();
+        }
+}
+
 static void test_call__certificate_is_not_retried(void **state)
 {
         TK_CLEANUP(tk_kms_freep) struct tk_kms *kms = simple();
@@ -707,6 +729,7 @@ int main(void)
                 TK_TEST(test_call__gives_up_before_the_deadline),
                 TK_TEST(test_call__retry_after_behind_the_deadline),
                 TK_TEST(test_call__what_came_before_the_time_ran_out_is_said),
+                TK_TEST(test_call__what_would_happen_twice_may_have_happened_when_the_time_runs_out),
                 TK_TEST(test_call__certificate_is_not_retried),
                 TK_TEST(test_unwrap__what_each_answer_means),
                 TK_TEST(test_unwrap__firewall_as_outage),
