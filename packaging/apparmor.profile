@@ -54,6 +54,8 @@ profile turnkeyfs /usr/bin/turnkeyfs flags=(attach_disconnected) {
   @{PROC}/sys/** r,
   @{PROC}/swaps r,
   @{sys}/fs/fuse/connections/** rw,
+  @{sys}/devices/system/cpu/cpuidle/current_driver r,
+  @{sys}/module/haltpoll/parameters/guest_halt_poll_ns r,
   @{sys}/class/bdi/** r,
   @{sys}/devices/virtual/bdi/** rw,
   /{,var/}run/systemd/notify w,

@@ -269,6 +269,15 @@ def test_apparmor_parses_the_profile():
     run("apparmor_parser", "-Q", "-K", "--skip-kernel-load", PACKAGING / "apparmor.profile")
 
 
+def test_the_apparmor_profile_lets_the_daemon_keep_cpus_awake():
+    """Refused, it would not say so: auto takes that for a machine that does not gain."""
+    profile = (PACKAGING / "apparmor.profile").read_text()
+    paths = re.findall(r'"(/(?:dev|sys)/[^"]+)"', (SOURCE / "fs" / "cpulatency.c").read_text())
+    assert len(paths) == 3
+    for path in paths:
+        assert f"  {path.replace('/sys/', '@{sys}/')} r" in profile, path
+
+
 # --- fstab ---
 
 
