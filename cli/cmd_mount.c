@@ -341,8 +341,6 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         if (tk_control_start(tk_volume_dirfd(job->volume), &handlers, &control, &minor) < 0)
                 tk_log(TK_LOG_WARNING, "%s", minor.text);
         start_metrics(job->conf, &serve, &metrics);
-        if (job->cpus && tk_cpulatency_start(job->cpus) < 0)
-                tk_log(TK_LOG_WARNING, "CPUs can't be kept awake: no thread for it");
         tk_rotation_begin(job->rotation, fs);
         job->fs = fs;
         r = tk_mount_run(fs, &options, fault);
@@ -350,6 +348,14 @@ static int run_mount(struct job *job, struct tk_fs *fs, struct tk_fault *fault)
         tk_notify_send(job->notify, "STOPPING=1\nSTATUS=unmounted, writing what is left");
         tk_rotation_stop(job->rotation);
         return r;
+}
+
+static void start_cpus(struct job *job)
+{
+        if (!job->cpus || tk_cpulatency_start(job->cpus) == 0)
+                return;
+        tk_log(TK_LOG_WARNING, "CPUs can't be kept awake: there is no thread for it");
+        job->cpus = tk_cpulatency_free(job->cpus);
 }
 
 static int serve_volume(struct job *job, struct tk_fault *fault)
@@ -365,6 +371,7 @@ static int serve_volume(struct job *job, struct tk_fault *fault)
         r = tk_fs_new(job->volume, &options, &fs, fault);
         if (r < 0)
                 return r;
+        start_cpus(job);
         r = run_mount(job, fs, fault);
         r_end = tk_fs_finish(fs, fault);
         job->unsealed = r_end == TK_FS_UNSEALED;

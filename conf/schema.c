@@ -208,17 +208,17 @@ static int set_durability(const char *value, void *field)
 
 static int set_when(const char *value, void *field)
 {
-        static const char *const words[] = {
-                [TK_CONF_NO] = "no",
-                [TK_CONF_YES] = "yes",
-                [TK_CONF_AUTO] = "auto",
-        };
-        int i = FIND_WORD(value, words);
+        bool always = false;
+        int r = 0;
 
-        if (i < 0)
-                return i;
-        *(enum tk_conf_when *)field = (enum tk_conf_when)i;
-        return 0;
+        if (strcmp(value, "auto") == 0) {
+                *(enum tk_conf_when *)field = TK_CONF_AUTO;
+                return 0;
+        }
+        r = set_bool(value, &always);
+        if (r == 0)
+                *(enum tk_conf_when *)field = always ? TK_CONF_YES : TK_CONF_NO;
+        return r;
 }
 
 static int set_lock(const char *value, void *field)

@@ -78,7 +78,8 @@ static void test_read__not_cached(void **state)
         fd = open_file(bytes, sizeof(bytes));
         assert_int_equal(fsync(fd), 0);
         for (size_t kept = 0; kept < 4; kept++) {
-                static const uint64_t at[3] = {7 * PAGE, 31 * PAGE + 5, 60 * PAGE};
+                static const uint64_t at[3] = {UINT64_C(7) * PAGE, UINT64_C(31) * PAGE + 5,
+                                               UINT64_C(60) * PAGE};
                 struct tk_iobatch batch = {.count = 0};
 
                 assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
