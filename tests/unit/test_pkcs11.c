@@ -101,19 +101,24 @@ static int enter(void **state)
                         skip();                                                                    \
         } while (0)
 
-static struct tk_kms *open_with(const char *uri, const char *pin, unsigned deadline_ms)
+/* What @options leave out is that of the tests, but for the PIN, which is always @pin. */
+static struct tk_kms *open_as(struct tk_kms_pkcs11_options options, const char *pin)
 {
         TK_CLEANUP(tk_secret_freep) struct tk_secret *secret = tk_test_secret(pin, strlen(pin));
         struct tk_kms *kms = NULL;
 
-        assert_int_equal(
-                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
-                                                                   .uri = uri,
-                                                                   .pin = secret,
-                                                                   .deadline_ms = deadline_ms},
-                                   &kms, NULL),
-                0);
+        if (!options.module)
+                options.module = TK_FAULTY_PKCS11;
+        if (!options.uri)
+                options.uri = URI;
+        options.pin = secret;
+        assert_int_equal(tk_kms_pkcs11_open(&options, &kms, NULL), 0);
         return kms;
+}
+
+static struct tk_kms *open_with(const char *uri, const char *pin, unsigned deadline_ms)
+{
+        return open_as((struct tk_kms_pkcs11_options){.uri = uri, .deadline_ms = deadline_ms}, pin);
 }
 
 static struct tk_kms *open_token(void)
@@ -1022,24 +1027,17 @@ static int read_file_pin(void *context, struct tk_secret **ret_pin)
 /* As above it is given up. But the key was given out before: nobody has taken it back. */
 static void test_login__unclear_answers_to_a_changed_pin_are_an_outage(void **state)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *pin = NULL;
         const char *source = PIN;
         struct tk_kms_wrap wrapped = {0};
         struct tk_fault fault = {0};
-        struct tk_kms *kms = NULL;
+        struct tk_kms *kms;
         struct tk_secret *key;
 
         NEEDS_SOFTHSM();
-        pin = tk_test_secret(PIN, strlen(PIN));
-        assert_int_equal(
-                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
-                                                                   .uri = URI,
-                                                                   .pin = pin,
-                                                                   .deadline_ms = SHORT_MS,
-                                                                   .reread = read_file_pin,
-                                                                   .reread_context = &source},
-                                   &kms, NULL),
-                0);
+        kms = open_as((struct tk_kms_pkcs11_options){.deadline_ms = SHORT_MS,
+                                                     .reread = read_file_pin,
+                                                     .reread_context = &source},
+                      PIN);
         key = random_key();
         create(kms, "", 0);
         wrap(kms, key, &wrapped);
@@ -1083,21 +1081,14 @@ static void test_login__a_pin_with_a_line_break_uses_up_no_try(void **state)
 
 static void test_login__a_pin_that_was_corrected_is_tried(void **state)
 {
-        TK_CLEANUP(tk_secret_freep) struct tk_secret *wrong = NULL;
         const char *source = "wrong";
         char version[TK_KMS_VERSION_MAX] = "";
-        struct tk_kms *kms = NULL;
+        struct tk_kms *kms;
 
         NEEDS_SOFTHSM();
-        wrong = tk_test_secret("wrong", 5);
-        assert_int_equal(
-                tk_kms_pkcs11_open(&(struct tk_kms_pkcs11_options){.module = TK_FAULTY_PKCS11,
-                                                                   .uri = URI,
-                                                                   .pin = wrong,
-                                                                   .reread = read_file_pin,
-                                                                   .reread_context = &source},
-                                   &kms, NULL),
-                0);
+        kms = open_as(
+                (struct tk_kms_pkcs11_options){.reread = read_file_pin, .reread_context = &source},
+                "wrong");
         for (int i = 0; i < 3; i++)
                 assert_int_equal(tk_kms_current(kms, version, NULL), -EACCES);
         assert_int_equal(count_calls("C_Login"), 1);
@@ -1197,8 +1188,6 @@ static void test_session__a_module_that_hangs_holds_up_no_other_module(void **st
 
         NEEDS_SOFTHSM();
         for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
-                TK_CLEANUP(tk_secret_freep)
-                struct tk_secret *pin = tk_test_secret(PIN, strlen(PIN));
                 struct tk_kms *kms[] = {open_with(URI, PIN, 300), open_with(URI, PIN, 300)};
                 char version[TK_KMS_VERSION_MAX];
                 struct tk_kms *other;
@@ -1207,11 +1196,7 @@ static void test_session__a_module_that_hangs_holds_up_no_other_module(void **st
                         assert_int_equal(tk_kms_current(kms[k], version, NULL), -EKEYREVOKED);
                 set_rules(rules[i]);
                 assert_int_equal(tk_kms_current(kms[0], version, NULL), -ENOKEY);
-                assert_int_equal(tk_kms_pkcs11_open(
-                                         &(struct tk_kms_pkcs11_options){
-                                                 .module = softhsm, .uri = URI, .pin = pin},
-                                         &other, NULL),
-                                 0);
+                other = open_as((struct tk_kms_pkcs11_options){.module = softhsm}, PIN);
                 assert_int_equal(tk_kms_current(other, version, NULL), -EKEYREVOKED);
                 set_rules("");
                 tk_kms_free(other);
