@@ -76,6 +76,17 @@ int tk_fdio_pwrite(int fd, const void *buf, size_t len, off_t off)
         return tk_fdio_pwritev(fd, &iov, 1, off);
 }
 
+bool tk_fdio_file_says(const char *path, const char *text)
+{
+        char line[32] = "";
+        TK_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0 || tk_fdio_pread(fd, line, sizeof(line) - 1, 0) <= 0)
+                return false;
+        line[strcspn(line, "\n")] = '\0';
+        return strcmp(line, text) == 0;
+}
+
 int tk_fdio_read_file(int dirfd, const char *name, size_t max, char **ret_text, size_t *ret_len)
 {
         TK_CLEANUP(tk_freep) char *text = NULL;

@@ -32,6 +32,10 @@ TK_MUST_USE int tk_fdio_pwritev(int fd, struct iovec *iov, int count, off_t off)
 TK_MUST_USE int tk_fdio_read_file(int dirfd, const char *name, size_t max, char **ret_text,
                                   size_t *ret_len);
 
+/* Whether the first line of @path is @text, of fewer than 32 bytes: the kernel's switches are such.
+ */
+bool tk_fdio_file_says(const char *path, const char *text);
+
 /*
  * Replace the file @name in @dirfd by @len bytes, atomically and durably: written
  * to a temporary sibling with @mode, fsynced, renamed over, directory fsynced.

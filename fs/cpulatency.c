@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char interface[] = "/dev/cpu_dma_latency";
@@ -42,21 +41,10 @@ struct tk_cpulatency {
         bool stop; /* under lock */
 };
 
-static bool file_says(const char *path, const char *word)
-{
-        char text[32] = "";
-        TK_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-        if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-                return false;
-        text[strcspn(text, "\n")] = '\0';
-        return strcmp(text, word) == 0;
-}
-
 bool tk_cpulatency_is_gain(void)
 {
-        return sysconf(_SC_NPROCESSORS_CONF) <= CPUS_MAX && file_says(idle_driver, "haltpoll") &&
-               file_says(halt_polling, "0");
+        return sysconf(_SC_NPROCESSORS_CONF) <= CPUS_MAX &&
+               tk_fdio_file_says(idle_driver, "haltpoll") && tk_fdio_file_says(halt_polling, "0");
 }
 
 /* Under lock. The kernel takes a latency in microseconds, and -1 for any. */

@@ -8,8 +8,8 @@
 
 #include "fs/uring.h"
 
+#include "base/fdio.h"
 #include "fs/reply.h"
-#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,14 +21,7 @@ enum { PLACES = 16, DEPTH_MIN = 2, DEPTH_MAX = 8 };
 
 static bool is_switched_on(void)
 {
-        int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
-        char state = 'N';
-
-        if (fd < 0)
-                return false;
-        (void)!read(fd, &state, 1);
-        close(fd);
-        return state == 'Y';
+        return tk_fdio_file_says("/sys/module/fuse/parameters/enable_uring", "Y");
 }
 
 /* Containers and sysctl may forbid it, which libfuse would take for the end of the mount. */

@@ -162,6 +162,21 @@ static void test_read_file__limits(void **state)
         assert_int_equal(len, 10);
 }
 
+static void test_file_says__its_first_line(void **state)
+{
+        FILE *file = fopen("f", "we");
+
+        assert_non_null(file);
+        fputs("haltpoll\nmore\n", file);
+        fclose(file);
+        assert_true(tk_fdio_file_says("f", "haltpoll"));
+        assert_false(tk_fdio_file_says("f", "halt"));
+        assert_false(tk_fdio_file_says("f", "haltpoll\nmore"));
+        assert_false(tk_fdio_file_says("f", ""));
+        assert_false(tk_fdio_file_says("not-there", "haltpoll"));
+        assert_false(tk_fdio_file_says("/", ""));
+}
+
 static void test_replace__new_and_old(void **state)
 {
         struct stat st;
@@ -228,6 +243,7 @@ int main(void)
                 TK_TEST_IN_DIR(test_pwrite__short_transfer_goes_on),
                 TK_TEST_IN_DIR(test_fdio__interrupted_and_short),
                 TK_TEST_IN_DIR(test_read_file__limits),
+                TK_TEST_IN_DIR(test_file_says__its_first_line),
                 TK_TEST_IN_DIR(test_replace__new_and_old),
                 TK_TEST_IN_DIR(test_replace__over_a_left_sibling),
                 TK_TEST_IN_DIR(test_replace__failure_leaves_the_old),
