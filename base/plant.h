@@ -16,6 +16,7 @@ enum tk_plant {
         TK_PLANT_TRUNCATE_UNJOURNALED, /* truncates and punches are no journal entries */
         TK_PLANT_JOURNAL_REUSED,       /* journal space is used again before the files are synced */
         TK_PLANT_FRESH_IN_FSYNC,       /* fsync raises the limit of fresh blocks when it ends */
+        TK_PLANT_HOLES_IN_FSYNC,       /* holes are filled in place once a sync has begun, too */
         TK_PLANT_LATE_RECORD,          /* the key record follows the content */
         TK_PLANT_RENAME_UNSYNCED,      /* a file is replaced without a sync of the new one */
         TK_PLANT_HELD_UNKEPT,          /* journal space is used again before held files are kept */

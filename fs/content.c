@@ -678,6 +678,33 @@ static uint64_t first_fresh(const struct write *write)
         return durable;
 }
 
+/*
+ * Whether the write fills holes that may be filled in place, although they lie within a file that
+ * was there: 1, 0 or a negative errno. Whatever of them a crash leaves reads as zeros, as they did,
+ * as long as no seal covers them and the journal replays nothing of the file. Not once a sync has
+ * begun: the next one seals what that one flushed, and takes a hole filled meanwhile for flushed.
+ */
+static int fills_holes(const struct write *write)
+{
+        const struct tk_openfile *file = write->file;
+        uint64_t end = write->last < file->durable ? write->last + 1 : file->durable;
+        int r = 1;
+
+        if (write->first >= end || file->durable == TK_ALL_DURABLE ||
+            (file->sync_begun && !TK_PLANT(TK_PLANT_HOLES_IN_FSYNC)) ||
+            write->first * TK_BLOCK_LEN < file->sealed ||
+            tk_journal_is_live(write->fs->journal, file))
+                return 0;
+        for (uint64_t block = write->first; r > 0 && block < end;) {
+                uint64_t count = TK_GROUP_BLOCKS - tk_slot_of_block(block);
+
+                count = count < end - block ? count : end - block;
+                r = tk_content_cells_absent(file, block, count);
+                block += count;
+        }
+        return r;
+}
+
 /* What the write means for the seal. Blocks that are on their way in place don't count yet. */
 static void note_sealed(const struct write *write)
 {
@@ -703,7 +730,10 @@ static int write_held(struct write *write)
         write->old_size = file->size;
         write->new_size = write->off + write->len > write->old_size ? write->off + write->len
                                                                     : write->old_size;
-        write->fresh = first_fresh(write);
+        r = fills_holes(write);
+        if (r < 0)
+                return r;
+        write->fresh = r > 0 ? write->first : first_fresh(write);
         r = merge_ends(write);
         if (r < 0)
                 return r;

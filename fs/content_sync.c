@@ -4,8 +4,9 @@
  * Content: the border between fresh and durable blocks, and fsync.
  *
  * A block below `durable` may be relied upon after a crash: it changes by way of the
- * journal only. The border rises when an fsync begins. It falls only when the file is cut
- * to nothing, and never while the journal holds a block of it.
+ * journal only, but for holes before the first fsync (fills_holes in content.c). The border
+ * rises when an fsync begins. It falls only when the file is cut to nothing, and never while
+ * the journal holds a block of it.
  */
 
 #include "fs/content_sync.h"
@@ -154,6 +155,7 @@ static struct sync begin_sync(struct tk_fs *fs, struct tk_openfile *file, bool d
         tk_range_hold(&file->ranges, &range, 0, TK_RANGE_END, true);
         if (!TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
                 tk_content_raise(&file->durable, blocks_of(file));
+        file->sync_begun = true;
         file->unsynced = false;
         seal_synced(fs, file);
         sync.cuts = file->cuts;

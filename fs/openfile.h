@@ -70,11 +70,12 @@ struct tk_openfile {
         unsigned writers;       /* under the open-file lock of fs: handles that may write */
 
         /*
-         * Blocks below this go through the journal when they are written; it is raised when an
-         * fsync begins, under a range of everything. TK_ALL_DURABLE: every block, since a
-         * change of size is in the journal.
+         * Blocks below this go through the journal when they are written, but for holes of a file
+         * that no fsync was begun of; it is raised when an fsync begins, under a range of
+         * everything. TK_ALL_DURABLE: every block, since a change of size is in the journal.
          */
         _Atomic uint64_t durable;
+        atomic_bool sync_begun;          /* since it was loaded; set as `durable` is raised */
         atomic_uint flush_failures;      /* of flushes of `fd`: the kernel tells only once */
         atomic_uint flush_reported;      /* of these, what a sync has returned */
         atomic_int flush_error;          /* the last */

@@ -25,6 +25,7 @@ static const struct {
         [TK_PLANT_TRUNCATE_UNJOURNALED] = {"truncate not journaled", "shrink-extend"},
         [TK_PLANT_JOURNAL_REUSED] = {"journal reused too early", "overwrite-unsynced"},
         [TK_PLANT_FRESH_IN_FSYNC] = {"taken for fresh while an fsync runs", "write-during-sync"},
+        [TK_PLANT_HOLES_IN_FSYNC] = {"holes filled while an fsync runs", "fill-during-sync"},
         [TK_PLANT_LATE_RECORD] = {"key record after content", "unpack"},
         [TK_PLANT_RENAME_UNSYNCED] = {"rename before sync", "directories"},
         [TK_PLANT_HELD_UNKEPT] = {"a file that is held is not kept", "held"},

@@ -630,7 +630,8 @@ static struct {
         struct tk_work *work;
         int file;
         unsigned left;
-        uint64_t from; /* the blocks that are being flushed */
+        uint64_t from; /* the blocks that are being flushed, or lie beside them */
+        uint64_t count;
         uint64_t seed;
         pthread_t thread;
         bool running;
@@ -639,7 +640,7 @@ static struct {
 
 static void *write_beside(void *context)
 {
-        uint64_t off = beside.from + chance(&beside.seed, 2) * BLOCK;
+        uint64_t off = beside.from + chance(&beside.seed, beside.count) * BLOCK;
 
         tk_work_write(beside.work, beside.file, off, BLOCK, 500 + beside.left);
         beside.finished = true;
@@ -666,6 +667,62 @@ static void during_sync(void)
                 join_beside();
 }
 
+/* Space asked for beforehand, and filled at random by who opens the file next. */
+static void preallocated(struct tk_work *work, uint64_t seed)
+{
+        int file = tk_work_create(work, "data");
+
+        tk_work_write(work, file, 0, 2 * BLOCK, 1);
+        for (unsigned i = 0; i < 10; i++) {
+                uint64_t off = chance(&seed, 2) * (GROUP - 4 * BLOCK);
+
+                tk_work_fallocate(work, file, 0, 0, GROUP + 8 * BLOCK);
+                if (i % 2)
+                        tk_work_fsync(work, file);
+                tk_work_close(work, file);
+                if (i == 5)
+                        tk_work_remount(work);
+                file = tk_work_open(work, "data");
+                for (unsigned j = 0; j < 4; j++)
+                        tk_work_write(work, file, off + chance(&seed, 7) * BLOCK,
+                                      BLOCK + chance(&seed, 2) * 3000, i * 10 + j);
+                if (i % 3 == 1)
+                        tk_work_truncate(work, file, GROUP - chance(&seed, 8) * BLOCK);
+                if (i % 3 == 2)
+                        tk_work_fallocate(work, file, punch, off + chance(&seed, 7) * BLOCK,
+                                          2 * BLOCK);
+                tk_work_write(work, file, off + chance(&seed, 8) * BLOCK, 700, i * 10 + 5);
+                if (i % 2 == 0)
+                        tk_work_fdatasync(work, file);
+        }
+}
+
+/* The same in order, each block once, also while a sync is under way that another one follows. */
+static void fill_during_sync(struct tk_work *work, uint64_t seed)
+{
+        int file = tk_work_create(work, "data");
+
+        tk_work_fallocate(work, file, 0, 0, 40 * BLOCK);
+        beside.work = work;
+        beside.seed = seed;
+        for (unsigned i = 0; i < 8; i++) {
+                tk_work_close(work, file);
+                file = tk_work_open(work, "data");
+                tk_work_write(work, file, UINT64_C(3) * i * BLOCK, BLOCK, i);
+                beside.file = file;
+                beside.from = (3 * i + 1) * BLOCK;
+                beside.count = 1;
+                beside.left = 1;
+                tk_calls.during_sync = during_sync;
+                tk_work_fsync(work, file);
+                tk_calls.during_sync = NULL;
+                join_beside();
+                if (i % 2)
+                        tk_work_write(work, file, (3 * i + 2) * BLOCK, BLOCK, 100 + i);
+                tk_work_fsync(work, file);
+        }
+}
+
 static void write_during_sync(struct tk_work *work, uint64_t seed)
 {
         int file = durable_file(work, "data", 3 * BLOCK);
@@ -675,6 +732,7 @@ static void write_during_sync(struct tk_work *work, uint64_t seed)
         beside.seed = seed;
         for (unsigned i = 0; i < 8; i++) {
                 beside.from = (3 + 2 * i) * BLOCK;
+                beside.count = 2;
                 beside.left = 3;
                 tk_work_write(work, file, beside.from, 2 * BLOCK, i);
                 if (i % 2)
@@ -714,6 +772,8 @@ const struct tk_workload tk_workloads[] = {
         {"unpack", unpack},
         {"long-names", long_names},
         {"write-during-sync", write_during_sync},
+        {"preallocated", preallocated},
+        {"fill-during-sync", fill_during_sync},
         {"times", times},
         {"append-kms", append, .dek_wrap = TK_DEK_WRAP_KMS},
         {"shrink-extend-kms", shrink_extend, .dek_wrap = TK_DEK_WRAP_KMS},

@@ -965,6 +965,67 @@ static void test_truncate__rewriting_needs_no_journal(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* Space that was asked for: who opens the file later fills it without the journal, until a sync. */
+static void test_write__holes_of_a_file_that_was_there(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN), 0);
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+
+        tk_test_fs_start(&test);
+        file = open_file("f", &inode);
+        write_at(file, 122UL * TK_BLOCK_LEN, 4UL * TK_BLOCK_LEN, 'b'); /* over the end of a group */
+        write_at(file, 20UL * TK_BLOCK_LEN + 7, 50, 'c');
+        assert_false(tk_journal_is_live(test.fs->journal, file));
+        assert_true(holds(file, 122UL * TK_BLOCK_LEN, 4UL * TK_BLOCK_LEN, 'b'));
+        assert_true(holds(file, 20UL * TK_BLOCK_LEN + 7, 50, 'c'));
+        assert_true(holds(file, 20UL * TK_BLOCK_LEN, 7, 0));
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        assert_false(tk_journal_is_live(test.fs->journal, file));
+        write_at(file, 40UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd');
+        assert_true(tk_journal_is_live(test.fs->journal, file));
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        check_file(40UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd', 300UL * TK_BLOCK_LEN);
+        check_file(122UL * TK_BLOCK_LEN, 4UL * TK_BLOCK_LEN, 'b', 300UL * TK_BLOCK_LEN);
+        tk_test_fs_stop(&test);
+}
+
+/* A block of data among the holes, or one that is being cut: all of it through the journal. */
+static void test_write__holes_beside_data(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+
+        make_volume();
+        for (int cut = 0; cut < 2; cut++) {
+                tk_test_fs_start(&test);
+                file = open_file("f", &inode);
+                assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN),
+                                 0);
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+
+                tk_test_fs_start(&test);
+                file = open_file("f", &inode);
+                if (cut)
+                        assert_int_equal(tk_content_truncate(test.fs, file, FILE_LEN), 0);
+                assert_int_equal(tk_journal_is_live(test.fs->journal, file), cut);
+                write_at(file, cut ? 0 : FILE_LEN - 10, FILE_LEN, 'b');
+                assert_true(tk_journal_is_live(test.fs->journal, file));
+                tk_test_close(&test, file, inode);
+                tk_test_fs_stop(&test);
+        }
+}
+
 /* Files that fail below ------------------------------------------------------------ */
 
 static void break_file(const struct tk_openfile *file, int writes, int syncs)
@@ -1164,6 +1225,8 @@ int main(void)
                 TEST(test_sync__hears_of_the_journals_failure),
                 TEST(test_sync__covers_the_name),
                 TEST(test_truncate__rewriting_needs_no_journal),
+                TEST(test_write__holes_of_a_file_that_was_there),
+                TEST(test_write__holes_beside_data),
                 TEST(test_held__writes_that_fail),
                 TEST(test_held__a_quota_that_is_full),
                 TEST(test_held__flushes_that_fail),
