@@ -683,14 +683,17 @@ static uint64_t first_fresh(const struct write *write)
  * was there: 1, 0 or a negative errno. Whatever of them a crash leaves reads as zeros, as they did,
  * as long as no seal covers them and the journal replays nothing of the file. Not once a sync has
  * begun: the next one seals what that one flushed, and takes a hole filled meanwhile for flushed.
+ * As with any fresh block, a page that the backing filesystem fails to write later is lost, and the
+ * fsync says so.
  */
 static int fills_holes(const struct write *write)
 {
         const struct tk_openfile *file = write->file;
-        uint64_t end = write->last < file->durable ? write->last + 1 : file->durable;
+        uint64_t durable = file->durable;
+        uint64_t end = write->last < durable ? write->last + 1 : durable;
         int r = 1;
 
-        if (write->first >= end || file->durable == TK_ALL_DURABLE ||
+        if (write->first >= end || durable == TK_ALL_DURABLE ||
             (file->sync_begun && !TK_PLANT(TK_PLANT_HOLES_IN_FSYNC)) ||
             write->first * TK_BLOCK_LEN < file->sealed ||
             tk_journal_is_live(write->fs->journal, file))

@@ -8,6 +8,8 @@
 
 #include "fs/content.h"
 
+struct tk_journal_item;
+
 /*
  * One block's plaintext, with zeros behind its end, into @dst (4096 bytes). @size
  * is the file's size that the caller goes by.
@@ -41,7 +43,14 @@ TK_MUST_USE int tk_content_cells_absent(const struct tk_openfile *file, uint64_t
  */
 TK_MUST_USE int tk_content_cut(struct tk_openfile *file, uint64_t size);
 
-/* Hand an encrypted block, or a hole, whose space is kept or not, to the journal. */
+/*
+ * Hand @item to the journal. A cut of the file to nothing is flushed before: if a crash undid it,
+ * replay would lay the entry over what was there.
+ */
+TK_MUST_USE int tk_content_journal(struct tk_fs *fs, struct tk_openfile *file,
+                                   const struct tk_journal_item *item);
+
+/* The same of an encrypted block, or a hole, whose space is kept or not. */
 TK_MUST_USE int tk_content_journal_block(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
                                          const uint8_t cell[TK_CELL_LEN], const uint8_t *data);
 TK_MUST_USE int tk_content_journal_hole(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,

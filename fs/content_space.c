@@ -54,7 +54,7 @@ static int journal_size(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
 
         if (TK_PLANT(TK_PLANT_TRUNCATE_UNJOURNALED))
                 return 0;
-        return tk_journal_append(fs->journal, file, &item);
+        return tk_content_journal(fs, file, &item);
 }
 
 static int grow_held(struct tk_fs *fs, struct tk_openfile *file, uint64_t size)
@@ -105,8 +105,10 @@ static int shrink_at_once(struct tk_fs *fs, struct tk_openfile *file, uint64_t s
         file->unsynced = true;
         file->size = size;
         file->cuts++;
-        if (size == 0)
+        if (size == 0 && file->durable > 0) {
+                tk_inode_note_cut(file->inode, true);
                 file->durable = 0;
+        }
         return 0;
 }
 
@@ -118,7 +120,7 @@ static int journal_seal(struct tk_fs *fs, struct tk_openfile *file, uint64_t siz
 
         r = tk_seal_prepare(fs, file, size, false, item.cell);
         if (r == 0)
-                r = tk_journal_append(fs->journal, file, &item);
+                r = tk_content_journal(fs, file, &item);
         if (r == 0)
                 tk_seal_take(fs, file, item.cell);
         return r;

@@ -42,10 +42,23 @@ static void touch(struct tk_openfile *file)
         file->journal.touched_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+int tk_content_journal(struct tk_fs *fs, struct tk_openfile *file,
+                       const struct tk_journal_item *item)
+{
+        if (tk_inode_is_cut(file->inode)) {
+                int r = tk_content_flush(file, false);
+
+                if (r < 0)
+                        return r;
+                tk_inode_note_cut(file->inode, false);
+        }
+        return tk_journal_append(fs->journal, file, item);
+}
+
 static int append(struct tk_fs *fs, struct tk_openfile *file, const struct tk_journal_item *item)
 {
         touch(file);
-        return tk_journal_append(fs->journal, file, item);
+        return tk_content_journal(fs, file, item);
 }
 
 int tk_content_journal_block(struct tk_fs *fs, struct tk_openfile *file, uint64_t block,
@@ -164,6 +177,18 @@ static struct sync begin_sync(struct tk_fs *fs, struct tk_openfile *file, bool d
         return sync;
 }
 
+static void end_sync(struct tk_openfile *file, const struct sync *sync)
+{
+        TK_RANGE_SCOPE(range);
+
+        /* A cut, which holds everything, comes before or after. */
+        tk_range_hold(&file->ranges, &range, TK_RANGE_END, TK_RANGE_END, false);
+        if (file->cuts != sync->cuts)
+                return;
+        tk_content_raise(&file->synced_len, sync->size);
+        tk_inode_note_cut(file->inode, false);
+}
+
 /* Called with `syncs` held. */
 static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_only)
 {
@@ -179,8 +204,7 @@ static int sync_backing(struct tk_fs *fs, struct tk_openfile *file, bool data_on
         }
         if (TK_PLANT(TK_PLANT_FRESH_IN_FSYNC))
                 tk_content_raise(&file->durable, blocks_of(file));
-        if (file->cuts == sync.cuts)
-                tk_content_raise(&file->synced_len, sync.size);
+        end_sync(file, &sync);
         return 0;
 }
 

@@ -26,6 +26,7 @@ enum {
         BUCKETS_MIN = 1024,
         REMOVAL_STRIPES = 16,
         PATH_DEPTH_CHUNK = 3000, /* characters resolved in one openat2 */
+        TYPE_SHIFT = 12,
 };
 
 /* Which chain an inode hangs in. */
@@ -44,7 +45,8 @@ struct tk_inode {
         int fd;           /* table lock: O_PATH of a file that lost its name; -1: none */
         uint8_t where;    /* table lock: enum chain */
         uint8_t handle_len;
-        uint16_t type; /* S_IFMT bits */
+        uint8_t type;    /* S_IFMT bits, shifted */
+        atomic_bool cut; /* tk_inode_note_cut */
         uint32_t serial;
         _Atomic(struct tk_openfile *) openfile; /* set and cleared by openfile.c */
         union {
@@ -201,7 +203,7 @@ static int inode_new(const struct stat *st, struct tk_inode **ret_inode)
                 return -ENOMEM;
         inode->ino = st->st_ino;
         inode->dev = st->st_dev;
-        inode->type = (uint16_t)(st->st_mode & S_IFMT);
+        inode->type = (uint8_t)((st->st_mode & S_IFMT) >> TYPE_SHIFT);
         inode->fd = -1;
         *ret_inode = inode;
         return 0;
@@ -210,7 +212,7 @@ static int inode_new(const struct stat *st, struct tk_inode **ret_inode)
 static void inode_free(struct tk_inode_table *table, struct tk_inode *inode)
 {
         assert(!inode->openfile);
-        if (S_ISDIR(inode->type))
+        if (S_ISDIR(tk_inode_type(inode)))
                 tk_dirfds_drop(table->dirfds, inode);
         if (inode->fd >= 0)
                 close(inode->fd);
@@ -641,7 +643,17 @@ uint32_t tk_inode_serial(const struct tk_inode *inode)
 
 mode_t tk_inode_type(const struct tk_inode *inode)
 {
-        return inode->type;
+        return (mode_t)inode->type << TYPE_SHIFT;
+}
+
+void tk_inode_note_cut(struct tk_inode *inode, bool cut)
+{
+        inode->cut = cut;
+}
+
+bool tk_inode_is_cut(const struct tk_inode *inode)
+{
+        return inode->cut;
 }
 
 _Atomic(struct tk_openfile *) *tk_inode_openfile(struct tk_inode *inode)

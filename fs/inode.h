@@ -82,6 +82,14 @@ mode_t tk_inode_type(const struct tk_inode *inode); /* S_IFMT bits */
 /* Tells @inode from one that had its inode number before. */
 uint32_t tk_inode_serial(const struct tk_inode *inode);
 
+/*
+ * Whether the file was cut to nothing, and not flushed since: what was in it may come back in a
+ * crash. Kept here, since it outlives the open file; the kernel forgets a file long after the
+ * backing filesystem has written such a cut by itself.
+ */
+void tk_inode_note_cut(struct tk_inode *inode, bool cut);
+bool tk_inode_is_cut(const struct tk_inode *inode);
+
 /* The open file of this inode, for openfile.c, which guards it with its own lock. */
 _Atomic(struct tk_openfile *) *tk_inode_openfile(struct tk_inode *inode);
 

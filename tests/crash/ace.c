@@ -64,6 +64,13 @@ static const struct operation operations[] = {
         {"write behind a hole", WRITE, "foo", .off = 5 * BLOCK, .len = 50},
         {"append to bar", WRITE, "bar", .off = 100, .len = 100},
         {"overwrite bar", WRITE, "bar", .off = 0, .len = 100},
+        {"fill bar", WRITE, "bar", .off = BLOCK, .len = 2 * BLOCK},
+        {"fill bar in part", WRITE, "bar", .off = 2 * BLOCK + 10, .len = BLOCK + 190},
+        {"fill bar with data", WRITE, "bar", .off = 50, .len = 2 * BLOCK},
+        {"fill bar over groups", WRITE, "bar", .off = 123 * BLOCK, .len = 2 * BLOCK},
+        {"fill bar and more", WRITE, "bar", .off = 125 * BLOCK + 100, .len = 3 * BLOCK},
+        {"cut bar in its hole", TRUNCATE, "bar", .len = 2 * BLOCK + 5},
+        {"punch bar", PUNCH, "bar", .off = BLOCK, .len = 124 * BLOCK},
         {"cut to nothing", TRUNCATE, "foo", .len = 0},
         {"cut in a block", TRUNCATE, "foo", .len = BLOCK + 10},
         {"cut at a block", TRUNCATE, "foo", .len = BLOCK},
@@ -232,6 +239,7 @@ static void make_tree(enum tk_names names, struct tk_disk *ret_disk, struct tk_d
                 tk_work_write(&work, handle, 0, FOO_LEN, 1000);
                 handle = tk_work_create(&work, "A/bar");
                 tk_work_write(&work, handle, 0, 100, 1001);
+                tk_work_truncate(&work, handle, 126 * BLOCK + 200);
                 tk_disk_clone(&work.plain, &plain);
                 tk_work_settle(&work, &disk);
                 tk_work_done(&work);

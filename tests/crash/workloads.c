@@ -2,39 +2,14 @@
 
 /* What applications do: one function each. */
 
-#include "workloads.h"
+#include "workloads_internal.h"
 
 #include "calls.h"
 #include "sched.h"
 #include "states.h"
-#include <linux/falloc.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define BLOCK UINT64_C(4096)
-#define GROUP (124 * BLOCK)
-
-static const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-
-/* Numbers of a workload's own. */
-static uint64_t chance(uint64_t *seed, uint64_t below)
-{
-        *seed = tk_mix(*seed, 1, 2);
-        return *seed % below;
-}
-
-/* A file of @len bytes, durable. */
-static int durable_file(struct tk_work *work, const char *path, size_t len)
-{
-        int handle = tk_work_create(work, path);
-
-        tk_work_write(work, handle, 0, len, 1000);
-        tk_work_fsync(work, handle);
-        tk_work_fsyncdir(work, "");
-        return handle;
-}
 
 /* A log: append and sync. */
 static void append(struct tk_work *work, uint64_t seed)
@@ -246,6 +221,34 @@ static void rewrite_beside(struct tk_work *work, uint64_t seed)
                 tk_work_fsync(work, log);
                 if (i == 4)
                         tk_work_fdatasync(work, file);
+        }
+}
+
+/* Cut to nothing, written, and opened anew, all without a sync; another file's flushes the journal.
+ */
+static void rewrite_reopen(struct tk_work *work, uint64_t seed)
+{
+        int file = durable_file(work, "out", 10 * BLOCK);
+        int other = durable_file(work, "other", 2 * BLOCK);
+
+        for (unsigned i = 0; i < 3; i++) {
+                struct tk_inode *known = NULL; /* to the kernel, which has just written it */
+
+                if (tk_work_lookup(&work->stand, "out", &known) < 0)
+                        abort();
+                tk_work_truncate(work, file, 0);
+                tk_work_write(work, file, 0, 10 * BLOCK, i * 10);
+                if (i == 2)
+                        tk_work_fallocate(work, file, 0, 0, 12 * BLOCK);
+                tk_work_close(work, file);
+                file = tk_work_open(work, "out");
+                tk_work_write(work, file, chance(&seed, 9) * BLOCK, BLOCK, i * 10 + 1);
+                tk_work_write(work, other, 0, BLOCK, i * 10 + 2);
+                tk_work_fdatasync(work, other);
+                tk_work_forget(&work->stand, known);
+                tk_work_remount(work);
+                file = tk_work_open(work, "out");
+                other = tk_work_open(work, "other");
         }
 }
 
@@ -623,127 +626,6 @@ static void times(struct tk_work *work, uint64_t seed)
         }
 }
 
-/* A writer beside a flush --------------------------------------------------------------- */
-
-/* What the other thread does while a flush is under way: one block, until none is left. */
-static struct {
-        struct tk_work *work;
-        int file;
-        unsigned left;
-        uint64_t from; /* the blocks that are being flushed, or lie beside them */
-        uint64_t count;
-        uint64_t seed;
-        pthread_t thread;
-        bool running;
-        _Atomic bool finished;
-} beside;
-
-static void *write_beside(void *context)
-{
-        uint64_t off = beside.from + chance(&beside.seed, beside.count) * BLOCK;
-
-        tk_work_write(beside.work, beside.file, off, BLOCK, 500 + beside.left);
-        beside.finished = true;
-        return context;
-}
-
-static void join_beside(void)
-{
-        if (beside.running)
-                pthread_join(beside.thread, NULL);
-        beside.running = false;
-}
-
-/* The other thread may wait for what the flush holds: then it goes on afterwards. */
-static void during_sync(void)
-{
-        if (beside.running || beside.left == 0)
-                return;
-        beside.left--;
-        beside.finished = false;
-        beside.running = pthread_create(&beside.thread, NULL, write_beside, NULL) == 0;
-        tk_sched_settle();
-        if (beside.finished)
-                join_beside();
-}
-
-/* Space asked for beforehand, and filled at random by who opens the file next. */
-static void preallocated(struct tk_work *work, uint64_t seed)
-{
-        int file = tk_work_create(work, "data");
-
-        tk_work_write(work, file, 0, 2 * BLOCK, 1);
-        for (unsigned i = 0; i < 10; i++) {
-                uint64_t off = chance(&seed, 2) * (GROUP - 4 * BLOCK);
-
-                tk_work_fallocate(work, file, 0, 0, GROUP + 8 * BLOCK);
-                if (i % 2)
-                        tk_work_fsync(work, file);
-                tk_work_close(work, file);
-                if (i == 5)
-                        tk_work_remount(work);
-                file = tk_work_open(work, "data");
-                for (unsigned j = 0; j < 4; j++)
-                        tk_work_write(work, file, off + chance(&seed, 7) * BLOCK,
-                                      BLOCK + chance(&seed, 2) * 3000, i * 10 + j);
-                if (i % 3 == 1)
-                        tk_work_truncate(work, file, GROUP - chance(&seed, 8) * BLOCK);
-                if (i % 3 == 2)
-                        tk_work_fallocate(work, file, punch, off + chance(&seed, 7) * BLOCK,
-                                          2 * BLOCK);
-                tk_work_write(work, file, off + chance(&seed, 8) * BLOCK, 700, i * 10 + 5);
-                if (i % 2 == 0)
-                        tk_work_fdatasync(work, file);
-        }
-}
-
-/* The same in order, each block once, also while a sync is under way that another one follows. */
-static void fill_during_sync(struct tk_work *work, uint64_t seed)
-{
-        int file = tk_work_create(work, "data");
-
-        tk_work_fallocate(work, file, 0, 0, 40 * BLOCK);
-        beside.work = work;
-        beside.seed = seed;
-        for (unsigned i = 0; i < 8; i++) {
-                tk_work_close(work, file);
-                file = tk_work_open(work, "data");
-                tk_work_write(work, file, UINT64_C(3) * i * BLOCK, BLOCK, i);
-                beside.file = file;
-                beside.from = (3 * i + 1) * BLOCK;
-                beside.count = 1;
-                beside.left = 1;
-                tk_calls.during_sync = during_sync;
-                tk_work_fsync(work, file);
-                tk_calls.during_sync = NULL;
-                join_beside();
-                if (i % 2)
-                        tk_work_write(work, file, (3 * i + 2) * BLOCK, BLOCK, 100 + i);
-                tk_work_fsync(work, file);
-        }
-}
-
-static void write_during_sync(struct tk_work *work, uint64_t seed)
-{
-        int file = durable_file(work, "data", 3 * BLOCK);
-
-        beside.work = work;
-        beside.file = file;
-        beside.seed = seed;
-        for (unsigned i = 0; i < 8; i++) {
-                beside.from = (3 + 2 * i) * BLOCK;
-                beside.count = 2;
-                beside.left = 3;
-                tk_work_write(work, file, beside.from, 2 * BLOCK, i);
-                if (i % 2)
-                        tk_work_write(work, file, chance(&seed, 3) * BLOCK, BLOCK, 100 + i);
-                tk_calls.during_sync = during_sync;
-                tk_work_fsync(work, file);
-                tk_calls.during_sync = NULL;
-                join_beside();
-        }
-}
-
 /* The table --------------------------------------------------------------------------------- */
 
 const struct tk_workload tk_workloads[] = {
@@ -759,6 +641,7 @@ const struct tk_workload tk_workloads[] = {
         {"punch-tail", punch_tail},
         {"rewrite-whole", rewrite_whole},
         {"rewrite-beside", rewrite_beside},
+        {"rewrite-reopen", rewrite_reopen},
         {"editor", editor},
         {"directories", directories},
         {"links", links},
@@ -771,9 +654,13 @@ const struct tk_workload tk_workloads[] = {
         {"sparse", sparse},
         {"unpack", unpack},
         {"long-names", long_names},
-        {"write-during-sync", write_during_sync},
-        {"preallocated", preallocated},
-        {"fill-during-sync", fill_during_sync},
+        {"write-during-sync", tk_workload_write_during_sync},
+        {"preallocated", tk_workload_preallocated},
+        {"fill-during-sync", tk_workload_fill_during_sync},
+        {"fill-before-data", tk_workload_fill_before_data},
+        {"fill-killed", tk_workload_fill_killed},
+        {"anything", tk_workload_anything},
+        {"anything-kms", tk_workload_anything, .dek_wrap = TK_DEK_WRAP_KMS},
         {"times", times},
         {"append-kms", append, .dek_wrap = TK_DEK_WRAP_KMS},
         {"shrink-extend-kms", shrink_extend, .dek_wrap = TK_DEK_WRAP_KMS},

@@ -999,31 +999,87 @@ static void test_write__holes_of_a_file_that_was_there(void **state)
         tk_test_fs_stop(&test);
 }
 
-/* A block of data among the holes, or one that is being cut: all of it through the journal. */
-static void test_write__holes_beside_data(void **state)
+/* A file with data in block @data, and holes; the mount is new. */
+static struct tk_openfile *holes_and(uint64_t data, struct tk_inode **ret_inode)
 {
-        struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
         make_volume();
-        for (int cut = 0; cut < 2; cut++) {
-                tk_test_fs_start(&test);
-                file = open_file("f", &inode);
-                assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN),
-                                 0);
-                tk_test_close(&test, file, inode);
-                tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        file = open_file("f", ret_inode);
+        assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN), 0);
+        write_at(file, data * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd');
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        tk_test_close(&test, file, *ret_inode);
+        tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        return open_file("f", ret_inode);
+}
 
-                tk_test_fs_start(&test);
-                file = open_file("f", &inode);
-                if (cut)
-                        assert_int_equal(tk_content_truncate(test.fs, file, FILE_LEN), 0);
-                assert_int_equal(tk_journal_is_live(test.fs->journal, file), cut);
-                write_at(file, cut ? 0 : FILE_LEN - 10, FILE_LEN, 'b');
-                assert_true(tk_journal_is_live(test.fs->journal, file));
-                tk_test_close(&test, file, inode);
-                tk_test_fs_stop(&test);
-        }
+/* A hole and the data behind it in one write: all of it goes through the journal. */
+static void write_over_both(uint64_t data)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = holes_and(data, &inode);
+
+        assert_false(tk_journal_is_live(test.fs->journal, file));
+        write_at(file, (data - 1) * TK_BLOCK_LEN, 2UL * TK_BLOCK_LEN, 'b');
+        assert_true(tk_journal_is_live(test.fs->journal, file));
+        assert_true(holds(file, (data - 1) * TK_BLOCK_LEN, 2UL * TK_BLOCK_LEN, 'b'));
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
+static void test_write__hole_and_data(void **state)
+{
+        write_over_both(20);
+}
+
+static void test_write__hole_and_data_of_the_next_group(void **state)
+{
+        write_over_both(TK_GROUP_BLOCKS);
+}
+
+/* A hole that the journal fills already is written there again: the newer bytes count. */
+static void test_write__hole_in_the_journal(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file = holes_and(20, &inode);
+
+        write_at(file, 19UL * TK_BLOCK_LEN, 2UL * TK_BLOCK_LEN, 'b');
+        write_at(file, 19UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'c');
+        assert_true(holds(file, 19UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'c'));
+        assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
+        assert_true(holds(file, 19UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'c'));
+        assert_true(holds(file, 20UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'b'));
+        tk_test_close(&test, file, inode);
+        tk_test_fs_stop(&test);
+}
+
+/* A cut to nothing is on the disk before the journal holds anything of what came after it. */
+static void test_append__after_a_cut(void **state)
+{
+        struct tk_inode *inode = NULL;
+        struct tk_openfile *file;
+        struct tk_entry known;
+        unsigned syncs;
+
+        make_volume();
+        tk_test_fs_start(&test);
+        assert_int_equal(tk_op_lookup(test.fs, test.root, "f", &known), 0);
+        file = open_file("f", &inode);
+        assert_int_equal(tk_content_truncate(test.fs, file, 0), 0);
+        write_at(file, 0, FILE_LEN, 'b');
+        tk_test_close(&test, file, inode);
+        file = open_file("f", &inode);
+        syncs = faulty.syncs;
+        write_at(file, TK_BLOCK_LEN, TK_BLOCK_LEN, 'c');
+        assert_int_equal(faulty.syncs, syncs + 1);
+        write_at(file, 2UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'c');
+        assert_int_equal(faulty.syncs, syncs + 1);
+        tk_test_close(&test, file, inode);
+        tk_inode_forget(test.fs->inodes, known.inode, 1);
+        tk_test_fs_stop(&test);
 }
 
 /* Files that fail below ------------------------------------------------------------ */
@@ -1226,7 +1282,10 @@ int main(void)
                 TEST(test_sync__covers_the_name),
                 TEST(test_truncate__rewriting_needs_no_journal),
                 TEST(test_write__holes_of_a_file_that_was_there),
-                TEST(test_write__holes_beside_data),
+                TEST(test_write__hole_and_data),
+                TEST(test_write__hole_and_data_of_the_next_group),
+                TEST(test_write__hole_in_the_journal),
+                TEST(test_append__after_a_cut),
                 TEST(test_held__writes_that_fail),
                 TEST(test_held__a_quota_that_is_full),
                 TEST(test_held__flushes_that_fail),
