@@ -691,19 +691,18 @@ static int fills_holes(const struct write *write)
         const struct tk_openfile *file = write->file;
         uint64_t durable = file->durable;
         uint64_t end = write->last < durable ? write->last + 1 : durable;
+        uint64_t block = write->first;
         int r = 1;
 
-        if (write->first >= end || durable == TK_ALL_DURABLE ||
+        if (block >= end || durable == TK_ALL_DURABLE ||
             (file->sync_begun && !TK_PLANT(TK_PLANT_HOLES_IN_FSYNC)) ||
-            write->first * TK_BLOCK_LEN < file->sealed ||
-            tk_journal_is_live(write->fs->journal, file))
+            block * TK_BLOCK_LEN < file->sealed || tk_journal_is_live(write->fs->journal, file))
                 return 0;
-        for (uint64_t block = write->first; r > 0 && block < end;) {
-                uint64_t count = TK_GROUP_BLOCKS - tk_slot_of_block(block);
+        for (int index = 0; r > 0 && block < end; index++) {
+                struct piece piece = piece_at(write->scratch, block, end - 1, index);
 
-                count = count < end - block ? count : end - block;
-                r = tk_content_cells_absent(file, block, count);
-                block += count;
+                block = piece.last + 1;
+                r = tk_content_cells_absent(file, piece.first, block - piece.first);
         }
         return r;
 }

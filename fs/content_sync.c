@@ -236,7 +236,7 @@ static int append_mtime(struct tk_fs *fs, struct tk_openfile *file)
         item.at = (uint64_t)file->mtime.tv_sec;
         tk_put_be32(item.cell, (uint32_t)file->mtime.tv_nsec);
         pthread_mutex_unlock(&file->times_lock);
-        return tk_journal_append(fs->journal, file, &item);
+        return tk_content_journal(fs, file, &item);
 }
 
 static int sync_mtime(struct tk_fs *fs, struct tk_openfile *file)

@@ -15,6 +15,7 @@
 #include "fs/backing.h"
 #include "fs/dirfds.h"
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,7 +27,6 @@ enum {
         BUCKETS_MIN = 1024,
         REMOVAL_STRIPES = 16,
         PATH_DEPTH_CHUNK = 3000, /* characters resolved in one openat2 */
-        TYPE_SHIFT = 12,
 };
 
 /* Which chain an inode hangs in. */
@@ -45,7 +45,7 @@ struct tk_inode {
         int fd;           /* table lock: O_PATH of a file that lost its name; -1: none */
         uint8_t where;    /* table lock: enum chain */
         uint8_t handle_len;
-        uint8_t type;    /* S_IFMT bits, shifted */
+        uint8_t type;    /* DT_* */
         atomic_bool cut; /* tk_inode_note_cut */
         uint32_t serial;
         _Atomic(struct tk_openfile *) openfile; /* set and cleared by openfile.c */
@@ -203,7 +203,7 @@ static int inode_new(const struct stat *st, struct tk_inode **ret_inode)
                 return -ENOMEM;
         inode->ino = st->st_ino;
         inode->dev = st->st_dev;
-        inode->type = (uint8_t)((st->st_mode & S_IFMT) >> TYPE_SHIFT);
+        inode->type = IFTODT(st->st_mode);
         inode->fd = -1;
         *ret_inode = inode;
         return 0;
@@ -643,7 +643,7 @@ uint32_t tk_inode_serial(const struct tk_inode *inode)
 
 mode_t tk_inode_type(const struct tk_inode *inode)
 {
-        return (mode_t)inode->type << TYPE_SHIFT;
+        return DTTOIF(inode->type);
 }
 
 void tk_inode_note_cut(struct tk_inode *inode, bool cut)

@@ -71,6 +71,15 @@ static void sync_beside(struct tk_work *work, int file, unsigned writes, uint64_
         join_beside();
 }
 
+/* What is in the journal comes in place, and the journal empties. */
+static void go_idle(void)
+{
+        for (unsigned i = 0; i < 4; i++) {
+                tk_sched_pass(6);
+                tk_sched_settle();
+        }
+}
+
 /* Space asked for beforehand, and filled at random by who opens the file next. */
 void tk_workload_preallocated(struct tk_work *work, uint64_t seed)
 {
@@ -86,8 +95,7 @@ void tk_workload_preallocated(struct tk_work *work, uint64_t seed)
                 tk_work_close(work, file);
                 if (i == 5)
                         tk_work_remount(work);
-                tk_sched_pass(6); /* the journal lets go of the file */
-                tk_sched_settle();
+                go_idle(); /* the journal lets go of the file */
                 file = tk_work_open(work, "data");
                 for (unsigned j = 0; j < 4; j++)
                         tk_work_write(work, file, off + chance(&seed, 7) * BLOCK,
@@ -202,15 +210,6 @@ static void change_size(struct tk_work *work, int file, uint64_t span, uint64_t 
         default:
                 tk_work_fallocate(work, file, 0, 0, span - chance(seed, 5000));
                 break;
-        }
-}
-
-/* What is in the journal comes in place, and the journal empties. */
-static void go_idle(void)
-{
-        for (unsigned i = 0; i < 4; i++) {
-                tk_sched_pass(6);
-                tk_sched_settle();
         }
 }
 

@@ -160,6 +160,14 @@ static void make_volume(void)
         tk_test_fs_stop(&test);
 }
 
+/* The file "f" of such a volume, mounted. */
+static struct tk_openfile *open_in_new_volume(struct tk_inode **ret_inode)
+{
+        make_volume();
+        tk_test_fs_start(&test);
+        return open_file("f", ret_inode);
+}
+
 static void check_file(uint64_t off, size_t len, uint8_t with, uint64_t size)
 {
         struct tk_inode *inode = NULL;
@@ -294,9 +302,7 @@ static void test_replay__not_of_a_clean_mount(void **state)
         struct tk_openfile *file;
         struct image journal;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         write_at(file, 0, TK_BLOCK_LEN, 'b');
         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
         image_take(&journal, "c/journal/journal");
@@ -412,9 +418,7 @@ static void test_replay__punched_and_written_again(void **state)
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         write_at(file, 0, FILE_LEN, 'b');
         assert_int_equal(tk_content_sync(test.fs, file, true), 0);
         assert_int_equal(tk_content_fallocate(test.fs, file,
@@ -442,9 +446,7 @@ static void test_settle__new_tail_that_became_a_hole(void **state)
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         write_at(file, tail - TK_BLOCK_LEN, TK_BLOCK_LEN + 904, 'b');
         assert_int_equal(tk_content_fallocate(test.fs, file,
                                               FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, tail,
@@ -707,9 +709,7 @@ static void test_replay__full_disk(void **state)
         struct tk_openfile *file;
         struct tk_fault fault = {0};
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         punch(file);
         assert_int_equal(tk_journal_commit(test.fs->journal, file), 0);
         write_at(file, HOLE_OFF, HOLE_LEN, 'c');
@@ -735,9 +735,7 @@ static void test_append__more_than_the_journal(void **state)
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         for (unsigned i = 0; i < 1000; i++) {
                 write_at(file, (uint64_t)i % 10 * TK_BLOCK_LEN, TK_BLOCK_LEN,
                          (uint8_t)('a' + i % 26));
@@ -762,9 +760,7 @@ static void test_commit__write_fails_once(void **state)
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         write_at(file, 0, TK_BLOCK_LEN, 'b');
         faulty.fail_with = -EIO;
         faulty.fail_at = faulty.calls + 1;
@@ -854,9 +850,7 @@ static void test_sync__hears_of_the_journals_failure(void **state)
         struct tk_inode *inode = NULL;
         struct tk_openfile *file;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         write_at(file, 0, TK_BLOCK_LEN, 'b');
         assert_int_equal(tk_content_sync(test.fs, file, false), 0);
         assert_int_equal(tk_journal_settle(test.fs->journal, file), 0);
@@ -886,9 +880,7 @@ static void test_sync__covers_the_name(void **state)
         struct tk_entry entry;
         unsigned before;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         assert_int_equal(tk_content_sync(test.fs, file, false), 0);
         before = faulty.syncs;
         assert_int_equal(tk_content_sync(test.fs, file, false), 0);
@@ -946,9 +938,7 @@ static void test_truncate__rewriting_needs_no_journal(void **state)
         struct tk_openfile *file;
         unsigned syncs;
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
+        file = open_in_new_volume(&inode);
         syncs = faulty.syncs;
         for (unsigned with = 'b'; with < 'z'; with++) {
                 assert_int_equal(tk_content_truncate(test.fs, file, 0), 0);
@@ -965,22 +955,27 @@ static void test_truncate__rewriting_needs_no_journal(void **state)
         tk_test_fs_stop(&test);
 }
 
+/* A file with data in block @data, and holes; the mount is new. */
+static struct tk_openfile *holes_and(uint64_t data, struct tk_inode **ret_inode)
+{
+        struct tk_openfile *file;
+
+        file = open_in_new_volume(ret_inode);
+        assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN), 0);
+        write_at(file, data * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd');
+        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
+        tk_test_close(&test, file, *ret_inode);
+        tk_test_fs_stop(&test);
+        tk_test_fs_start(&test);
+        return open_file("f", ret_inode);
+}
+
 /* Space that was asked for: who opens the file later fills it without the journal, until a sync. */
 static void test_write__holes_of_a_file_that_was_there(void **state)
 {
         struct tk_inode *inode = NULL;
-        struct tk_openfile *file;
+        struct tk_openfile *file = holes_and(200, &inode);
 
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
-        assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN), 0);
-        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
-        tk_test_close(&test, file, inode);
-        tk_test_fs_stop(&test);
-
-        tk_test_fs_start(&test);
-        file = open_file("f", &inode);
         write_at(file, 122UL * TK_BLOCK_LEN, 4UL * TK_BLOCK_LEN, 'b'); /* over the end of a group */
         write_at(file, 20UL * TK_BLOCK_LEN + 7, 50, 'c');
         assert_false(tk_journal_is_live(test.fs->journal, file));
@@ -997,23 +992,6 @@ static void test_write__holes_of_a_file_that_was_there(void **state)
         check_file(40UL * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd', 300UL * TK_BLOCK_LEN);
         check_file(122UL * TK_BLOCK_LEN, 4UL * TK_BLOCK_LEN, 'b', 300UL * TK_BLOCK_LEN);
         tk_test_fs_stop(&test);
-}
-
-/* A file with data in block @data, and holes; the mount is new. */
-static struct tk_openfile *holes_and(uint64_t data, struct tk_inode **ret_inode)
-{
-        struct tk_openfile *file;
-
-        make_volume();
-        tk_test_fs_start(&test);
-        file = open_file("f", ret_inode);
-        assert_int_equal(tk_content_fallocate(test.fs, file, 0, 0, 300UL * TK_BLOCK_LEN), 0);
-        write_at(file, data * TK_BLOCK_LEN, TK_BLOCK_LEN, 'd');
-        assert_int_equal(tk_content_sync(test.fs, file, false), 0);
-        tk_test_close(&test, file, *ret_inode);
-        tk_test_fs_stop(&test);
-        tk_test_fs_start(&test);
-        return open_file("f", ret_inode);
 }
 
 /* A hole and the data behind it in one write: all of it goes through the journal. */
