@@ -223,7 +223,8 @@ static void say(const struct tk_rotation *rotation, int r,
                        path, (unsigned long long)progress->failed);
                 break;
         case TK_ROTATION_FAILED:
-                tk_log(TK_LOG_ERROR, "%s", fault->kind ? fault->text : strerror(-r));
+                tk_log(TK_LOG_ERROR, "rotation of %s stopped: %s", path,
+                       fault->kind ? fault->text : strerror(-r));
                 break;
         default:
                 break;
@@ -368,7 +369,8 @@ static void start_unasked(struct tk_rotation *rotation)
         tk_log(TK_LOG_INFO, "rotation of %s: %s", tk_volume_path(rotation->volume),
                unfinished ? "going on with an unfinished one" : "the root key has a new version");
         if (start(rotation, rotation->current, false, &fault) < 0)
-                tk_log(TK_LOG_ERROR, "%s", fault.text);
+                tk_log(TK_LOG_ERROR, "rotation of %s did not start: %s",
+                       tk_volume_path(rotation->volume), fault.text);
 }
 
 void tk_rotation_make_due(struct tk_rotation *rotation)

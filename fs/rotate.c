@@ -316,7 +316,8 @@ int tk_rotate_run(struct tk_fs *fs, const struct tk_rotate_options *options,
         }
         *ret_progress = walk.progress;
         if (r < 0)
-                return tk_fault_set(fault, TK_FAULT_INTERNAL, r, "the rotation of %s stopped: %s",
+                return tk_fault_set(fault, TK_FAULT_INTERNAL, r,
+                                    "the files of %s can't be rewrapped: %s",
                                     tk_volume_path(fs->volume), strerror(-r));
         return 0;
 }

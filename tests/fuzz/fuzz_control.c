@@ -20,6 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 static struct {
         const uint8_t *answer; /* what the mount says instead of what it means; NULL: that */
         size_t answer_len;
+        struct tk_reload reload;
         struct tk_serve serve;
         struct tk_control *control;
 } scene;
@@ -47,7 +48,12 @@ static void make_scene(void)
 
         if (!fuzz_mount())
                 return;
-        scene.serve = (struct tk_serve){.volume = fuzz.volume, .fs = fuzz.fs, .mountpoint = "/mnt"};
+        /* A mount that has not begun to serve: it refuses to reload. */
+        scene.reload = (struct tk_reload){.path = "/etc/turnkeyfs.conf", .fs = fuzz.fs};
+        scene.serve = (struct tk_serve){.volume = fuzz.volume,
+                                        .fs = fuzz.fs,
+                                        .mountpoint = "/mnt",
+                                        .reload = &scene.reload};
         require(tk_control_start(tk_volume_dirfd(fuzz.volume), &handlers, &scene.control, &fault) ==
                 0);
 }
