@@ -388,7 +388,7 @@ def test_a_target_that_can_t_be_used_changes_nothing(emulator, volume):
     fill(volume)
     vault = emulator.vault(purge_protection=True)  # without the key
     target = azure_conf(volume, emulator, vault)
-    volume.expect_log("error: the root key .* is not in the vault")
+    volume.expect_log("error: rotation of .* stopped: the root key .* is not in the vault")
     assert "is not in the vault" in fails(12, "rotate", "--wait", "--to", target, volume.mnt)
     assert rotation(volume)["state"] == "failed"
     assert rotation(volume)["kind"] == 12
