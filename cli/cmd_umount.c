@@ -154,14 +154,16 @@ static int wait_released(const struct tk_volume *volume, long daemon, struct tk_
                                             tk_volume_path(volume), strerror(-r));
                 if (waited_ms == SAY_AFTER_MS)
                         fprintf(stderr,
-                                "turnkeyfs: waiting until process %ld has written "
-                                "everything\n",
+                                "turnkeyfs: waiting until process %ld has written everything; it "
+                                "goes on as long as another mount namespace, such as a "
+                                "container's, has the mount\n",
                                 holder.pid);
                 nanosleep(&pause, NULL);
         }
         return tk_fault_set(fault, TK_FAULT_IN_USE, -ETIMEDOUT,
-                            "unmounted, but process %ld still holds %s after %d minutes; don't "
-                            "switch off before it has ended",
+                            "unmounted here, but process %ld still holds %s after %d minutes: it "
+                            "writes, or another mount namespace, such as a container's, has the "
+                            "mount; don't switch off before it has ended",
                             holder.pid, tk_volume_path(volume), WAIT_MAX_MS / 60000);
 }
 

@@ -57,6 +57,27 @@ def test_a_mount_whose_daemon_hangs_is_taken_away_and_the_daemon_waited_for(volu
     assert run(*volume.prefix, "cat", volume.mnt / "file").stdout == "content\n"
 
 
+def test_a_mount_that_another_namespace_has_is_waited_for(make_volume):
+    volume = make_volume()
+    (volume.mnt / "file").write_text("content")
+    private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"]
+    with subprocess.Popen(private, stdout=subprocess.PIPE, text=True) as container:
+        try:
+            assert container.stdout.readline() == "ready\n"
+            with umount(volume, volume.mnt) as asked:
+                assert "another mount namespace" in asked.stderr.readline()
+                assert not is_mounted(volume.mnt)
+                assert asked.poll() is None and volume.daemon.poll() is None
+                container.kill()
+                assert asked.wait(BOUND) == 0
+        finally:
+            container.kill()
+    assert volume.daemon.wait(BOUND) == 0
+    volume.forget_daemon()
+    volume.mount()
+    assert (volume.mnt / "file").read_text() == "content"
+
+
 def test_a_mount_in_use_whose_daemon_hangs_is_in_use(volume):
     words = [str(word) for word in (*volume.prefix, "sh", "-c", "cd mnt && echo in && cat")]
     ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
