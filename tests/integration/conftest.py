@@ -40,6 +40,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "backing(kind): the filesystem below the volume")
     config.addinivalue_line("markers", "users: other users than the mount's owner take part")
     config.addinivalue_line("markers", "conf(sections): the volume's configuration")
+    # A shell without job control has what it starts in the background ignore them, and so would
+    # the programs that tests send them to.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
