@@ -107,6 +107,11 @@ static int open_large(struct work *work, int flags)
 
 /* The large file -------------------------------------------------------------------------- */
 
+static double in_mib(uint64_t bytes)
+{
+        return (double)bytes / (double)MIB;
+}
+
 static int sequential_write(struct work *work)
 {
         int r = open_large(work, O_RDWR | O_CREAT | O_EXCL);
@@ -124,7 +129,7 @@ static int sequential_write(struct work *work)
         }
         if (fsync(work->large) < 0)
                 return failed(work, "fsync", -errno);
-        end(work, TK_BENCH_SEQ_WRITE, (double)work->written / MIB);
+        end(work, TK_BENCH_SEQ_WRITE, in_mib(work->written));
         return 0;
 }
 
@@ -140,7 +145,7 @@ static int sequential_read(struct work *work, enum tk_bench_row row, uint8_t *bu
                         return failed(work, "reading", n < 0 ? (int)n : -EIO);
                 done += (uint64_t)n;
         }
-        end(work, row, (double)done / MIB);
+        end(work, row, in_mib(done));
         return 0;
 }
 
