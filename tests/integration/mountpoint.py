@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes for tests: make one, mount it as a child process, take it down whatever happens."""
 
+import contextlib
 import functools
 import json
 import os
@@ -131,6 +132,17 @@ def comm(pid):
     return pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
 
 
+def stop(pid):
+    """Stop a process. The signal takes a while, in which a thread may still answer a request."""
+
+    def stopped(task):
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    os.kill(pid, signal.SIGSTOP)
+    tasks = pathlib.Path(f"/proc/{pid}/task")
+    wait_for(lambda: all(map(stopped, tasks.iterdir())), 20, "the stop of every thread")
+
+
 class Volume:
     """One CIPHERDIR with its keystore, and its mount while there is one."""
 
@@ -213,6 +225,16 @@ class Volume:
         while self.prefix and not os.path.samefile(f"/proc/{pid}/exe", turnkeyfs()):
             pid = children(pid)[0]
         return pid
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """Its daemon answers nothing meanwhile, as if it hung or the machine slept."""
+        pid = self.pid
+        try:
+            stop(pid)
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     @property
     def guardian(self):

@@ -5,7 +5,6 @@ included; enabled again it brings everything back to the same mount and the same
 import errno
 import mmap
 import os
-import pathlib
 import random
 import signal
 import threading
@@ -382,17 +381,6 @@ def test_many_dirty_pages_and_many_inodes_go_within_the_window(make_volume):
 # --- stopped, as a machine that sleeps ------------------------------------------------------------
 
 
-def stop(pid):
-    """Stop a process. The signal takes a while, in which a thread may still answer a request."""
-
-    def stopped(task):
-        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-    os.kill(pid, signal.SIGSTOP)
-    tasks = pathlib.Path(f"/proc/{pid}/task")
-    wait_for(lambda: all(map(stopped, tasks.iterdir())), 20, "the stop of every thread")
-
-
 def stop_and_read(volume, while_stopped):
     """Stop the daemon for longer than its lease; what the first read afterwards comes to."""
     fd = os.open(volume.mnt / "f", os.O_RDONLY | os.O_DIRECT)
@@ -406,13 +394,12 @@ def stop_and_read(volume, while_stopped):
 
     thread = threading.Thread(target=read)
     try:
-        stop(volume.pid)
-        thread.start()
-        while_stopped()
-        time.sleep(WINDOW + 0.5)
-        assert not outcome
+        with volume.stopped():
+            thread.start()
+            while_stopped()
+            time.sleep(WINDOW + 0.5)
+            assert not outcome
     finally:
-        os.kill(volume.pid, signal.SIGCONT)
         if thread.ident:
             thread.join(20)
         os.close(fd)

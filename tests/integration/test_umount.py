@@ -3,8 +3,6 @@
 is in test_packaging_service; that it wakes no automount, in test_automount."""
 
 import contextlib
-import os
-import signal
 import subprocess
 
 import pytest
@@ -20,22 +18,19 @@ def volume(request):
     return request.getfixturevalue("make_volume")()
 
 
-@contextlib.contextmanager
-def stopped(volume):
-    """Its daemon answers nothing meanwhile, as if it hung."""
-    pid = volume.pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def umount(volume, *words):
     words = [*volume.prefix, turnkeyfs(), "umount", *words]
     return subprocess.Popen(
         [str(word) for word in words], cwd=volume.mnt.parent, stderr=subprocess.PIPE, text=True
     )
+
+
+def check_ended_well(volume):
+    """The daemon has ended by itself, and what was written before is there."""
+    assert volume.daemon.wait(BOUND) == 0
+    volume.forget_daemon()
+    volume.mount()
+    assert run(*volume.prefix, "cat", volume.mnt / "file").stdout == "content\n"
 
 
 def in_each_spelling(function):
@@ -46,20 +41,17 @@ def in_each_spelling(function):
 def test_a_mount_whose_daemon_hangs_is_taken_away_and_the_daemon_waited_for(volume, spelling):
     run(*volume.prefix, "sh", "-c", "echo content >mnt/file", cwd=volume.mnt.parent)
     with contextlib.ExitStack() as stack:
-        with stopped(volume):
+        with volume.stopped():
             asked = stack.enter_context(umount(volume, spelling.format(volume.mnt)))
             wait_for(lambda: not is_mounted(volume.mnt), BOUND, "the end of the mount")
             assert asked.poll() is None
         assert asked.wait(BOUND) == 0
-    assert volume.daemon.wait(BOUND) == 0
-    volume.forget_daemon()
-    volume.mount()
-    assert run(*volume.prefix, "cat", volume.mnt / "file").stdout == "content\n"
+    check_ended_well(volume)
 
 
 def test_a_mount_that_another_namespace_has_is_waited_for(make_volume):
     volume = make_volume()
-    (volume.mnt / "file").write_text("content")
+    (volume.mnt / "file").write_text("content\n")
     private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 600"]
     with subprocess.Popen(private, stdout=subprocess.PIPE, text=True) as container:
         try:
@@ -72,10 +64,7 @@ def test_a_mount_that_another_namespace_has_is_waited_for(make_volume):
                 assert asked.wait(BOUND) == 0
         finally:
             container.kill()
-    assert volume.daemon.wait(BOUND) == 0
-    volume.forget_daemon()
-    volume.mount()
-    assert (volume.mnt / "file").read_text() == "content"
+    check_ended_well(volume)
 
 
 def test_a_mount_in_use_whose_daemon_hangs_is_in_use(volume):
@@ -83,7 +72,7 @@ def test_a_mount_in_use_whose_daemon_hangs_is_in_use(volume):
     ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, cwd=volume.mnt.parent, **ends) as user, contextlib.ExitStack() as stack:
         assert user.stdout.readline() == b"in\n"
-        with stopped(volume):
+        with volume.stopped():
             asked = stack.enter_context(umount(volume, volume.mnt))
             assert asked.wait(BOUND) == 6
             assert "is busy" in asked.stderr.read()
@@ -93,7 +82,7 @@ def test_a_mount_in_use_whose_daemon_hangs_is_in_use(volume):
 @in_each_spelling
 def test_umount_dead_takes_a_daemon_that_hangs_for_a_living_one(volume, spelling):
     with contextlib.ExitStack() as stack:
-        with stopped(volume):
+        with volume.stopped():
             asked = stack.enter_context(umount(volume, "--dead", spelling.format(volume.mnt)))
             assert asked.wait(BOUND) == 0
             assert asked.stderr.read() == ""

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_rotation.py's long ones with the root key in a vault, and the end of old keys there."""
 
-import os
 import re
-import signal
 import time
 
 import azure_volume
 import pytest
 import test_rotation
-from azure_volume import key_id, owned_vault, turnkeyfs
+from azure_volume import key_id, key_version, owned_vault, turnkeyfs
 from key_states import EXPECTED, RootKey
 from mountpoint import wait_for
 from test_rotation import check, disable_old, fill, wait_done
@@ -90,14 +88,11 @@ def test_a_key_that_was_left_and_purged_is_not_missed(volume, emulator, vault):
 
 def test_a_rotation_that_the_vault_stops_is_said_and_goes_on_by_itself(volume, emulator, vault):
     fill(volume, 10)
-    os.kill(volume.pid, signal.SIGSTOP)  # until the new version is there, and its answers are wrong
-    try:
+    with volume.stopped():  # until the new version is there, and its answers are wrong
         vault.ok("POST", "/keys/kek/rotate", {})
-        new = vault.ok("GET", "/keys/kek")["key"]["kid"].rsplit("/", 1)[1]
         other = {"kid": "https://127.0.0.1/keys/other/1"}
-        emulator.control("fault", kind="patch", set=other, operation="unwrapKey", version=new, count=None)
-    finally:
-        os.kill(volume.pid, signal.SIGCONT)
+        emulator.control("fault", kind="patch", set=other, operation="unwrapKey",
+                         version=key_version(vault), count=None)
     said = re.compile(f"error: rotation of {re.escape(str(volume.cipher))} stopped: .*another key")
     wait_for(lambda: said.search(volume.log()), 20, "word of the rotation that stopped")
     emulator.control("clear_faults")

@@ -17,7 +17,7 @@ import time
 
 import azure_volume
 import pytest
-from azure_volume import key_id, kek_states, owned_vault
+from azure_volume import key_id, kek_states, key_version, owned_vault
 from helpers import new_seed, read_file, write_file
 from key_states import EXPECTED, state
 from mountpoint import sanitized, scaled, wait_for
@@ -139,7 +139,7 @@ class Week:
             self.vault = self.vault.with_token(token)
 
     def version(self):
-        return self.vault.ok("GET", "/keys/kek")["key"]["kid"].rsplit("/", 1)[1]
+        return key_version(self.vault)
 
     def troubles(self):
         """{name: (trouble, whether the mounts may be locked by it)}"""
